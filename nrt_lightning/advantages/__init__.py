@@ -1,0 +1,7 @@
+"""Advantage estimators: from the trace rewards of a prompt's rollouts to what each trace is worth among them."""
+
+from nrt_lightning.advantages.base import AdvantageEstimator
+from nrt_lightning.advantages.group_normalized import GroupNormalized
+from nrt_lightning.advantages.leave_one_out import LeaveOneOut
+
+__all__ = ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"]

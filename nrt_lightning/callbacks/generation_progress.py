@@ -1,0 +1,46 @@
+"""Progress while traces are being written, under whichever progress bar the trainer has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from nrt_lightning.rollouts.engine import Progress
+
+DELAY = 2.0  # seconds: shorter generations show nothing, for a bar that only flickers tells nothing
+
+
+@contextmanager
+def generation_progress(trainer: Trainer, enabled: bool = True) -> Iterator[Progress | None]:
+    """A function that shows tokens written and rows still writing; None where there is no bar to show them under."""
+    bar = trainer.progress_bar_callback if enabled and trainer.is_global_zero else None
+    if isinstance(bar, TQDMProgressBar) and not bar.is_disabled:
+        with tqdm(desc="  sampling traces", unit="token", position=1, leave=False, delay=DELAY) as line:
+
+            def show(done: int, limit: int, rows: int) -> None:
+                line.total = limit
+                line.set_postfix(rows=rows, refresh=False)
+                line.update(done - line.n)
+
+            yield show
+    elif isinstance(bar, RichProgressBar) and bar.progress is not None:
+        task = bar.progress.add_task("sampling traces", total=0, visible=False)
+        started = time.monotonic()
+
+        def advance(done: int, limit: int, rows: int) -> None:
+            bar.progress.update(task, completed=done, total=limit, visible=time.monotonic() - started > DELAY)
+
+        try:
+            yield advance
+        finally:
+            bar.progress.remove_task(task)
+    else:
+        yield None

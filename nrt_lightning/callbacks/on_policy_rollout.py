@@ -1,0 +1,154 @@
+"""On-policy rollouts: the batch of questions becomes a batch of sampled traces before the training step sees it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from nrt_lightning.callbacks.generation_progress import generation_progress
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.rollouts.assembly import assemble
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+
+from nrt_lightning.structures import Prompts, Sampling
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+class OnPolicyRollout(Callback):
+    """Samples K traces for every prompt and puts the assembled rollouts into the batch, in place.
+
+    A batch of type `Prompts` carries the prompts of a whole window. At the window's first micro-batch traces are
+    sampled for all of them; every micro-batch then gets its share. Where the optimizer steps at most once in a window
+    the data is on-policy, and the training forward's own log-probs serve as the old ones; where it steps more often,
+    the window is scored before its first step.
+
+    `NRTModule` adds this callback by itself. In a LightningModule of your own, give it `policy` (a `Policy`) and pass
+    `sampling` here.
+
+    Args:
+        sampling: how traces are drawn; null for the module's own `sampling`.
+        engine: what draws them; null for the module's own `engine`, or the in-process one.
+        progress: show progress while it generates.
+
+    Raises:
+        InputError: the module has no policy or sampling, or the window does not fit `accumulate_grad_batches`.
+    """
+
+    def __init__(
+        self, sampling: Sampling | None = None, engine: RolloutEngine | None = None, progress: bool = True
+    ) -> None:
+        self.sampling = sampling
+        self.engine = engine
+        self.progress = progress
+        self.window: list[Prompts] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find what the module offers, and check that windows and optimizer steps fit."""
+        if stage != "fit":
+            return
+        for name in ("policy", "sampling"):
+            if getattr(self, name, None) is None and getattr(pl_module, name, None) is None:
+                raise InputError(
+                    f"OnPolicyRollout needs `{name}`: give {type(pl_module).__name__} the attribute, "
+                    "or use NRTModule, which has it."
+                )
+        self.sampling = self.sampling or pl_module.sampling
+        if self.engine is None:
+            from nrt_lightning.rollouts.transformers_engine import TransformersEngine
+
+            self.engine = getattr(pl_module, "engine", None) or TransformersEngine()
+        on_policy(getattr(trainer.datamodule, "window", 1), trainer.accumulate_grad_batches)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Fill the batch."""
+        if not isinstance(batch, Prompts):
+            raise InputError(
+                f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
+                "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
+            )
+        if batch.window.index == 0:
+            self.window = self.sample_window(trainer, pl_module, batch, batch_idx)
+        elif len(self.window) != batch.window.size:
+            raise RuntimeError("The run begins in the middle of a window; resume from a checkpoint at a window's end.")
+        share = self.window[batch.window.index]
+        for field in dataclasses.fields(batch):
+            setattr(batch, field.name, getattr(share, field.name))
+
+    def sample_window(
+        self, trainer: Trainer, pl_module: LightningModule, prompts: Prompts, batch_idx: int
+    ) -> list[Prompts]:
+        """The window's micro-batches with their rollouts."""
+        policy: Policy = pl_module.policy
+        size, steps = prompts.window.size, len(prompts) // prompts.window.size
+        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, "rollout")
+        started = time.perf_counter()
+        with trainer.precision_plugin.forward_context():
+            generations = self.generate(trainer, policy, prompts, seed)
+            window = []
+            for index in range(size):
+                share = prompts.select(index * steps, (index + 1) * steps)
+                rows = slice(index * steps * self.sampling.group_size, (index + 1) * steps * self.sampling.group_size)
+                share.rollouts = assemble(share, generations.select(rows.start, rows.stop), policy.marker_id)
+                window.append(share)
+            sampled = time.perf_counter() - started
+            if not on_policy(size, trainer.accumulate_grad_batches):
+                score_window(policy, window)
+        tokens = int(generations.token_mask.sum())
+        pl_module.log("rollout/tokens_per_second", tokens / max(sampled, 1e-9), batch_size=len(prompts))
+        pl_module.log("rollout/seconds", sampled, batch_size=len(prompts))
+        return window
+
+    def generate(self, trainer: Trainer, policy: Policy, prompts: Prompts, seed: int) -> Generations:
+        """K traces for every prompt."""
+        sampling = self.sampling
+        request = GenerationRequest(
+            prompt_ids=prompts.prompt_ids,
+            prompt_mask=prompts.prompt_mask,
+            max_new_tokens=sampling.max_trace_tokens,
+            stop_ids=[policy.marker_id] + ([] if sampling.suppress_eos else policy.eos_ids),
+            group_size=sampling.group_size,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            banned_ids=policy.eos_ids if sampling.suppress_eos else [],
+            seed=seed,
+        )
+        with generation_progress(trainer, enabled=self.progress) as progress:
+            return self.engine.generate(policy, request, progress)
+
+
+def on_policy(window: int, accumulate: int) -> bool:
+    """Whether the optimizer steps at most once in a window.
+
+    Raises:
+        InputError: neither divides the other, so that a step would mix parts of windows.
+
+    >>> on_policy(4, 4), on_policy(1, 4), on_policy(4, 1)
+    (True, True, False)
+    """
+    if accumulate % window == 0:
+        return True
+    if window % accumulate == 0:
+        return False
+    raise InputError(
+        f"data.window is {window} micro-batches and trainer.accumulate_grad_batches is {accumulate}: an optimizer "
+        "step would mix parts of windows. Make one a multiple of the other (equal for exactly on-policy training)."
+    )
+
+
+def score_window(policy: Policy, window: list[Prompts]) -> None:
+    """Note the old policy's log-probs, and the baseline's, before the first optimizer step changes the weights."""
+    with policy.evaluating():
+        for prompts in window:
+            if prompts.rollouts is not None:
+                scores = policy.score(prompts.rollouts, baseline=True)
+                prompts.rollouts.old_logprobs = scores.logprobs
+                prompts.rollouts.baseline_logprobs = scores.baseline_logprobs

@@ -1,0 +1,66 @@
+"""Predictions as a JSONL file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+
+from nrt_lightning.errors import InputError
+
+
+class PredictionWriter(BasePredictionWriter):
+    """Writes one line a question: `id`, `question`, `trace`, `answer`, `marker_emitted`.
+
+    A batch is written as soon as it is done. With several processes each writes its own file, its rank before the
+    ending.
+
+    Args:
+        path: the file to write; null writes none.
+        overwrite: replace a file that is there.
+
+    Raises:
+        InputError: the file is there already, or cannot be written.
+    """
+
+    def __init__(self, path: str | None = None, overwrite: bool = False) -> None:
+        super().__init__("batch")
+        self.path = path
+        self.overwrite = overwrite
+
+    def file(self, trainer: Trainer) -> Path:
+        """This process's file."""
+        path = Path(str(self.path)).expanduser()
+        return path if trainer.world_size == 1 else path.with_suffix(f".rank{trainer.global_rank}{path.suffix}")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin the file, before anything is computed."""
+        if stage != "predict" or self.path is None:
+            return
+        path = self.file(trainer)
+        if path.exists() and not self.overwrite:
+            raise InputError(f"predictions.path {path} exists. Give another, or set predictions.overwrite=true.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("")
+        except OSError as error:
+            raise InputError(f"predictions.path {path} cannot be written ({error}). Give another.") from error
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: list[dict[str, Any]],
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Append a batch."""
+        if self.path is not None:
+            with self.file(trainer).open("a", encoding="utf-8") as lines:
+                lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)

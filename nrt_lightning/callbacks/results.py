@@ -1,0 +1,103 @@
+"""The figures of finished runs, side by side in one file and one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from nrt_lightning.errors import InputError
+
+COLUMNS = {
+    "exact_match": "exact match",
+    "exact_match_forced": "marker forced",
+    "exact_match_without_trace": "without trace",
+    "confidence": "confidence",
+    "trace_tokens": "trace tokens",
+    "seconds": "seconds",
+}
+
+
+class ResultsFile(Callback):
+    """Adds a run's test metrics and training time to a JSON file, `{name: {metric: value}}`, and prints the table.
+
+    With this callback `nrt-lightning fit` tests on the held-out rows after training.
+
+    Args:
+        path: the JSON file; entries under other names stay.
+        name: of this run in the file.
+
+    Raises:
+        InputError: the file cannot be written, or holds something else.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        self.path = Path(path)
+        self.name = name
+        self.seconds = 0.0
+        self.started = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the file, before anything is computed."""
+        self.read()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"results.path {self.path} cannot be written ({error}). Give another.") from error
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self.seconds = time.perf_counter() - self.started
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write and print."""
+        if not trainer.is_global_zero:
+            return
+        metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
+        results = self.read() | {self.name: metrics | {"seconds": round(self.seconds, 1)}}
+        beside = self.path.with_suffix(".tmp")
+        beside.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(beside, self.path)
+        print("\n" + results_table(results) + f"\n\nwritten to {self.path}; curves: tensorboard --logdir {trainer.default_root_dir}\n")
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """What the file holds so far."""
+        if not self.path.exists():
+            return {}
+        try:
+            return dict(json.loads(self.path.read_text()))
+        except (ValueError, OSError) as error:
+            raise InputError(f"results.path {self.path} is not a results file ({error}). Move it away.") from error
+
+
+def results_table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as an aligned table.
+
+    >>> print(results_table({"nrt": {"exact_match": 1.0, "seconds": 41.0}}))
+    run | exact match | seconds
+    ----|-------------|--------
+    nrt |       1.000 |    41.0
+    """
+    columns = [c for c in COLUMNS if any(c in metrics for metrics in results.values())]
+    header = ["run", *(COLUMNS[c] for c in columns)]
+    rows = [[name, *(cell(c, metrics.get(c)) for c in columns)] for name, metrics in results.items()]
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [" | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+             for row in [header, *rows]]  # fmt: skip
+    lines.insert(1, "-|-".join("-" * width for width in widths))
+    return "\n".join(lines)
+
+
+def cell(column: str, value: float | None) -> str:
+    """A figure as the table shows it."""
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if column in ("seconds", "trace_tokens") else f"{value:.3f}"

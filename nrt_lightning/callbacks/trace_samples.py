@@ -1,0 +1,68 @@
+"""A look at what the policy writes while it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+
+from nrt_lightning.structures import Prompts
+
+
+class TraceSamples(Callback):
+    """Logs a few sampled traces as text: to TensorBoard and Weights & Biases, and to the terminal if asked.
+
+    Args:
+        every_n_steps: optimizer steps between two looks.
+        count: traces of the first prompt shown at each look.
+        print_samples: show them on the terminal too.
+    """
+
+    def __init__(self, every_n_steps: int = 50, count: int = 4, print_samples: bool = False) -> None:
+        self.every_n_steps = every_n_steps
+        self.count = count
+        self.print_samples = print_samples
+        self.last = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Prompts, batch_idx: int
+    ) -> None:
+        """Log where a look is due."""
+        step = trainer.global_step
+        if step == self.last or step % self.every_n_steps or not trainer.is_global_zero or not batch.rows:
+            return
+        self.last = step
+        table = sample_table(pl_module.policy.tokenizer, batch, outputs, self.count)
+        for logger in trainer.loggers:
+            log_text(logger, table, step)
+        if self.print_samples:
+            print(f"\nstep {step}\n{table}")
+
+
+def sample_table(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count: int) -> str:
+    """Traces of the batch's first prompt with reward and advantage, as a Markdown table."""
+    rollouts = batch.rollouts
+    if rollouts is None:
+        return ""
+    segments, rows = rollouts.segments, (rollouts.group_ids == 0).nonzero().squeeze(-1)[:count].tolist()
+    lines = [
+        f"question `{batch.rows[0].question}` answer `{batch.rows[0].answer}`",
+        "",
+        "| reward | advantage | marker | trace |",
+        "|---:|---:|---|---|",
+    ]
+    for row in rows:
+        trace = tokenizer.decode(rollouts.completion_ids[row][segments.trace_mask[row]])
+        marker = "emitted" if segments.marker_emitted[row] else "forced"
+        cell = trace.replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {outputs['reward'][row]:.4f} | {outputs['advantages'][row]:+.2f} | {marker} | `{cell}` |")
+    return "\n".join(lines)
+
+
+def log_text(logger: Logger, text: str, step: int) -> None:
+    """Hand a Markdown text to a logger that takes texts."""
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_text("traces", text, step)
+    elif isinstance(logger, WandbLogger):
+        logger.log_text(key="traces", columns=["step", "traces"], data=[[step, text]], step=step)

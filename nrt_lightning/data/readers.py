@@ -1,0 +1,151 @@
+"""Records of data files, each with the place it was read at.
+
+JSON lines, JSON and CSV are read with the standard library, so that an error can name the line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from nrt_lightning.errors import InputError
+
+Records = Iterator[tuple[str, dict[str, Any]]]  # origin and record
+
+
+def read_json_lines(path: Path) -> Records:
+    """One object a line; empty lines are passed over."""
+    with path.open("rb") as file:  # bytes split at line feeds only: a text may hold other line separators
+        for number, line in enumerate(file, start=1):
+            origin = f"{path}:{number}"
+            text = _decode(line, path, number).strip()
+            if not text:
+                continue
+            try:
+                record = json.loads(text)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{origin}, column {error.colno}: not valid JSON ({error.msg}). "
+                    "Write one JSON object a line, with text in double quotes."
+                ) from None
+            yield origin, _object(record, origin)
+
+
+def read_json(path: Path) -> Records:
+    """A list of objects, or JSON lines under the name of JSON."""
+    text = _decode(path.read_bytes(), path, 1)
+    decoder, position, line = json.JSONDecoder(), _skip_space(text, 0), 1
+    if text[position : position + 1] == "{":
+        yield from read_json_lines(path)
+        return
+    if text[position : position + 1] != "[":
+        raise InputError(f"{path}:1: neither a list of objects nor an object a line. Write [{{...}}, {{...}}].")
+    counted, position, separator = 0, _skip_space(text, position + 1), ","
+    while text[position : position + 1] != "]" and separator == ",":
+        line, counted = line + text.count("\n", counted, position), position
+        origin = f"{path}:{line}"
+        try:
+            record, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{path}:{error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Mend the record there."
+            ) from None
+        yield origin, _object(record, origin)
+        position = _skip_space(text, position)
+        separator = text[position : position + 1]
+        if separator == ",":
+            position = _skip_space(text, position + 1)
+    line += text.count("\n", counted, position)
+    if text[position : position + 1] != "]":
+        raise InputError(f"{path}:{line}: the list does not go on with ',' or end with ']'. Is the file complete?")
+    if text[position + 1 :].strip():
+        raise InputError(f"{path}:{line}: more text after the end of the list. Put all records into one list.")
+
+
+def read_csv(path: Path, delimiter: str = ",") -> Records:
+    """A header and a record a line; quoted texts may span lines, the first of which is named."""
+    line = 1  # where the record begins
+    limit = csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is short for long answers
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+            columns, line = reader.fieldnames, reader.line_num + 1
+            for record in reader:
+                origin = f"{path}:{line}"
+                if None in record or None in record.values():
+                    many = "more" if None in record else "fewer"
+                    raise InputError(
+                        f"{origin}: {many} fields than the {len(columns or ())} columns of the header. "
+                        "Put texts with delimiters, quotes or line breaks in double quotes."
+                    )
+                yield origin, record
+                line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{path}:{line}: not valid CSV ({error}). Check the quotes of the record that begins here."
+        ) from None
+    except UnicodeDecodeError:
+        _decode(path.read_bytes(), path, 1)  # raises with the line
+        raise
+    finally:
+        csv.field_size_limit(limit)
+
+
+def read_tsv(path: Path) -> Records:
+    """CSV with tabs."""
+    return read_csv(path, delimiter="\t")
+
+
+def read_parquet(path: Path) -> Records:
+    """The rows of a parquet file; rows are counted from 1."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
+        number = 0
+        for batch in batches:
+            for record in batch.to_pylist():
+                number += 1
+                yield f"{path}:row {number}", record
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{path}: not a readable parquet file ({error}). Write it again.") from None
+
+
+READERS: dict[str, Callable[[Path], Records]] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".parquet": read_parquet,
+}
+
+
+def _decode(data: bytes, path: Path, line: int) -> str:
+    """Text of bytes that begin at `line`."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line += data.count(b"\n", 0, error.start)
+        raise InputError(
+            f"{path}:{line}: not UTF-8 text (byte {data[error.start]:#x}). Save the file as UTF-8."
+        ) from None
+
+
+def _object(record: Any, origin: str) -> dict[str, Any]:
+    if not isinstance(record, dict):
+        raise InputError(
+            f"{origin}: expected an object with named columns, got {type(record).__name__}. "
+            'Write {"question": "...", "answer": "..."}.'
+        )
+    return record
+
+
+def _skip_space(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position

@@ -1,0 +1,60 @@
+"""The tiny base model's tokenizer: one token a character."""
+
+from __future__ import annotations
+
+import string
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+PAD, BOS, EOS, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+SPECIALS = (PAD, BOS, EOS, UNKNOWN)
+CHARACTERS = string.digits + string.ascii_lowercase + "+*-=~,.:;?!#@|/<>()'\" \n"
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer, built from nothing.
+
+    A text begins with the `<s>` token unless encoded with `add_special_tokens=False`; decoding gives back exactly
+    the text that was encoded. Characters beyond `CHARACTERS` become `<unk>`.
+
+    Example:
+        >>> tokenizer = build_tokenizer()
+        >>> ids = tokenizer.encode("a4b*2 ?")
+        >>> tokenizer.decode(ids), tokenizer.decode(ids, skip_special_tokens=True)
+        ('<s>a4b*2 ?', 'a4b*2 ?')
+    """
+    vocabulary = {token: index for index, token in enumerate((*SPECIALS, *CHARACTERS))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
+    backend.decoder = decoders.Fuse()  # joins characters without the spaces a word tokenizer would add
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="left",  # as generation wants it
+        model_max_length=256,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def save_tokenizer(directory: str | Path) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer.from_pretrained(directory)`.
+
+    Args:
+        directory: where to write; made when missing.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     save_tokenizer(directory)
+        ...     sorted(path.name for path in Path(directory).iterdir())
+        ['tokenizer.json', 'tokenizer_config.json']
+    """
+    build_tokenizer().save_pretrained(directory)

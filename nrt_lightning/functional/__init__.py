@@ -1,0 +1,38 @@
+"""Stateless mathematics on tensors: log-probabilities, masks, reductions, KL estimators and group statistics.
+
+Imports torch alone, and works inside any trainer.
+"""
+
+from nrt_lightning.functional.groups import GroupStatistics, group_normalize, group_statistics
+from nrt_lightning.functional.kl import K1, K2, K3, KLEstimator
+from nrt_lightning.functional.logprobs import entropy, token_logprobs
+from nrt_lightning.functional.masking import masked_mean, masked_sum, pack_segment, unpack_segment
+from nrt_lightning.functional.precision import at_least_float32
+from nrt_lightning.functional.reductions import Reduction, SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
+from nrt_lightning.functional.validation import check_at_least, check_choice, check_interval, check_same_shape
+
+__all__ = [
+    "K1",
+    "K2",
+    "K3",
+    "GroupStatistics",
+    "KLEstimator",
+    "Reduction",
+    "SequenceMean",
+    "SequenceSum",
+    "SequenceSumConstant",
+    "TokenMean",
+    "at_least_float32",
+    "check_at_least",
+    "check_choice",
+    "check_interval",
+    "check_same_shape",
+    "entropy",
+    "group_normalize",
+    "group_statistics",
+    "masked_mean",
+    "masked_sum",
+    "pack_segment",
+    "token_logprobs",
+    "unpack_segment",
+]

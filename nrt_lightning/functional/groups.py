@@ -1,0 +1,111 @@
+"""Statistics within groups of rows that share a group id, in any order of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.functional.precision import at_least_float32
+from nrt_lightning.functional.validation import check_same_shape
+
+
+@dataclass
+class GroupStatistics:
+    """Statistics of each row's group, repeated for every row; rows left out by `valid` see those of the others.
+
+    Args:
+        mean: mean of the group; 0 where it has no valid row.
+        std: unbiased standard deviation; exactly 0 where all values are equal or fewer than two rows are valid.
+        count: number of valid rows in the group.
+        centered: value minus mean, exactly 0 where all values of the group are equal, and 0 for rows left out.
+    """
+
+    mean: Tensor  # [N]
+    std: Tensor  # [N]
+    count: Tensor  # [N]
+    centered: Tensor  # [N]
+
+
+def group_statistics(values: Tensor, group_ids: Tensor, valid: Tensor | None = None) -> GroupStatistics:
+    """Mean, unbiased standard deviation and count of each group.
+
+    Two passes, on values shifted to the group's minimum and scaled to its range: exact for equal values, accurate
+    for values that differ in their last digits, and without overflow for values near the largest float.
+
+    Args:
+        values: `[N]`.
+        group_ids: `[N]` integers, any values in any order; rows with the same id form a group.
+        valid: `[N]` bool; False leaves a row out of the statistics, whatever it holds. None takes every row.
+
+    Returns:
+        The statistics, each `[N]`, in float32 or float64.
+
+    Raises:
+        InputError: if the shapes differ.
+
+    Example:
+        >>> stats = group_statistics(torch.tensor([1.0, 5.0, 3.0, 5.0]), torch.tensor([7, 2, 7, 2]))
+        >>> stats.mean, stats.std
+        (tensor([2., 5., 2., 5.]), tensor([1.4142, 0.0000, 1.4142, 0.0000]))
+    """
+    check_same_shape("group_ids", group_ids, "values", values)
+    values = at_least_float32(values)
+    valid = torch.ones_like(values, dtype=torch.bool) if valid is None else valid
+    if not len(values):
+        return GroupStatistics(values, values, valid.long(), values)
+    row = torch.unique(group_ids, return_inverse=True)[1]  # [N] 0..G-1; ids need not be small or consecutive
+    groups = int(row.max()) + 1
+
+    def total(x: Tensor) -> Tensor:  # [N] -> [N] sum of the row's group
+        return x.new_zeros(groups).index_add(0, row, x)[row]
+
+    def extreme(x: Tensor, reduce: str) -> Tensor:  # [N] -> [N] minimum or maximum of the row's group
+        return x.new_zeros(groups).scatter_reduce(0, row, x, reduce, include_self=False)[row]
+
+    count = total(valid.long())
+    divisor = count.clamp(min=1)
+    infinity = torch.full_like(values, float("inf"))
+    low = torch.where(count > 0, extreme(torch.where(valid, values, infinity), "amin"), 0)
+    shifted = torch.where(valid, values - low, 0)
+    spread = extreme(shifted, "amax")
+    spread = torch.where(spread > 0, spread, 1)
+    unit = shifted / spread  # 0..1
+    unit_mean = total(unit) / divisor
+    unit_centered = torch.where(valid, unit - unit_mean, 0)
+    unit_std = (total(unit_centered**2) / (count - 1).clamp(min=1)).sqrt()
+    return GroupStatistics(low + unit_mean * spread, unit_std * spread, count, unit_centered * spread)
+
+
+def group_normalize(
+    values: Tensor,
+    group_ids: Tensor,
+    valid: Tensor | None = None,
+    center: bool = True,
+    scale: bool = True,
+    eps: float = 0.0,
+) -> Tensor:
+    """Centre and scale values within their groups: `(v - mean) / (std + eps)`.
+
+    Args:
+        values: `[N]`.
+        group_ids: `[N]` integers, any values in any order.
+        valid: `[N]` bool; False leaves a row out and gives it 0. None takes every row.
+        center: subtract the mean of the group.
+        scale: divide by the unbiased standard deviation of the group; 0 where that is exactly 0.
+        eps: added to the standard deviation.
+
+    Returns:
+        `[N]`; a group of one gives 0 if centred or scaled.
+
+    Example:
+        >>> group_normalize(torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0, 0, 1]))
+        tensor([-0.7071,  0.7071,  0.0000])
+    """
+    stats = group_statistics(values, group_ids, valid)
+    result = stats.centered if center else at_least_float32(values)
+    if scale:
+        usable = stats.std > 0
+        result = torch.where(usable, result / torch.where(usable, stats.std + eps, 1), 0)
+    return result if valid is None else torch.where(valid, result, 0)

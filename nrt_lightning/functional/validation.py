@@ -1,0 +1,103 @@
+"""Checks of settings and shapes, with errors that name the field, the value and the mend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from torch import Tensor
+
+from nrt_lightning.errors import InputError
+
+
+def check_choice(field: str, value: object, known: Iterable[str]) -> None:
+    """Raise `InputError` unless `value` is one of `known`.
+
+    Args:
+        field: name of the setting, for the message.
+        value: what the user gave.
+        known: the values it may take.
+
+    Raises:
+        InputError: naming the field, the value and the known values.
+
+    Example:
+        >>> check_choice("scale", "std", ["std", "none"])
+        >>> check_choice("scale", "var", ["std", "none"])
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: scale='var' is not known. Use one of: 'std', 'none'.
+    """
+    known = list(known)
+    if value not in known:
+        raise InputError(f"{field}={value!r} is not known. Use one of: {', '.join(map(repr, known))}.")
+
+
+def check_at_least(field: str, value: float, bound: float, above: bool = False) -> None:
+    """Raise `InputError` unless the number `value` is at least `bound`.
+
+    Args:
+        field: name of the setting, for the message.
+        value: what the user gave.
+        bound: the smallest value allowed.
+        above: whether `bound` itself is refused too.
+
+    Raises:
+        InputError: also for NaN.
+
+    Example:
+        >>> check_at_least("eps", 0.0, 0)
+        >>> check_at_least("divisor", 0.0, 0, above=True)
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: divisor=0.0 is out of range. Give a number above 0.
+    """
+    if math.isnan(value) or value < bound or (above and value == bound):
+        raise InputError(
+            f"{field}={value!r} is out of range. Give a number {'above' if above else 'of at least'} {bound}."
+        )
+
+
+def check_interval(low_field: str, low: float, high_field: str, high: float) -> None:
+    """Raise `InputError` unless `0 <= low <= high`.
+
+    Args:
+        low_field: name of the lower bound, for the message.
+        low: the lower bound.
+        high_field: name of the upper bound, for the message.
+        high: the upper bound, possibly infinite.
+
+    Raises:
+        InputError: also for NaN.
+
+    Example:
+        >>> check_interval("ratio_low", 0.8, "ratio_high", 1.28)
+        >>> check_interval("ratio_low", 2.0, "ratio_high", 1.28)
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: ratio_high=1.28 is below ratio_low=2.0. Give 0 <= ratio_low <= ratio_high.
+    """
+    check_at_least(low_field, low, 0)
+    if not high >= low:
+        raise InputError(f"{high_field}={high!r} is below {low_field}={low!r}. Give 0 <= {low_field} <= {high_field}.")
+
+
+def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, mend: str = "") -> None:
+    """Raise `InputError` unless two tensors have one shape: broadcasting would hide the mistake.
+
+    Args:
+        name: name of the tensor in question, for the message.
+        tensor: the tensor in question.
+        like_name: name of the tensor it must agree with.
+        like: the tensor it must agree with.
+        mend: a sentence that tells how to obtain the right shape.
+
+    Raises:
+        InputError: naming both tensors and their shapes.
+
+    Example:
+        >>> import torch
+        >>> check_same_shape("mask", torch.ones(2, 3), "values", torch.ones(2, 4))
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: mask has shape [2, 3] but values has [2, 4]; they must agree.
+    """
+    if tensor.shape != like.shape:
+        message = f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}; they must agree."
+        raise InputError(f"{message} {mend}".rstrip())

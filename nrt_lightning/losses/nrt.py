@@ -1,0 +1,170 @@
+"""The loss of Native Reasoning Training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional import (
+    K3,
+    KLEstimator,
+    Reduction,
+    SequenceSumConstant,
+    at_least_float32,
+    check_at_least,
+    check_choice,
+    check_same_shape,
+    masked_mean,
+    masked_sum,
+)
+from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
+from nrt_lightning.losses.terms import (
+    FORCED_MARKER_CHOICES,
+    ForcedMarker,
+    TokenTerm,
+    answer_term,
+    forced_marker_tokens,
+    kl_term,
+    marker_term,
+    sampled_tokens,
+    trace_term,
+    trace_tokens,
+    under,
+)
+from nrt_lightning.structures import LossOutput, Segments
+
+
+@dataclass
+class NRTLoss:
+    """`trace_coef * trace + marker_coef * marker + answer_coef * answer + kl_coef * KL` (arXiv 2602.11549).
+
+    - trace: the surrogate of the sampled tokens, weighted by the advantage of their trace.
+    - marker: `-logprobs` of the marker in rollouts that did not write it themselves.
+    - answer: `-token_weights * logprobs` of the answer.
+    - KL: of the policy against the reference, on the sampled tokens.
+
+    Each term is reduced on its own. A term without tokens is 0 with a zero gradient, and a term whose coefficient is
+    0 is reported but takes no part in the loss. Log-probs outside the masks may hold anything: their gradient is 0.
+
+    Args:
+        surrogate: per-token loss of the trace.
+        reduction: from per-token values to a scalar.
+        trace_coef: weight of the trace term.
+        marker_coef: weight of the marker term.
+        answer_coef: weight of the answer term.
+        kl_coef: weight of the KL term; not 0 requires log-probs of a reference.
+        kl: estimator of the KL.
+        forced_marker: "excluded" gives forced markers the marker term alone; "authors" gives them the advantage of
+            the trace too, so that a bad trace pushes the marker down.
+
+    Raises:
+        InputError: if a coefficient is negative or `forced_marker` unknown.
+
+    Example:
+        >>> import torch
+        >>> from nrt_lightning.structures import Segments
+        >>> mask = lambda *row: torch.tensor([row], dtype=torch.bool)
+        >>> segments = Segments(mask(1, 0, 0), mask(0, 1, 0), mask(0, 0, 1), torch.tensor([True]))
+        >>> logprobs = torch.tensor([[-1.0, -0.5, -0.25]], requires_grad=True)
+        >>> out = NRTLoss(reduction=SequenceSumConstant(1))(
+        ...     logprobs, logprobs, segments, advantages=torch.tensor([2.0]), token_weights=torch.ones(1, 3)
+        ... )
+        >>> out.loss.item(), out.terms["trace"].item(), out.terms["answer"].item()
+        (3.25, 3.0, 0.25)
+    """
+
+    surrogate: Surrogate = field(default_factory=CISPO)
+    reduction: Reduction = field(default_factory=SequenceSumConstant)
+    trace_coef: float = 1.0
+    marker_coef: float = 0.3
+    answer_coef: float = 1.0
+    kl_coef: float = 0.0
+    kl: KLEstimator = field(default_factory=K3)
+    forced_marker: ForcedMarker = "excluded"
+
+    def __post_init__(self) -> None:
+        for name in ("trace_coef", "marker_coef", "answer_coef", "kl_coef"):
+            check_at_least(name, getattr(self, name), 0)
+        check_choice("forced_marker", self.forced_marker, FORCED_MARKER_CHOICES)
+
+    def __call__(
+        self,
+        logprobs: Tensor,
+        old_logprobs: Tensor,
+        segments: Segments,
+        advantages: Tensor,
+        token_weights: Tensor,
+        ref_logprobs: Tensor | None = None,
+    ) -> LossOutput:
+        """The loss of N rollouts.
+
+        Args:
+            logprobs: `[N, C]` of the policy, with gradient, in nats.
+            old_logprobs: `[N, C]` of the old policy; on-policy `logprobs` itself.
+            segments: which token is what.
+            advantages: `[N]` one for each trace.
+            token_weights: `[N, C]` of the answer's tokens.
+            ref_logprobs: `[N, C]` of the reference; None without one.
+
+        Returns:
+            The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
+            before its coefficient; and metrics as means over tokens: `ratio_mean`, `ratio_max`, `clip_share` on the
+            trace, `answer_nll` in nats, and `kl` in nats where a reference is given. All but the loss are detached.
+
+        Raises:
+            InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing.
+        """
+        tensors = {"old_logprobs": old_logprobs, "token_weights": token_weights, "ref_logprobs": ref_logprobs}
+        self._check(logprobs, segments, advantages, tensors)
+        trace_mask = trace_tokens(segments, self.forced_marker)  # [N, C]
+        trace = trace_term(logprobs, old_logprobs, advantages, trace_mask, self.surrogate)
+        terms: dict[str, tuple[float, TokenTerm]] = {
+            "trace": (self.trace_coef, trace),
+            "marker": (self.marker_coef, marker_term(logprobs, forced_marker_tokens(segments))),
+            "answer": (self.answer_coef, answer_term(logprobs, token_weights, segments.answer_mask)),
+        }
+        metrics = self._metrics(logprobs.detach(), old_logprobs, trace_mask, trace.clipped, segments)
+        if ref_logprobs is not None:
+            kl = kl_term(logprobs, ref_logprobs, sampled_tokens(segments), self.kl)
+            metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
+            if self.kl_coef:
+                terms["kl"] = (self.kl_coef, kl)
+        loss, reduced = self._total(masked_sum(logprobs, torch.zeros_like(trace_mask)), terms)
+        return LossOutput(loss, reduced, metrics)
+
+    def _total(self, zero: Tensor, terms: dict[str, tuple[float, TokenTerm]]) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, reduced = zero, {}  # `zero` carries a gradient, so that the loss does even if every coefficient is 0
+        for name, (coef, term) in terms.items():
+            value = self.reduction(term.values, term.mask)
+            reduced[name] = value.detach()
+            if coef:  # 0 * infinity would be NaN
+                loss = loss + coef * value
+        return loss, reduced
+
+    def _check(
+        self, logprobs: Tensor, segments: Segments, advantages: Tensor, tensors: dict[str, Tensor | None]
+    ) -> None:
+        if self.kl_coef and tensors["ref_logprobs"] is None:
+            raise InputError(
+                f"kl_coef={self.kl_coef} needs ref_logprobs: give the module a reference, or set kl_coef=0."
+            )
+        for name, tensor in {**tensors, "trace_mask": segments.trace_mask}.items():
+            if tensor is not None:
+                mend = "Put them in place with unpack_segment." if name == "token_weights" else ""
+                check_same_shape(name, tensor, "logprobs", logprobs, mend)
+        check_same_shape("advantages", advantages, "marker_emitted", segments.marker_emitted, "One for each rollout.")
+
+    @staticmethod
+    def _metrics(
+        logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clipped: Tensor, segments: Segments
+    ) -> dict[str, Tensor]:
+        ratio = importance_ratio(under(mask, logprobs), under(mask, old_logprobs))  # [N, C]
+        return {
+            "ratio_mean": masked_mean(ratio, mask),
+            "ratio_max": torch.where(mask, ratio, 0).max(),
+            "clip_share": masked_mean(clipped.to(ratio.dtype), mask),
+            "answer_nll": masked_mean(-at_least_float32(logprobs), segments.answer_mask),
+        }

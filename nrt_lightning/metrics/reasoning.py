@@ -1,0 +1,61 @@
+"""What a policy is worth on held-out questions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+class ReasoningMetrics(Metric):
+    """Means over questions of whatever is reported of each, and the relative confidence gain.
+
+    States are sums and counts, so values over several processes are those of one process with all questions.
+
+    `relative_confidence_gain` is `confidence / confidence_without_trace - 1` of the two means, where `confidence` is
+    the sequence-level probability (product over its tokens) of the reference answer after the policy's own greedy
+    trace, and `confidence_without_trace` the same after the empty trace.
+
+    Example:
+        >>> metrics = ReasoningMetrics()
+        >>> metrics.update(confidence=torch.tensor([0.2, 0.6]), confidence_without_trace=torch.tensor([0.1, 0.3]))
+        >>> {name: round(value.item(), 3) for name, value in metrics.compute().items()}
+        {'confidence': 0.4, 'confidence_without_trace': 0.2, 'relative_confidence_gain': 1.0}
+    """
+
+    full_state_update = False
+    names = (
+        "exact_match",  # the answer as the policy wrote it, after a marker it emitted itself
+        "exact_match_forced",  # the answer it wrote after the marker, emitted or forced
+        "exact_match_without_trace",  # the answer it wrote after the empty trace
+        "confidence",
+        "confidence_without_trace",
+        "marker_rate",  # the share of traces that end with the marker
+        "trace_tokens",
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        zeros = torch.zeros(len(self.names), dtype=torch.float64)
+        self.add_state("total", default=zeros, dist_reduce_fx="sum")
+        self.add_state("count", default=zeros.clone(), dist_reduce_fx="sum")
+
+    def update(self, **values: Tensor) -> None:
+        """Add questions.
+
+        Args:
+            values: by name, one number a question, [B].
+        """
+        for name, value in values.items():
+            index = self.names.index(name)
+            self.total[index] += value.double().sum()
+            self.count[index] += value.numel()
+
+    def compute(self) -> dict[str, Tensor]:
+        """The mean of every value that was reported, by name."""
+        means = dict(zip(self.names, (self.total / self.count).float(), strict=True))
+        found = {name: means[name] for name, count in zip(self.names, self.count, strict=True) if count > 0}
+        if "confidence" in found and "confidence_without_trace" in found:
+            gain = found["confidence"] / found["confidence_without_trace"].clamp(min=1e-12) - 1
+            found["relative_confidence_gain"] = gain
+        return found

@@ -1,0 +1,224 @@
+"""The policy: any causal language model of transformers, with its tokenizer and its marker."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.models.marker import add_marker, initialise_marker
+from nrt_lightning.models.scoring import PromptCopies, ScoringForward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nrt_lightning.structures import Rollouts, Scores
+
+log = logging.getLogger(__name__)
+
+EMBEDDED = "embedded:"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Policy(nn.Module):
+    """A causal language model that writes traces and answers.
+
+    Building it reads the configuration and the tokenizer and checks them; `load` reads the weights, which Lightning
+    does in `configure_model`.
+
+    Args:
+        model: a local directory, a hub id, or `embedded:NAME` for a base shipped with this package.
+        marker: the text of the token that ends a trace and begins the answer; added where the tokenizer lacks it.
+        revision: branch, tag or commit of a hub id.
+        dtype: of the weights as loaded; Lightning's `precision` may change it.
+        weights: `pretrained`, or `random` to initialise from the configuration alone.
+        attn_implementation: of transformers, for instance `sdpa`, `eager`, `flash_attention_2`; null lets it choose.
+        activation_checkpointing: recompute activations in the backward pass to save memory.
+        pad_token: an existing token that pads, for tokenizers that name none.
+        trust_remote_code: run code that comes with the model. Off unless you ask for it.
+        scoring: the forward pass that gives log-probs.
+
+    Raises:
+        InputError: no such model, a model that is not a causal language model, a tokenizer without an end or padding
+            token, or a marker that already means something else.
+
+    Example:
+        >>> policy = Policy("embedded:registers-base").load()
+        >>> policy.tokenizer.decode([policy.marker_id])
+        '<|response_start|>'
+    """
+
+    def __init__(
+        self,
+        model: str,
+        marker: str = "<|response_start|>",
+        revision: str | None = None,
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        weights: Literal["pretrained", "random"] = "pretrained",
+        attn_implementation: str | None = None,
+        activation_checkpointing: bool = False,
+        pad_token: str | None = None,
+        trust_remote_code: bool = False,
+        scoring: ScoringForward = PromptCopies(),  # noqa: B008  (frozen settings)
+    ) -> None:
+        super().__init__()
+        self.settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.source = resolve(model)
+        self.dtype = DTYPES[dtype]
+        self.weights = weights
+        self.attn_implementation = attn_implementation
+        self.activation_checkpointing = activation_checkpointing
+        self.hub_kwargs = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+        self.scoring = scoring
+        self.config = self._read("config", AutoConfig)
+        if getattr(self.config, "is_encoder_decoder", False):
+            raise InputError(f"policy.model {model!r} is an encoder-decoder; NRT needs a causal language model.")
+        self.tokenizer = self._read("tokenizer", AutoTokenizer)
+        check_tokenizer(self.tokenizer, model, pad_token)
+        self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
+        self.model: PreTrainedModel | None = None
+
+    @classmethod
+    def wrap(
+        cls,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        marker: str = "<|response_start|>",
+        scoring: ScoringForward = PromptCopies(),  # noqa: B008
+    ) -> Policy:
+        """A policy around a live model and tokenizer, which are changed in place (the marker is added)."""
+        policy = cls.__new__(cls)
+        nn.Module.__init__(policy)
+        policy.settings = {}
+        policy.source = getattr(model, "name_or_path", "") or type(model).__name__
+        policy.config = model.config
+        policy.activation_checkpointing = False
+        policy.scoring = scoring
+        policy.tokenizer = tokenizer
+        check_tokenizer(tokenizer, policy.source, None)
+        policy.marker_id, policy.marker_is_new = add_marker(tokenizer, marker)
+        policy.model = model
+        policy._prepare(model)
+        return policy
+
+    def _read(self, what: str, auto: Any) -> Any:
+        try:
+            return auto.from_pretrained(self.source, **self.hub_kwargs)
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"policy.model {self.source!r}: its {what} cannot be read. It must be a local directory with a "
+                f"config.json and a tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
+            ) from error
+
+    def load(self) -> Policy:
+        """Read the weights, once; a second call does nothing."""
+        if self.model is None:
+            kwargs = {"dtype": self.dtype, "trust_remote_code": self.hub_kwargs["trust_remote_code"]}
+            if self.attn_implementation:
+                kwargs["attn_implementation"] = self.attn_implementation
+            if self.weights == "random":
+                model = AutoModelForCausalLM.from_config(self.config, **kwargs)
+            else:
+                model = AutoModelForCausalLM.from_pretrained(self.source, **kwargs | self.hub_kwargs)
+            self._prepare(model)
+            self.model = model
+        return self
+
+    def _prepare(self, model: PreTrainedModel) -> None:
+        if self.marker_is_new:
+            initialise_marker(model, self.marker_id, self.tokenizer.eos_token_id)
+        if self.activation_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
+
+    @property
+    def network(self) -> PreTrainedModel:
+        """The loaded model.
+
+        Raises:
+            RuntimeError: the weights have not been loaded.
+        """
+        if self.model is None:
+            raise RuntimeError("The policy's weights are not loaded: call policy.load() first.")
+        return self.model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    @property
+    def eos_ids(self) -> list[int]:
+        """The tokens that end an answer: the tokenizer's and those of the model's generation config."""
+        ids = getattr(self.network.generation_config, "eos_token_id", None)
+        more = ids if isinstance(ids, list) else [ids]
+        return sorted({self.tokenizer.eos_token_id, *(i for i in more if i is not None)})
+
+    def score(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
+        """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
+
+        Args:
+            rollouts: N completions of B prompts.
+            baseline: score the answers after the empty trace too, without gradient.
+        """
+        return self.scoring(self.network, rollouts, baseline)
+
+    def forward(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
+        """The same as `score`."""
+        return self.score(rollouts, baseline)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Eval mode and no gradient inside, the mode before afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to belong to this policy."""
+        config = self.config.get_text_config()
+        names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+        return {n: getattr(config, n, None) for n in names} | {"vocabulary": len(self.tokenizer)} | {"marker_id": self.marker_id}
+
+
+def resolve(model: str) -> str:
+    """The directory of an embedded base, or `model` as it is; a path that looks local must exist."""
+    if model.startswith(EMBEDDED):
+        assets = Path(str(resources.files("nrt_lightning"))) / "assets"
+        name = model.removeprefix(EMBEDDED)
+        if not (assets / name / "config.json").is_file():
+            known = [path.parent.name for path in assets.glob("*/config.json")]
+            raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
+        return str(assets / name)
+    local = model.startswith((".", "/", "~")) or model.count("/") > 1
+    path = Path(model).expanduser()
+    if local and not path.is_dir():
+        raise InputError(f"policy.model {model!r}: no such directory.")
+    return str(path) if path.is_dir() else model
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: str | None) -> None:
+    """Refuse a tokenizer that cannot end an answer or pad a batch."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"The tokenizer of {model!r} has no eos_token: an answer could not end. Set it in its files.")
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise InputError(f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}")
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
+            f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
+        )

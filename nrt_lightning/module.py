@@ -1,0 +1,238 @@
+"""Native Reasoning Training as a LightningModule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
+from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional import pack_segment, unpack_segment
+from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.losses import NRTLoss
+from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
+from nrt_lightning.models import NoReference, Policy, Reference
+from nrt_lightning.policy_module import PolicyModule
+from nrt_lightning.rewards import FixedTokenWeights, RewardAggregator, TokenWeighting, WeightedSum
+from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, assemble, write_answers
+from nrt_lightning.schedules import Schedule
+from nrt_lightning.structures import LossOutput, Prompts, Rollouts, Sampling, TraceReward
+
+
+class NRTModule(PolicyModule):
+    """Teaches a policy to reason from question-answer pairs (arXiv 2602.11549).
+
+    For every prompt the policy samples traces; a trace is rewarded by the policy's own confidence in the reference
+    answer after it; the policy learns from the rewards relative to their group. All parts are swappable classes. The
+    defaults are the paper's best aggregation with its authors' hyperparameters.
+
+    Args:
+        policy: the model that is trained.
+        aggregator: from the confidences in the answer's tokens to the trace reward.
+        advantage: from the rewards of a group to advantages.
+        token_weights: weights of the answer term.
+        loss: trace, marker, answer and KL terms.
+        reference: a frozen model for the KL term.
+        sampling: how traces are drawn.
+        engine: what draws them.
+        optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
+        schedule: of the learning rate; null for a linear one with 10 % warm-up.
+        predict_temperature: of traces and answers in `predict`; 0 is greedy.
+
+    Raises:
+        InputError: settings that cannot work together, before any weights are read.
+
+    Example:
+        >>> module = NRTModule(Policy("embedded:registers-base"), sampling=Sampling(group_size=4, max_trace_tokens=32))
+        >>> module.aggregator
+        WeightedSum(weighting='neg_log_prob')
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        aggregator: RewardAggregator = WeightedSum(),  # noqa: B008  (frozen settings)
+        advantage: AdvantageEstimator = GroupNormalized(),  # noqa: B008
+        token_weights: TokenWeighting = FixedTokenWeights(),  # noqa: B008
+        loss: NRTLoss | None = None,
+        reference: Reference = NoReference(),  # noqa: B008
+        sampling: Sampling | None = None,
+        engine: RolloutEngine = TransformersEngine(),  # noqa: B008
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule | None = None,
+        predict_temperature: float = 0.0,
+    ) -> None:
+        super().__init__(policy, engine, optimizer, schedule)
+        self.aggregator = aggregator
+        self.advantage = advantage
+        self.token_weights = token_weights
+        self.loss = loss or NRTLoss()
+        self.reference = reference
+        self.sampling = sampling or Sampling()
+        self.predict_temperature = predict_temperature
+        check_parts(self.advantage, self.loss, self.reference, self.sampling)
+
+    # Training
+
+    def configure_callbacks(self) -> list[Callback]:
+        """`OnPolicyRollout`, unless the trainer has one."""
+        return [] if any(isinstance(c, OnPolicyRollout) for c in self.trainer.callbacks) else [OnPolicyRollout()]
+
+    def configure_model(self) -> None:
+        """Read the weights of policy and reference."""
+        super().configure_model()
+        if self.loss.kl_coef:
+            self.reference.load(self.policy)
+
+    def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
+        """One micro-batch of rollouts: confidences, rewards, advantages, loss."""
+        rollouts = rollouts_of(batch)
+        scored = rollouts.old_logprobs is not None  # off-policy: the window was scored before its first step
+        scores = self.policy.score(rollouts, baseline=self.needs_baseline and not scored)
+        old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
+        baseline_logprobs = rollouts.baseline_logprobs if scored else scores.baseline_logprobs  # [B, T]
+
+        reward, baseline = self.reward(rollouts, old_logprobs, baseline_logprobs)
+        advantages = self.advantage(reward.value, rollouts.group_ids, baseline)  # [N]
+        token_weights = self.answer_weights(rollouts, reward)  # [N, C]
+        ref_logprobs = self.reference.logprobs(rollouts) if self.loss.kl_coef else None  # [N, C]
+        out = self.loss(scores.logprobs, old_logprobs, rollouts.segments, advantages, token_weights, ref_logprobs)
+
+        self.log_training(rollouts, scores.entropy, reward, baseline, advantages, out)
+        return {"loss": out.loss, "reward": reward.value, "advantages": advantages}
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether the answer must be scored after the empty trace."""
+        return self.aggregator.needs_baseline or self.advantage.needs_baseline
+
+    def reward(
+        self, rollouts: Rollouts, logprobs: Tensor, baseline_logprobs: Tensor | None
+    ) -> tuple[TraceReward, Tensor | None]:
+        """The trace rewards, and the empty trace's for the same rows [N] where the baseline is known.
+
+        Args:
+            rollouts: N completions.
+            logprobs: of the policy that sampled them, [N, C].
+            baseline_logprobs: of the answers after the empty trace, [B, T].
+        """
+        rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
+        mask = rollouts.answer_mask[rows]  # [N, T]
+        confidences = pack_segment(logprobs, rollouts.segments.answer_mask, width)  # [N, T]
+        if baseline_logprobs is None:
+            return self.aggregator(confidences, mask), None
+        empty = self.aggregator(baseline_logprobs, rollouts.answer_mask, baseline_logprobs).value  # [B]
+        return self.aggregator(confidences, mask, baseline_logprobs[rows]), empty[rows]
+
+    def answer_weights(self, rollouts: Rollouts, reward: TraceReward) -> Tensor:
+        """The answer term's weights, in their places in the completions. [N, C]"""
+        mask = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
+        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids)  # [N, T]
+        return unpack_segment(weights, rollouts.segments.answer_mask)
+
+    def log_training(
+        self,
+        rollouts: Rollouts,
+        entropy: Tensor,
+        reward: TraceReward,
+        baseline: Tensor | None,
+        advantages: Tensor,
+        out: LossOutput,
+    ) -> None:
+        """Log what matters of a micro-batch."""
+        size = len(rollouts)
+        groups = group_metrics(reward.value, baseline, advantages, rollouts.group_ids)
+        traces = rollout_metrics(rollouts, entropy)
+        self.log_scalars(groups | {f"reward_{self.aggregator.name}": reward.value.mean()}, "train", size)
+        self.log_scalars(traces, "rollout", size)
+        self.log_scalars({f"loss_{name}": term for name, term in out.terms.items()} | out.metrics, "train", size)
+        self.log("train/loss", out.loss.detach(), batch_size=size)
+        self.log("gain" if baseline is not None else "reward", groups.get("gain", groups["reward"]), prog_bar=True,
+                 logger=False, batch_size=size)  # fmt: skip
+        self.log("marker", traces["marker_rate"], prog_bar=True, logger=False, batch_size=size)
+        self.log_throughput(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
+
+    # Evaluation
+
+    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Answer the questions greedily, and score the reference answers."""
+        self.evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Prompts, batch_idx: int) -> None:
+        """As `validation_step`."""
+        self.evaluate(batch, self.test_metrics)
+
+    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> None:
+        """Add what the policy makes of these questions to `metrics`."""
+        policy, greedy = self.policy, dataclasses.replace(self.sampling, temperature=0.0)
+        limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
+        with policy.evaluating():
+            written = write_answers(policy, self.engine, prompts, greedy, limit)
+            direct = write_answers(policy, self.engine, prompts, greedy, limit, thinking=False)
+            rollouts = assemble(prompts, written.traces, policy.marker_id)
+            scores = policy.score(rollouts, baseline=True)
+        right = matches(policy, prompts, written.answer_texts)  # [B]
+        answer_logprobs = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [B]
+        baseline_logprobs = scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1)  # [B]
+        metrics.update(
+            exact_match=right & written.marker_emitted,
+            exact_match_forced=right,
+            exact_match_without_trace=matches(policy, prompts, direct.answer_texts),
+            confidence=answer_logprobs.exp(),
+            confidence_without_trace=baseline_logprobs.exp(),
+            marker_rate=written.marker_emitted,
+            trace_tokens=rollouts.segments.trace_mask.sum(dim=1),
+        )
+
+    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+        """A trace and an answer for every question."""
+        sampling = dataclasses.replace(self.sampling, temperature=self.predict_temperature)
+        seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
+        with self.policy.evaluating():
+            written = write_answers(self.policy, self.engine, batch, sampling, sampling.max_answer_tokens, seed)
+        return [
+            {"id": row.id, "question": row.question, "trace": trace, "answer": answer, "marker_emitted": emitted}
+            for row, trace, answer, emitted in zip(
+                batch.rows, written.trace_texts, written.answer_texts, written.marker_emitted.tolist(), strict=True
+            )
+        ]
+
+    def describe(self) -> dict[str, str]:
+        """The method's parts and settings, as text."""
+        parts = ("aggregator", "advantage", "token_weights", "loss", "reference", "sampling")
+        return {part: repr(getattr(self, part)) for part in parts}
+
+
+def rollouts_of(batch: Any) -> Rollouts:
+    """The batch's rollouts, or an error that says who should have made them."""
+    rollouts = getattr(batch, "rollouts", None)
+    if rollouts is None:
+        raise InputError(
+            f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
+        )
+    return rollouts
+
+
+def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
+    """Whether each text is the reference answer, but for space around it. [B]"""
+    rows = [ids[mask].tolist() for ids, mask in zip(prompts.answer_ids, prompts.answer_mask, strict=True)]
+    answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
+    return torch.tensor(same, device=prompts.prompt_ids.device)
+
+
+def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Reference, sampling: Sampling) -> None:
+    """Refuse parts that cannot work together."""
+    if advantage.needs_group and sampling.group_size < 2:
+        raise InputError(
+            f"sampling.group_size is {sampling.group_size}, but {advantage} compares the traces of a group: "
+            "every advantage would be 0. Set group_size to 2 or more."
+        )
+    if loss.kl_coef and not reference.available:
+        raise InputError(f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference.")

@@ -1,0 +1,152 @@
+"""What every LightningModule around a policy shares."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch import Tensor
+from torch.nn.utils import get_total_norm
+
+from nrt_lightning.data.encoding import PromptEncoder
+from nrt_lightning.data.templates import PlainTemplate
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional.randomness import counter_seed, run_seed, seed_all
+from nrt_lightning.metrics.reasoning import ReasoningMetrics
+from nrt_lightning.models.policy import Policy
+from nrt_lightning.rollouts.engine import RolloutEngine
+from nrt_lightning.schedules import LinearSchedule, Schedule
+from nrt_lightning.structures import Prompts, Row
+
+log = logging.getLogger(__name__)
+# Ours leaves the batches of a datamodule that yields Prompts as they are.
+warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
+
+
+def default_optimizer(params: Any) -> torch.optim.Optimizer:
+    """AdamW as the paper's authors use it (arXiv 2602.11549)."""
+    return torch.optim.AdamW(params, lr=2e-6, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.01)
+
+
+class PolicyModule(L.LightningModule):
+    """Weights, optimizer, randomness and checkpoints of a policy that is trained or evaluated."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        engine: RolloutEngine,
+        optimizer: OptimizerCallable | None,
+        schedule: Schedule | None,
+    ) -> None:
+        super().__init__()
+        if _given_hyperparameters.get() is not None:  # the CLI's plain dicts; live objects could not be loaded again
+            self.save_hyperparameters(logger=False)
+        self.policy = policy
+        self.engine = engine
+        self.optimizer = optimizer or default_optimizer
+        self.schedule = schedule or LinearSchedule()
+        self.val_metrics = ReasoningMetrics()
+        self.test_metrics = ReasoningMetrics()
+        self._started = 0.0
+
+    # Weights
+
+    def configure_model(self) -> None:
+        """Read the weights; Lightning calls it on every rank, in the precision's context."""
+        self.policy.load()
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over everything that requires a gradient, and its schedule by step."""
+        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # Batches
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Encode batches of plain texts, `{"question": [...], "answer": [...]}`, from a dataloader of your own."""
+        if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
+            return batch
+        if "question" not in batch:
+            raise InputError(f"A batch has the keys {sorted(batch)}; it needs 'question', and 'answer' but to predict.")
+        answers = batch.get("answer") or [None] * len(batch["question"])
+        rows = [
+            Row(str(i), [{"role": "user", "content": question}], answer, origin=f"batch row {i}")
+            for i, (question, answer) in enumerate(zip(batch["question"], answers, strict=True))
+        ]
+        encoded = PromptEncoder(self.policy.tokenizer, PlainTemplate()).encode(rows, "batch")
+        return encoded.collate([encoded[i] for i in range(len(encoded))])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Seed what the training step draws (dropout), by counter."""
+        seed_all(counter_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank, "train"))
+        self._started = time.perf_counter()
+
+    # Logging
+
+    def log_scalars(self, values: dict[str, Tensor], prefix: str, batch_size: int) -> None:
+        """Log values under `prefix/`, means over processes."""
+        for name, value in values.items():
+            self.log(f"{prefix}/{name}", value, batch_size=batch_size, sync_dist=self.trainer.world_size > 1)
+
+    def log_throughput(self, tokens: Tensor | int) -> None:
+        """Log tokens per second of the training step so far, forward only under automatic optimization."""
+        seconds = max(time.perf_counter() - self._started, 1e-9)
+        self.log("train/tokens_per_second", float(tokens) / seconds, batch_size=1)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the norm of the gradient before it is clipped."""
+        norm = get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
+        self.log("train/grad_norm", norm, batch_size=1)
+
+    def log_evaluation(self, metrics: ReasoningMetrics, prefix: str) -> None:
+        """Log an evaluation's metrics and forget them."""
+        values = metrics.compute()
+        for name, value in values.items():
+            shown = name in ("exact_match", "relative_confidence_gain")
+            self.log(f"{prefix}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=False)
+        metrics.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation's metrics under `val/`."""
+        self.log_evaluation(self.val_metrics, "val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test's metrics under `test/`."""
+        self.log_evaluation(self.test_metrics, "test")
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whose checkpoint it is."""
+        checkpoint["nrt_lightning"] = {"policy": self.policy.fingerprint(), "method": self.describe()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another model; say where the method is another.
+
+        Raises:
+            InputError: the checkpoint's policy has another architecture, vocabulary or marker.
+        """
+        noted = checkpoint.get("nrt_lightning", {})
+        theirs, ours = noted.get("policy", {}), self.policy.fingerprint()
+        other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
+        if other:
+            raise InputError(
+                f"The checkpoint is of another model than {self.policy.source!r}: {', '.join(other)}. "
+                "Give the model it was trained from as policy.model."
+            )
+        for part, mine in self.describe().items():
+            before = noted.get("method", {}).get(part, mine)
+            if before != mine:
+                log.warning("the checkpoint was trained with %s=%s; this run goes on with %s", part, before, mine)
+
+    def describe(self) -> dict[str, str]:
+        """The method's parts and settings, as text."""
+        return {}

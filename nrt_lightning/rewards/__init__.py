@@ -1,0 +1,24 @@
+"""Aggregations of the policy's confidence in the answer into a trace reward, one idea a file.
+
+The token weightings decide what the derivative of that reward means for the answer tokens.
+"""
+
+from nrt_lightning.rewards.arithmetic_mean import ArithmeticMean
+from nrt_lightning.rewards.base import RewardAggregator
+from nrt_lightning.rewards.geometric_mean import GeometricMean
+from nrt_lightning.rewards.log_prob import LogProb
+from nrt_lightning.rewards.prob import Prob
+from nrt_lightning.rewards.token_weights import DerivedTokenWeights, FixedTokenWeights, TokenWeighting
+from nrt_lightning.rewards.weighted_sum import WeightedSum
+
+__all__ = [
+    "ArithmeticMean",
+    "DerivedTokenWeights",
+    "FixedTokenWeights",
+    "GeometricMean",
+    "LogProb",
+    "Prob",
+    "RewardAggregator",
+    "TokenWeighting",
+    "WeightedSum",
+]

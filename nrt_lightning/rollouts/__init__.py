@@ -1,0 +1,17 @@
+"""From prompts to rollouts: engines that sample, and assembly of what they sampled by token ids."""
+
+from nrt_lightning.rollouts.answering import Written, write_answers
+from nrt_lightning.rollouts.assembly import assemble, direct_answers
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.rollouts.transformers_engine import TransformersEngine
+
+__all__ = [
+    "GenerationRequest",
+    "Generations",
+    "RolloutEngine",
+    "TransformersEngine",
+    "Written",
+    "assemble",
+    "direct_answers",
+    "write_answers",
+]

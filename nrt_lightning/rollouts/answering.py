@@ -1,0 +1,107 @@
+"""The policy answering questions by itself: a trace, the marker, an answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.rollouts.assembly import last_token
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.structures import Prompts, Sampling
+
+
+@dataclass
+class Written:
+    """Traces and answers that the policy wrote, one of each for every prompt."""
+
+    traces: Generations  # [B, L] with the stop token where there is one
+    answers: Generations  # [B, T'] written after the marker, whether it was emitted or forced
+    marker_emitted: Tensor  # [B]
+    answer_texts: list[str]  # B of them
+    trace_texts: list[str]  # B of them
+
+
+def write_answers(
+    policy: Policy,
+    engine: RolloutEngine,
+    prompts: Prompts,
+    sampling: Sampling,
+    max_answer_tokens: int,
+    seed: int = 0,
+    thinking: bool = True,
+) -> Written:
+    """Let the policy answer every prompt once.
+
+    Args:
+        policy: who answers.
+        engine: who decodes.
+        prompts: the questions; their answers are not looked at.
+        sampling: temperature and the trace's limit; `group_size` and `suppress_eos` are not used, for in use nobody
+            keeps the policy from ending early.
+        max_answer_tokens: an answer that has not ended by then is cut.
+        seed: of the draws.
+        thinking: False forces the marker at once, an answer without a trace.
+    """
+    request = GenerationRequest(
+        prompt_ids=prompts.prompt_ids,
+        prompt_mask=prompts.prompt_mask,
+        max_new_tokens=sampling.max_trace_tokens if thinking else 0,
+        stop_ids=[policy.marker_id, *policy.eos_ids],
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=seed,
+    )
+    traces = engine.generate(policy, request) if thinking else nothing(prompts)
+    emitted = traces.stopped & (last_token(traces) == policy.marker_id)  # [B]
+    request.prompt_ids, request.prompt_mask = after_marker(prompts, traces, policy.marker_id)
+    request.max_new_tokens = max_answer_tokens
+    request.stop_ids = policy.eos_ids
+    request.seed = seed + 1
+    answers = engine.generate(policy, request)
+    return Written(
+        traces=traces,
+        answers=answers,
+        marker_emitted=emitted,
+        answer_texts=texts(policy, answers),
+        trace_texts=texts(policy, traces),
+    )
+
+
+def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> list[str]:
+    """Greedy answers right after the prompt, without trace and marker."""
+    request = GenerationRequest(
+        prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0
+    )
+    return texts(policy, engine.generate(policy, request))
+
+
+def nothing(prompts: Prompts) -> Generations:
+    """An empty trace for every prompt."""
+    ids = prompts.prompt_ids[:, :0]  # [B, 0]
+    return Generations(ids, ids.bool(), stopped=torch.zeros(len(prompts), dtype=torch.bool, device=ids.device))
+
+
+def after_marker(prompts: Prompts, traces: Generations, marker_id: int) -> tuple[Tensor, Tensor]:
+    """Prompt + trace + marker, left-padded: ids and mask, both [B, P + L + 1]."""
+    trace_mask = traces.token_mask.clone()  # [B, L]
+    lengths = trace_mask.sum(dim=1)
+    stops = traces.stopped.nonzero().squeeze(-1)
+    trace_mask[stops, lengths[stops] - 1] = False  # the stop token is no part of the trace
+    marker = torch.full_like(prompts.prompt_ids[:, :1], marker_id)
+    ids = torch.cat([prompts.prompt_ids, traces.token_ids, marker], dim=1)  # [B, P + L + 1]
+    mask = torch.cat([prompts.prompt_mask, trace_mask, torch.ones_like(marker, dtype=torch.bool)], dim=1)
+    order = mask.long().argsort(dim=1, stable=True)  # padding first, the rest in its order
+    return ids.gather(1, order), mask.gather(1, order)
+
+
+def texts(policy: Policy, generations: Generations) -> list[str]:
+    """The text of every row, without special tokens."""
+    rows = [ids[mask].tolist() for ids, mask in zip(generations.token_ids, generations.token_mask, strict=True)]
+    return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)

@@ -1,0 +1,67 @@
+"""What every rollout engine does: token ids in, token ids out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from nrt_lightning.structures import TensorStruct
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nrt_lightning.models.policy import Policy
+
+Progress = Callable[[int, int, int], None]  # tokens written in the longest row, their limit, rows still writing
+
+
+@dataclass
+class GenerationRequest(TensorStruct):
+    """Prompts to continue, each `group_size` times."""
+
+    prompt_ids: Tensor  # [B, P] left-padded
+    prompt_mask: Tensor  # [B, P]
+    max_new_tokens: int
+    stop_ids: list[int]  # a row ends with the first of these it writes
+    group_size: int = 1
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0
+    banned_ids: list[int] = field(default_factory=list)  # never written
+    seed: int = 0
+    logprobs: bool = False  # give the sampled tokens' log-probs too
+
+
+@dataclass
+class Generations(TensorStruct):
+    """What was written, rows of a group side by side: row n continues prompt n // group_size."""
+
+    token_ids: Tensor  # [N, L] right-padded, with the stop token where there is one
+    token_mask: Tensor  # [N, L]
+    stopped: Tensor  # [N] True: ended with a stop token, False: reached the limit
+    logprobs: Tensor | None = None  # [N, L] under the sampling distribution, 0 at padding
+
+    def __len__(self) -> int:
+        return self.token_ids.shape[0]
+
+    def select(self, start: int, stop: int) -> Generations:
+        """Rows `start` to `stop`."""
+        return self.apply(lambda tensor: tensor[start:stop])
+
+
+class RolloutEngine(ABC):
+    """Something that continues prompts with the policy's current weights."""
+
+    @abstractmethod
+    def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
+        """Continue every prompt of the request.
+
+        The result depends on the weights, the request and its seed alone.
+
+        Args:
+            policy: whose weights to sample from.
+            request: prompts and sampling settings, on the policy's device.
+            progress: called as tokens are written.
+        """

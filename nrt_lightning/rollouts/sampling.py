@@ -1,0 +1,49 @@
+"""Drawing the next token."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def restrict(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Tensor:
+    """Log-probs of the sampling distribution. [A, V] -> [A, V] float32, -inf where a token cannot be drawn.
+
+    Args:
+        logits: of the next token.
+        temperature: divides the logits; must be positive.
+        top_p: keep the smallest set of most probable tokens whose probability reaches this.
+        top_k: keep this many most probable tokens; 0 keeps all.
+
+    >>> restrict(torch.tensor([[0.0, 0.0, -1.0]]), top_k=2).exp()
+    tensor([[0.5000, 0.5000, 0.0000]])
+    """
+    logprobs = (logits.float() / temperature).log_softmax(dim=-1)  # [A, V]
+    if 0 < top_k < logits.shape[-1]:
+        kept, index = logprobs.topk(top_k, dim=-1)  # [A, k]
+        logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, index, kept)
+    if top_p < 1.0:
+        ordered, index = logprobs.sort(dim=-1, descending=True)  # [A, V]
+        probs = ordered.softmax(dim=-1)
+        before = probs.cumsum(dim=-1) - probs  # probability of all more probable tokens
+        logprobs = logprobs.scatter(-1, index, ordered.masked_fill(before >= top_p, -torch.inf))
+    if top_p < 1.0 or 0 < top_k < logits.shape[-1]:
+        logprobs = logprobs.log_softmax(dim=-1)
+    return logprobs
+
+
+def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
+    """One token a row by inverting the distribution function: many times faster than `torch.multinomial`.
+
+    Args:
+        logprobs: of the sampling distribution, [A, V].
+        uniform: one number in [0, 1) a row, [A].
+
+    >>> draw(torch.tensor([[0.25, 0.25, 0.5]]).log(), torch.tensor([0.3]))
+    tensor([1])
+    """
+    cumulative = logprobs.exp().cumsum(dim=-1)  # [A, V]
+    total = cumulative[:, -1]
+    # Rounding may carry the point to the end of the scale, where tokens of probability 0 would be found.
+    point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # [A]
+    return torch.searchsorted(cumulative, point.unsqueeze(-1), right=True).squeeze(-1)  # [A]

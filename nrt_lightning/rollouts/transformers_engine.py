@@ -1,0 +1,153 @@
+"""The in-process engine: the policy's own transformers model decodes, with one prefill a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.models.scoring import accepted, positions
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
+from nrt_lightning.rollouts.sampling import draw, restrict
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+@dataclass(frozen=True)
+class TransformersEngine(RolloutEngine):
+    """Decodes with the policy's own model: a prompt is read once, its cache repeated for the group, and rows leave the
+    batch as they finish.
+
+    Args:
+        max_rows: most completions decoded at once, to bound the memory of the cache; 0 for all of a window.
+        drop_share: rows that have finished leave the batch when they are at least this share of it.
+        check_every: tokens between two looks at which rows have finished; null for 1 on CPU and 16 elsewhere, where a
+            look makes the device wait.
+    """
+
+    max_rows: int = 0
+    drop_share: float = 0.1
+    check_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.drop_share <= 1.0:
+            raise InputError(f"engine.drop_share is {self.drop_share}: give a share between 0 and 1.")
+        if self.max_rows < 0 or (self.check_every is not None and self.check_every < 1):
+            raise InputError("engine.max_rows must be 0 or more, and engine.check_every 1 or more.")
+
+    def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
+        """See `RolloutEngine`."""
+        count, device = request.prompt_ids.shape[0], request.prompt_ids.device
+        rows = count * request.group_size
+        generator = torch.Generator(device=device).manual_seed(request.seed)
+        # Every row has its own numbers, so what one row draws does not depend on when others finish.
+        uniform = torch.rand(request.max_new_tokens, rows, generator=generator, device=device)  # [L, N]
+        written = Writing(request, rows)
+        per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
+        with policy.evaluating():
+            # Prompts of like length together: a batch is as long as its longest prompt.
+            for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
+                self._decode(policy, request, prompts, uniform, written, progress)
+        return written.generations()
+
+    def _decode(
+        self,
+        policy: Policy,
+        request: GenerationRequest,
+        prompts: Tensor,  # [b]
+        uniform: Tensor,  # [L, N]
+        written: Writing,
+        progress: Progress | None,
+    ) -> None:
+        model, group_size = policy.network, request.group_size
+        width = int(request.prompt_mask[prompts].sum(dim=1).max())
+        mask = request.prompt_mask[prompts, -width:]  # [b, width]
+        cache = DynamicCache(config=model.config)
+        logits = forward(model, request.prompt_ids[prompts, -width:], mask, positions(mask), cache)  # [b, V]
+        cache.batch_repeat_interleave(group_size)
+        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
+        rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
+        check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
+        for step in range(request.max_new_tokens):
+            tokens, logprobs = next_tokens(logits, request, uniform[step, rows])  # [A]
+            tokens = written.add(step, rows, tokens, logprobs)
+            if step + 1 == request.max_new_tokens:
+                break
+            if (step + 1) % check_every == 0:
+                writing = ~written.stopped[rows]  # [A]
+                still = int(writing.sum())
+                if progress is not None:
+                    progress(step + 1, request.max_new_tokens, still)
+                if still == 0:
+                    break
+                if 1 - still / len(rows) >= self.drop_share and still < len(rows):
+                    keep = writing.nonzero().squeeze(-1)
+                    cache.batch_select_indices(keep)
+                    rows, mask, tokens = rows[keep], mask[keep], tokens[keep]
+            place = mask.sum(dim=1, keepdim=True)  # [A, 1]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = forward(model, tokens.unsqueeze(1), mask, place, cache)  # [A, V]
+
+
+class Writing:
+    """The rows being written."""
+
+    def __init__(self, request: GenerationRequest, rows: int) -> None:
+        device = request.prompt_ids.device
+        shape = (rows, request.max_new_tokens)
+        self.stop_ids = torch.tensor(request.stop_ids, device=device)
+        self.token_ids = torch.zeros(shape, dtype=torch.long, device=device)  # [N, L]
+        self.token_mask = torch.zeros(shape, dtype=torch.bool, device=device)  # [N, L]
+        self.logprobs = torch.zeros(shape, device=device) if request.logprobs else None  # [N, L]
+        self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)  # [N]
+
+    def add(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor | None) -> Tensor:
+        """Note the tokens of rows that are still writing; give the tokens back, 0 for rows that are not. [A]"""
+        writing = ~self.stopped[rows]
+        tokens = tokens * writing
+        self.token_ids[rows, step] = tokens
+        self.token_mask[rows, step] = writing
+        if self.logprobs is not None and logprobs is not None:
+            self.logprobs[rows, step] = logprobs * writing
+        self.stopped[rows] = ~writing | torch.isin(tokens, self.stop_ids)
+        return tokens
+
+    def generations(self) -> Generations:
+        """All rows, as wide as the longest."""
+        width = int(self.token_mask.sum(dim=1).max()) if self.token_mask.numel() else 0
+        return Generations(
+            token_ids=self.token_ids[:, :width],
+            token_mask=self.token_mask[:, :width],
+            stopped=self.stopped,
+            logprobs=None if self.logprobs is None else self.logprobs[:, :width],
+        )
+
+
+def forward(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
+    """Logits of the token after the last. -> [A, V]"""
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask.long(),
+        "position_ids": position_ids,
+        "past_key_values": cache,
+        "use_cache": True,
+        "logits_to_keep": 1,
+    }
+    return model(**accepted(model, inputs)).logits[:, -1]
+
+
+def next_tokens(logits: Tensor, request: GenerationRequest, uniform: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Tokens [A], and their log-probs under the sampling distribution [A] if asked."""
+    if request.banned_ids:
+        logits = logits.index_fill(-1, torch.tensor(request.banned_ids, device=logits.device), -torch.inf)
+    if request.temperature == 0:
+        tokens = logits.argmax(dim=-1)
+        return tokens, torch.zeros_like(uniform)  # greedy: the one token has probability 1
+    logprobs = restrict(logits, request.temperature, request.top_p, request.top_k)  # [A, V]
+    tokens = draw(logprobs, uniform)
+    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) if request.logprobs else None

@@ -1,0 +1,202 @@
+"""What travels between the stages of a training step: dataclasses of tensors, with shapes on their fields.
+
+Shapes: B prompts, K group size, N = B * K rollouts, P prompt length, C completion length, T answer length.
+Masks are bool and True means "counts". Row n of a `[N, ...]` tensor belongs to prompt `group_ids[n]`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Struct = TypeVar("Struct", bound="TensorStruct")
+
+
+@dataclass
+class TensorStruct:
+    """A dataclass whose tensors move together; a trainer moves it like one tensor."""
+
+    def apply(self: Struct, fn: Callable[[Tensor], Tensor]) -> Struct:
+        """A copy with `fn` applied to every tensor, in nested structures too."""
+
+        def mapped(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return fn(value)
+            return value.apply(fn) if isinstance(value, TensorStruct) else value
+
+        return dataclasses.replace(self, **{f.name: mapped(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def to(self: Struct, *args: Any, **kwargs: Any) -> Struct:
+        """A copy with every tensor moved, as `Tensor.to` would."""
+        return self.apply(lambda tensor: tensor.to(*args, **kwargs))
+
+    def pin_memory(self: Struct) -> Struct:
+        """A copy in pinned memory, called by a `DataLoader` that pins."""
+        return self.apply(Tensor.pin_memory)
+
+
+@dataclass
+class Row:
+    """One question with its reference answer, as read from a source."""
+
+    id: str
+    messages: list[dict[str, str]]  # the conversation up to and with the question: {"role": ..., "content": ...}
+    answer: str | None = None  # None where only prediction is wanted
+    origin: str = ""  # where it was read, for errors: "train.jsonl:12"
+
+    @property
+    def question(self) -> str:
+        """The text of the last turn before the answer."""
+        return self.messages[-1]["content"]
+
+
+@dataclass(frozen=True)
+class WindowStep:
+    """The place of a micro-batch in its window: `index` of `size`.
+
+    Every micro-batch of a window carries ALL prompts of the window; the rollout callback samples for them at once
+    and hands out slice `index` of `size` at each step.
+    """
+
+    index: int = 0
+    size: int = 1
+
+
+@dataclass
+class Prompts(TensorStruct):
+    """Questions and reference answers of one micro-batch (of one window where `window.size > 1`)."""
+
+    prompt_ids: Tensor  # [B, P] left-padded
+    prompt_mask: Tensor  # [B, P]
+    answer_ids: Tensor  # [B, T] right-padded, ends with the end token; T = 0 without answers
+    answer_mask: Tensor  # [B, T]
+    rows: list[Row] = field(default_factory=list)  # B of them: the texts these ids came from
+    window: WindowStep = WindowStep()
+    rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout
+
+    def __len__(self) -> int:
+        return self.prompt_ids.shape[0]
+
+    def select(self, start: int, stop: int) -> Prompts:
+        """Prompts `start` to `stop`, as a new structure of one window step."""
+        cut = self.apply(lambda tensor: tensor[start:stop])
+        return dataclasses.replace(cut, rows=self.rows[start:stop], window=WindowStep(), rollouts=None)
+
+    def share(self) -> Prompts:
+        """The micro-batch's own prompts out of its window's."""
+        size = len(self) // self.window.size
+        return self.select(self.window.index * size, (self.window.index + 1) * size) if self.window.size > 1 else self
+
+
+@dataclass
+class Sampling:
+    """How traces are drawn.
+
+    Args:
+        group_size: traces sampled for each prompt (K).
+        max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
+        max_answer_tokens: limit of an answer that the policy writes itself (prediction).
+        temperature: of the sampling distribution; 0 is greedy.
+        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
+        top_k: keep this many most probable tokens; 0 keeps all.
+        suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
+            marker's probability with it until it has learned the marker.
+    """
+
+    group_size: int = 8
+    max_trace_tokens: int = 512
+    max_answer_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    suppress_eos: bool = False
+
+
+@dataclass
+class Segments(TensorStruct):
+    """Which token of a completion is what."""
+
+    trace_mask: Tensor  # [N, C]
+    marker_mask: Tensor  # [N, C]
+    answer_mask: Tensor  # [N, C]
+    marker_emitted: Tensor  # [N] True where the policy wrote the marker itself, False where it was forced
+
+    @property
+    def completion_mask(self) -> Tensor:
+        """Every real token of the completion, [N, C]."""
+        return self.trace_mask | self.marker_mask | self.answer_mask
+
+
+@dataclass
+class Rollouts(TensorStruct):
+    """Completions (trace + marker + answer) of a micro-batch, rows of a group side by side."""
+
+    prompt_ids: Tensor  # [B, P] left-padded
+    prompt_mask: Tensor  # [B, P]
+    answer_ids: Tensor  # [B, T]
+    answer_mask: Tensor  # [B, T]
+    completion_ids: Tensor  # [N, C] right-padded
+    segments: Segments
+    group_ids: Tensor  # [N] row of the prompt, 0..B-1, ascending
+    truncated: Tensor  # [N] True where the trace reached its limit
+    marker_id: int
+    sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
+    old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
+    baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
+
+    def __len__(self) -> int:
+        return self.completion_ids.shape[0]
+
+    def empty_traces(self) -> Rollouts:
+        """One completion a prompt without a trace: marker + answer. Its answer log-probs are the baseline."""
+        count, device = self.prompt_ids.shape[0], self.prompt_ids.device
+        marker = torch.full((count, 1), self.marker_id, device=device)  # [B, 1]
+        none = torch.zeros(count, 1 + self.answer_ids.shape[1], dtype=torch.bool, device=device)  # [B, 1 + T]
+        first = none.clone()
+        first[:, 0] = True
+        return dataclasses.replace(
+            self,
+            completion_ids=torch.cat([marker, self.answer_ids], dim=1),
+            segments=Segments(
+                trace_mask=none,
+                marker_mask=first,
+                answer_mask=torch.cat([none[:, :1], self.answer_mask], dim=1),
+                marker_emitted=torch.zeros(count, dtype=torch.bool, device=device),
+            ),
+            group_ids=torch.arange(count, device=device),
+            truncated=torch.zeros(count, dtype=torch.bool, device=device),
+            sampling_logprobs=None,
+            old_logprobs=None,
+            baseline_logprobs=None,
+        )
+
+
+@dataclass
+class Scores(TensorStruct):
+    """What a model says of rollouts."""
+
+    logprobs: Tensor  # [N, C] of the completion's tokens, 0 at padding
+    entropy: Tensor  # [N, C] of the distribution each token was drawn from, in nats, detached, 0 at padding
+    baseline_logprobs: Tensor | None = None  # [B, T] of the answer after the empty trace, detached
+
+
+@dataclass
+class TraceReward(TensorStruct):
+    """What an aggregation of the answer's confidences gives."""
+
+    value: Tensor  # [N] the trace reward R
+    token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
+
+
+@dataclass
+class LossOutput:
+    """A loss with its parts, each a scalar."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]  # each before its coefficient, detached
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # clip share and the like, detached

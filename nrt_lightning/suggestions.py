@@ -1,0 +1,53 @@
+"""What was probably meant, where the command line or a config names something that does not exist."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+
+import nrt_lightning
+from nrt_lightning.errors import nearest
+
+OPTION = re.compile(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted")
+CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)")
+ARGUMENT = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)")
+KEY = re.compile(r"Key '([\w.]+)' is not expected|No action for key \"([\w.]+)\"")
+
+
+def suggestion(message: str, keys: list[str]) -> str:
+    """The end of a parser's error message: the culprit in one line, with the names nearest to it.
+
+    Args:
+        message: what the parser says.
+        keys: the parser's own option names.
+
+    >>> suggestion("given class_path 'nrt_lightning.WeightedSum':  Option 'weighing' is not accepted", [])
+    "\\n\\n'weighing' is no argument of nrt_lightning.WeightedSum. Did you mean 'weighting'?"
+    >>> suggestion("Expected a dot import path string: GeometricMeen", [])
+    "\\n\\n'GeometricMeen' is no class that can be found here. Did you mean 'GeometricMean'?"
+    """
+    if found := list(OPTION.finditer(message)):
+        path, option = found[-1].groups()
+        return f"\n\n{option!r} is no argument of {path}.{nearest(option, arguments(path))}"
+    if found := list(CLASS.finditer(message)):
+        name = found[-1].group(1)
+        return f"\n\n{name!r} is no class that can be found here.{nearest(name.rpartition('.')[2], class_names())}"
+    if found := list(ARGUMENT.finditer(message)) + list(KEY.finditer(message)):
+        name = next(group for group in found[-1].groups() if group)
+        return f"\n\n{name!r} is no option.{nearest(name, keys)}"
+    return ""
+
+
+def arguments(class_path: str) -> list[str]:
+    """The arguments of a class, by its import path."""
+    module, _, name = class_path.rpartition(".")
+    try:
+        return [p for p in inspect.signature(getattr(importlib.import_module(module), name)).parameters if p != "self"]
+    except (ImportError, AttributeError, ValueError):
+        return []
+
+
+def class_names() -> list[str]:
+    """The classes that this package offers to a config."""
+    return [name for name in nrt_lightning.__all__ if inspect.isclass(getattr(nrt_lightning, name))]

@@ -1,0 +1,104 @@
+import pytest
+
+from nrt_lightning.data import Messages, PromptCompletion, QuestionAnswer
+from nrt_lightning.errors import InputError
+
+
+def turn(role, content):
+    return {"role": role, "content": content}
+
+
+CONVERSATION = [turn("system", "Sum."), turn("user", "1+1?"), turn("assistant", "2"), turn("user", "2+1?")]
+
+
+def test_question_answer_by_name():
+    record = {"q": "1+1?", "a": "2", "key": 7, "other": [1]}
+    row = QuestionAnswer("q", "a", id="key").parse(record, "f.csv:2", index=0)
+    assert (row.id, row.messages, row.answer, row.origin) == ("7", [turn("user", "1+1?")], "2", "f.csv:2")
+
+
+def test_row_id_falls_back_to_the_index():
+    assert QuestionAnswer().parse({"question": "q", "answer": "a", "id": None}, "f:1", index=5).id == "5"
+    assert QuestionAnswer().parse({"question": "q", "answer": "a", "id": 0}, "f:1", index=5).id == "0"
+
+
+def test_messages_last_assistant_turn_is_the_answer():
+    row = Messages("chat").parse({"chat": [*CONVERSATION, turn("assistant", "3")]}, "f:1", index=0)
+    assert row.messages == CONVERSATION
+    assert row.answer == "3"
+    assert row.question == "2+1?"
+
+
+def test_messages_drop_everything_but_role_and_content():
+    turns = [{**turn("user", "q"), "name": None}, {**turn("assistant", "a"), "weight": 1}]
+    assert Messages().parse({"messages": turns}, "f:1", index=0).messages == [turn("user", "q")]
+
+
+def test_prompt_completion_as_texts_and_as_turns():
+    text = PromptCompletion("p", "c").parse({"p": "1+1?", "c": "2"}, "f:1", index=0)
+    turns = PromptCompletion("p", "c").parse({"p": [turn("user", "1+1?")], "c": [turn("assistant", "2")]}, "f:1", 0)
+    assert (text.messages, text.answer) == (turns.messages, turns.answer) == ([turn("user", "1+1?")], "2")
+
+
+@pytest.mark.parametrize(
+    ("format", "record", "question"),
+    [
+        (QuestionAnswer(), {"question": "q"}, "q"),
+        (QuestionAnswer(), {"question": "q", "answer": None}, "q"),
+        (Messages(), {"messages": CONVERSATION}, "2+1?"),
+        (PromptCompletion(), {"prompt": "q"}, "q"),
+        (PromptCompletion(), {"prompt": CONVERSATION}, "2+1?"),
+    ],
+)
+def test_prediction_needs_no_answer_but_training_does(format, record, question):
+    row = format.parse(record, "f:3", index=0, require_answer=False)
+    assert row.answer is None
+    assert row.question == question
+    with pytest.raises(InputError, match="f:3"):
+        format.parse(record, "f:3", index=0)
+
+
+def test_an_answer_that_is_there_is_kept_for_prediction():
+    assert QuestionAnswer().parse({"question": "q", "answer": "a"}, "f:1", 0, require_answer=False).answer == "a"
+    turns = [turn("user", "q"), turn("assistant", "a")]
+    assert Messages().parse({"messages": turns}, "f:1", 0, require_answer=False).answer == "a"
+
+
+@pytest.mark.parametrize(
+    ("format", "record", "words"),
+    [
+        (QuestionAnswer(), {"qestion": "q", "answer": "a"}, ["no column 'question'", "'qestion'", "`question`"]),
+        (QuestionAnswer(), {"question": "q", "anwser": "a"}, ["no column 'answer'", "'anwser'", "`answer`"]),
+        (QuestionAnswer(), {"question": " \n", "answer": "a"}, ["'question'", "is empty", "remove the row"]),
+        (QuestionAnswer(), {"question": "q", "answer": ""}, ["'answer'", "is empty", "remove the row"]),
+        (QuestionAnswer(), {"question": "q", "answer": 42}, ["'answer'", "int (42)", "as a string"]),
+        (QuestionAnswer(), {"question": ["q"], "answer": "a"}, ["'question'", "a list", "as a string"]),
+        (QuestionAnswer(), {"question": "q", "answer": None}, ["'answer'", "nothing", "as a string"]),
+        (Messages(), {"mesages": []}, ["no column 'messages'", "'mesages'", "`column`"]),
+        (Messages(), {"messages": "hello"}, ["'messages'", "expected a list of turns, got str", '{"role": "user"']),
+        (Messages(), {"messages": []}, ["'messages'", "is empty"]),
+        (Messages(), {"messages": [{"role": "user"}]}, ["turn 1", "no role and content"]),
+        (Messages(), {"messages": [turn("asistant", "x")]}, ["turn 1", "'asistant'", "'assistant'"]),
+        (Messages(), {"messages": [turn("user", "")]}, ["messages[0].content", "is empty"]),
+        (Messages(), {"messages": [turn("user", "q"), turn("assistant", None)]}, ["messages[1].content", "nothing"]),
+        (Messages(), {"messages": CONVERSATION}, ["last turn is the user's", "End the conversation"]),
+        (Messages(), {"messages": [turn("assistant", "a")]}, ["nothing stands where the question", "user turn"]),
+        (
+            Messages(),
+            {"messages": [turn("user", "q"), turn("assistant", "a"), turn("assistant", "b")]},
+            ["the assistant's turn stands", "user turn"],
+        ),
+        (PromptCompletion(), {"prompt": "q", "completions": "a"}, ["no column 'completion'", "'completions'"]),
+        (PromptCompletion(), {"prompt": "q", "completion": [turn("assistant", "a")]}, ["'prompt' is str", "a list"]),
+        (PromptCompletion(), {"prompt": "q", "completion": " "}, ["'completion'", "is empty"]),
+        (PromptCompletion(), {"prompt": 3, "completion": "a"}, ["'prompt'", "int (3)"]),
+        (PromptCompletion(), {"prompt": [turn("user", "q")], "completion": [turn("user", "a")]}, ["the user's"]),
+    ],
+)
+def test_bad_records_name_origin_column_and_mend(format, record, words):
+    with pytest.raises(InputError) as error:
+        format.parse(record, "train.jsonl:12", index=11)
+    message = str(error.value)
+    assert message.startswith("train.jsonl:12")
+    for word in words:
+        assert word in message

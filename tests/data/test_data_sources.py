@@ -1,0 +1,191 @@
+import csv
+import json
+
+import datasets
+import pytest
+
+from nrt_lightning.data import FileSource, Messages, QuestionAnswer
+from nrt_lightning.errors import InputError
+
+RECORDS = [{"question": f"line one\nof {n} \u2028\u00e9?", "answer": f'"{n}", or more'} for n in range(5)]
+
+
+@pytest.fixture(autouse=True)
+def local_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def write(path, form):
+    if form == "jsonl":
+        path.write_text("\n\n".join(json.dumps(r, ensure_ascii=False) for r in RECORDS), encoding="utf-8")
+    elif form == "json":
+        path.write_text(json.dumps(RECORDS, indent=1), encoding="utf-8-sig")
+    elif form in ("csv", "tsv"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(RECORDS[0]), delimiter="\t" if form == "tsv" else ",")
+            writer.writeheader()
+            writer.writerows(RECORDS)
+    elif form == "parquet":
+        datasets.Dataset.from_list(RECORDS).to_parquet(path)
+    elif form == "directory":
+        datasets.Dataset.from_list(RECORDS).save_to_disk(path)
+    elif form == "splits":
+        train = datasets.Dataset.from_list(RECORDS)
+        datasets.DatasetDict({"train": train, "test": train.select([4])}).save_to_disk(path)
+
+
+FORMS = {
+    "jsonl": ("d.jsonl", [":1", ":3", ":5"]),
+    "json": ("d.json", [":2", ":6", ":10"]),
+    "csv": ("d.csv", [":2", ":4", ":6"]),
+    "tsv": ("d.tsv", [":2", ":4", ":6"]),
+    "parquet": ("d.parquet", [":row 1", ":row 2", ":row 3"]),
+    "directory": ("d", [":row 1", ":row 2", ":row 3"]),
+    "splits": ("d", [":row 1", ":row 2", ":row 3"]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_rows_in_order(tmp_path, form, capfd):
+    name, places = FORMS[form]
+    path = tmp_path / name
+    write(path, form)
+    rows = FileSource(str(path)).rows()
+    assert [{"question": row.question, "answer": row.answer} for row in rows] == RECORDS
+    assert [row.id for row in rows] == list("01234")
+    assert [row.origin for row in rows[:3]] == [f"{path}{place}" for place in places]
+    assert [row.id for row in FileSource(str(path), max_rows=2).rows()] == ["0", "1"]
+
+
+def test_split_of_a_directory(tmp_path):
+    write(tmp_path / "d", "splits")
+    assert [row.answer for row in FileSource(str(tmp_path / "d"), split="test").rows()] == [RECORDS[4]["answer"]]
+    with pytest.raises(InputError, match=r"no split 'tst'. Did you mean 'test'.*`split`"):
+        FileSource(str(tmp_path / "d"), split="tst").rows()
+
+
+def test_directory_of_data_files(tmp_path):
+    (tmp_path / "d").mkdir()
+    write(tmp_path / "d" / "train.jsonl", "jsonl")
+    assert [row.answer for row in FileSource(str(tmp_path / "d")).rows()] == [r["answer"] for r in RECORDS]
+
+
+def test_messages_from_parquet_are_plain_lists(tmp_path):
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    datasets.Dataset.from_list([{"id": "x", "messages": turns}]).to_parquet(tmp_path / "d.parquet")
+    [row] = FileSource(str(tmp_path / "d.parquet"), Messages()).rows()
+    assert (row.id, row.messages, row.answer) == ("x", turns[:1], "a")
+
+
+def test_json_lines_under_the_name_of_json(tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text('\n{"question": "q", "answer": "a"}\n')
+    assert FileSource(str(path)).rows()[0].origin == f"{path}:2"
+
+
+def test_long_csv_fields_are_read_whole_and_the_limit_is_put_back(tmp_path):
+    path, before = tmp_path / "d.csv", csv.field_size_limit(1000)
+    path.write_text("question,answer\nq," + "x" * 200_000 + "\n")
+    assert len(FileSource(str(path)).rows()[0].answer) == 200_000
+    assert csv.field_size_limit(before) == 1000
+
+
+def test_hub_name_goes_to_the_library(monkeypatch):
+    asked = []
+
+    def load_dataset(path, name=None, split=None, revision=None):
+        asked.append((path, name, split, revision))
+        return datasets.Dataset.from_list(RECORDS)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = FileSource("org/data", split="test", name="main", revision="abc", max_rows=2)
+    assert [row.origin for row in source.rows()] == ["org/data:row 1", "org/data:row 2"]
+    assert asked == [("org/data", "main", "test", "abc")]
+
+
+def test_unreachable_hub_name(monkeypatch):
+    def load_dataset(*args, **kwargs):
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    with pytest.raises(InputError, match=r"'org/data' is neither a file.*'train'.*no route.*Check the path, name"):
+        FileSource("org/data").rows()
+
+
+GOOD = '{"question": "q", "answer": "a"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("d.jsonl", GOOD + "{'question': 1}\n", [":2, column 2", "not valid JSON", "double quotes"]),
+        ("d.jsonl", GOOD + '["q", "a"]\n', [":2", "got list", '{"question"']),
+        ("d.jsonl", GOOD.encode() + b'{"question": "\xe9"}', [":2", "not UTF-8", "0xe9", "Save the file as UTF-8"]),
+        ("d.jsonl", GOOD + '{"question": "q", "answer": 3}\n', [":2, column 'answer'", "int (3)", "as a string"]),
+        ("d.jsonl", GOOD + '{"question": "q", "anwser": "3"}\n', [":2", "no column 'answer'", "'anwser'"]),
+        ("d.jsonl", "", ["holds no rows", "Check"]),
+        ("d.json", "[" + GOOD + "," + '\n{"question": }]', [":3, column 14", "not valid JSON", "Mend"]),
+        ("d.json", "[" + GOOD + GOOD + "]", [":2", "does not go on with ','", "complete?"]),
+        ("d.json", "[" + GOOD + ",", [":2", "not valid JSON"]),
+        ("d.json", "[" + GOOD, [":2", "complete?"]),
+        ("d.json", "[" + GOOD + "]\n[]", [":2", "more text after", "one list"]),
+        ("d.json", "[" + GOOD + ",\n\n3]", [":4", "got int"]),
+        ("d.json", "12", [":1", "neither a list"]),
+        ("d.json", "[]", ["holds no rows"]),
+        ("d.csv", 'question,answer\n"a\nb",c\nd,e,f\n', [":4", "more fields than the 2", "double quotes"]),
+        ("d.csv", "question,answer\na,b\nc\n", [":3", "fewer fields", "double quotes"]),
+        ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "not valid CSV", "quotes of the record"]),
+        ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "is empty"]),
+        ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "not UTF-8"]),
+        ("d.parquet", "no parquet", ["not a readable parquet file", "Write it again"]),
+        ("d.jsnl", GOOD, ["unknown file type '.jsnl'", "'.jsonl'"]),
+    ],
+)
+def test_bad_files_name_file_line_column_and_mend(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError) as error:
+        FileSource(str(path)).rows()
+    for word in [str(path), *words]:
+        assert word in str(error.value)
+
+
+def test_bad_rows_are_counted(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text(GOOD + '{"question": "q", "answer": ""}\n' * 3 + GOOD)
+    with pytest.raises(InputError, match=r"d.jsonl:2, column 'answer'.*3 rows of 5 cannot be used"):
+        FileSource(str(path)).rows()
+
+
+def test_missing_files_name_what_is_there(tmp_path):
+    write(tmp_path / "train.jsonl", "jsonl")
+    with pytest.raises(InputError, match=r"trian.jsonl: no such file or directory. Did you mean 'train.jsonl'"):
+        FileSource(str(tmp_path / "trian.jsonl")).rows()
+    with pytest.raises(InputError, match="no directory"):
+        FileSource(str(tmp_path / "nowhere" / "train.jsonl")).rows()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no data files"):
+        FileSource(str(tmp_path / "empty" / "train.jsonl")).rows()
+    with pytest.raises(InputError, match="no such file"):
+        FileSource("train_typo.jsonl").rows()  # never taken for a hub name
+
+
+def test_foreign_directory(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "state.json").write_text("{}")
+    with pytest.raises(InputError, match=r"not a readable dataset directory.*save_to_disk"):
+        FileSource(str(tmp_path / "d")).rows()
+
+
+def test_bad_settings():
+    with pytest.raises(InputError, match="max_rows=0"):
+        FileSource("d.jsonl", max_rows=0)
+    with pytest.raises(InputError, match="path=''"):
+        FileSource("")
+
+
+def test_rows_without_answers_for_prediction(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"q": "1"}\n')
+    [row] = FileSource(str(path), QuestionAnswer("q"), require_answers=False).rows()
+    assert row.answer is None
