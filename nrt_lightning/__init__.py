@@ -1,88 +1,56 @@
 """Native Reasoning Training on PyTorch Lightning: language models learn to reason from question-answer pairs alone."""
 
-from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized, LeaveOneOut
-from nrt_lightning.callbacks import OnPolicyRollout, PredictionWriter, ResultsFile, TraceSamples
-from nrt_lightning.data import (
-    ChatTemplate,
-    FileSource,
-    Messages,
-    PlainTemplate,
-    PromptCompletion,
-    QADataModule,
-    QASource,
-    QuestionAnswer,
-)
-from nrt_lightning.data.corpus import RegisterCorpus
-from nrt_lightning.data.registers import RegisterPrograms
-from nrt_lightning.errors import InputError
-from nrt_lightning.losses import CISPO, ClippedRatio, NRTLoss, PolicyGradient
-from nrt_lightning.models import FrozenReference, NoReference, Policy, PromptCopies, Reference
-from nrt_lightning.module import NRTModule
-from nrt_lightning.rewards import (
-    ArithmeticMean,
-    DerivedTokenWeights,
-    FixedTokenWeights,
-    GeometricMean,
-    LogProb,
-    Prob,
-    RewardAggregator,
-    WeightedSum,
-)
-from nrt_lightning.rollouts import RolloutEngine, TransformersEngine
-from nrt_lightning.schedules import ConstantSchedule, CosineSchedule, LinearSchedule, Schedule
-from nrt_lightning.sft import SFTModule
-from nrt_lightning.structures import Prompts, Rollouts, Row, Sampling, Scores, TraceReward
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CISPO",
-    "AdvantageEstimator",
-    "ArithmeticMean",
-    "ChatTemplate",
-    "ClippedRatio",
-    "ConstantSchedule",
-    "CosineSchedule",
-    "DerivedTokenWeights",
-    "FileSource",
-    "FixedTokenWeights",
-    "FrozenReference",
-    "GeometricMean",
-    "GroupNormalized",
-    "InputError",
-    "LeaveOneOut",
-    "LinearSchedule",
-    "LogProb",
-    "Messages",
-    "NRTLoss",
-    "NRTModule",
-    "NoReference",
-    "OnPolicyRollout",
-    "PlainTemplate",
-    "Policy",
-    "PolicyGradient",
-    "PredictionWriter",
-    "Prob",
-    "PromptCompletion",
-    "PromptCopies",
-    "Prompts",
-    "QADataModule",
-    "QASource",
-    "QuestionAnswer",
-    "Reference",
-    "RegisterCorpus",
-    "RegisterPrograms",
-    "ResultsFile",
-    "RewardAggregator",
-    "RolloutEngine",
-    "Rollouts",
-    "Row",
-    "SFTModule",
-    "Sampling",
-    "Schedule",
-    "Scores",
-    "TraceReward",
-    "TraceSamples",
-    "TransformersEngine",
-    "WeightedSum",
-]
+# Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
+EXPORTS = {
+    "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
+    "callbacks": ["OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
+    "data": [
+        "ChatTemplate",
+        "FileSource",
+        "Messages",
+        "PlainTemplate",
+        "PromptCompletion",
+        "QADataModule",
+        "QASource",
+        "QuestionAnswer",
+    ],
+    "data.corpus": ["RegisterCorpus"],
+    "data.registers": ["RegisterPrograms"],
+    "errors": ["InputError"],
+    "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
+    "models": ["FrozenReference", "NoReference", "Policy", "PromptCopies", "Reference"],
+    "module": ["NRTModule"],
+    "rewards": [
+        "ArithmeticMean",
+        "DerivedTokenWeights",
+        "FixedTokenWeights",
+        "GeometricMean",
+        "LogProb",
+        "Prob",
+        "RewardAggregator",
+        "WeightedSum",
+    ],
+    "rollouts": ["RolloutEngine", "TransformersEngine"],
+    "schedules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "Schedule"],
+    "sft": ["SFTModule"],
+    "structures": ["Prompts", "Rollouts", "Row", "Sampling", "Scores", "TraceReward"],
+}
+HOMES = {name: module for module, names in EXPORTS.items() for name in names}
+__all__ = list(HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *HOMES]

@@ -40,7 +40,7 @@ class NRTCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Test on held-out rows, if the results are to be kept."""
-        trainer = self.trainer
+        trainer: Any = self.trainer
         if any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run:
             trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 

@@ -82,7 +82,8 @@ class NRTModule(PolicyModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """`OnPolicyRollout`, unless the trainer has one."""
-        return [] if any(isinstance(c, OnPolicyRollout) for c in self.trainer.callbacks) else [OnPolicyRollout()]
+        trainer: Any = self.trainer
+        return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
 
     def configure_model(self) -> None:
         """Read the weights of policy and reference."""
@@ -179,6 +180,7 @@ class NRTModule(PolicyModule):
             scores = policy.score(rollouts, baseline=True)
         right = matches(policy, prompts, written.answer_texts)  # [B]
         answer_logprobs = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [B]
+        assert scores.baseline_logprobs is not None
         baseline_logprobs = scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1)  # [B]
         metrics.update(
             exact_match=right & written.marker_emitted,
@@ -235,4 +237,6 @@ def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Referen
             "every advantage would be 0. Set group_size to 2 or more."
         )
     if loss.kl_coef and not reference.available:
-        raise InputError(f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference.")
+        raise InputError(
+            f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference."
+        )

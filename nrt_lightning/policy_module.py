@@ -136,7 +136,9 @@ class PolicyModule(L.LightningModule):
         """
         noted = checkpoint.get("nrt_lightning", {})
         theirs, ours = noted.get("policy", {}), self.policy.fingerprint()
-        other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
+        other = [
+            f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value
+        ]
         if other:
             raise InputError(
                 f"The checkpoint is of another model than {self.policy.source!r}: {', '.join(other)}. "

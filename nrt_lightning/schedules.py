@@ -39,7 +39,9 @@ class Warmup:
 
     def __post_init__(self) -> None:
         if self.warmup < 0:
-            raise InputError(f"schedule.warmup is {self.warmup}: give a number of steps, or a share of the run below 1.")
+            raise InputError(
+                f"schedule.warmup is {self.warmup}: give a number of steps, or a share of the run below 1."
+            )
 
     def warmup_steps(self, total_steps: float) -> int:
         """The rise's length.

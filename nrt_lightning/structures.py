@@ -55,7 +55,7 @@ class Row:
         return self.messages[-1]["content"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class WindowStep:
     """The place of a micro-batch in its window: `index` of `size`.
 
@@ -76,7 +76,7 @@ class Prompts(TensorStruct):
     answer_ids: Tensor  # [B, T] right-padded, ends with the end token; T = 0 without answers
     answer_mask: Tensor  # [B, T]
     rows: list[Row] = field(default_factory=list)  # B of them: the texts these ids came from
-    window: WindowStep = WindowStep()
+    window: WindowStep = field(default_factory=WindowStep)
     rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout
 
     def __len__(self) -> int:

@@ -31,16 +31,16 @@ def generation_progress(trainer: Trainer, enabled: bool = True) -> Iterator[Prog
                 line.update(done - line.n)
 
             yield show
-    elif isinstance(bar, RichProgressBar) and bar.progress is not None:
-        task = bar.progress.add_task("sampling traces", total=0, visible=False)
+    elif isinstance(bar, RichProgressBar) and (live := bar.progress) is not None:
+        task = live.add_task("sampling traces", total=0, visible=False)
         started = time.monotonic()
 
         def advance(done: int, limit: int, rows: int) -> None:
-            bar.progress.update(task, completed=done, total=limit, visible=time.monotonic() - started > DELAY)
+            live.update(task, completed=done, total=limit, visible=time.monotonic() - started > DELAY)
 
         try:
             yield advance
         finally:
-            bar.progress.remove_task(task)
+            live.remove_task(task)
     else:
         yield None

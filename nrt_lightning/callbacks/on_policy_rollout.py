@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.rollouts.assembly import assemble
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
-
+from nrt_lightning.models.policy import Policy
+from nrt_lightning.rollouts import Generations, RolloutEngine, TransformersEngine, assemble, trace_request
 from nrt_lightning.structures import Prompts, Sampling
-
-if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
 
 
 class OnPolicyRollout(Callback):
@@ -58,16 +54,10 @@ class OnPolicyRollout(Callback):
                     f"OnPolicyRollout needs `{name}`: give {type(pl_module).__name__} the attribute, "
                     "or use NRTModule, which has it."
                 )
-        self.sampling = self.sampling or pl_module.sampling
-        if self.engine is None:
-            from nrt_lightning.rollouts.transformers_engine import TransformersEngine
+        data = getattr(trainer, "datamodule", None)
+        on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches)
 
-            self.engine = getattr(pl_module, "engine", None) or TransformersEngine()
-        on_policy(getattr(trainer.datamodule, "window", 1), trainer.accumulate_grad_batches)
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Fill the batch."""
         if not isinstance(batch, Prompts):
             raise InputError(
@@ -86,43 +76,39 @@ class OnPolicyRollout(Callback):
         self, trainer: Trainer, pl_module: LightningModule, prompts: Prompts, batch_idx: int
     ) -> list[Prompts]:
         """The window's micro-batches with their rollouts."""
-        policy: Policy = pl_module.policy
-        size, steps = prompts.window.size, len(prompts) // prompts.window.size
+        policy: Policy = pl_module.policy  # type: ignore[assignment]
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, "rollout")
-        started = time.perf_counter()
         with trainer.precision_plugin.forward_context():
-            generations = self.generate(trainer, policy, prompts, seed)
-            window = []
-            for index in range(size):
-                share = prompts.select(index * steps, (index + 1) * steps)
-                rows = slice(index * steps * self.sampling.group_size, (index + 1) * steps * self.sampling.group_size)
-                share.rollouts = assemble(share, generations.select(rows.start, rows.stop), policy.marker_id)
-                window.append(share)
-            sampled = time.perf_counter() - started
-            if not on_policy(size, trainer.accumulate_grad_batches):
+            started = time.perf_counter()
+            generations = self.generate(trainer, pl_module, prompts, seed)
+            seconds = time.perf_counter() - started
+            window = hand_out(prompts, generations, policy.marker_id)
+            if not on_policy(prompts.window.size, trainer.accumulate_grad_batches):
                 score_window(policy, window)
         tokens = int(generations.token_mask.sum())
-        pl_module.log("rollout/tokens_per_second", tokens / max(sampled, 1e-9), batch_size=len(prompts))
-        pl_module.log("rollout/seconds", sampled, batch_size=len(prompts))
+        pl_module.log("rollout/tokens_per_second", tokens / max(seconds, 1e-9), batch_size=len(prompts))
+        pl_module.log("rollout/seconds", seconds, batch_size=len(prompts))
         return window
 
-    def generate(self, trainer: Trainer, policy: Policy, prompts: Prompts, seed: int) -> Generations:
+    def generate(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> Generations:
         """K traces for every prompt."""
-        sampling = self.sampling
-        request = GenerationRequest(
-            prompt_ids=prompts.prompt_ids,
-            prompt_mask=prompts.prompt_mask,
-            max_new_tokens=sampling.max_trace_tokens,
-            stop_ids=[policy.marker_id] + ([] if sampling.suppress_eos else policy.eos_ids),
-            group_size=sampling.group_size,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            banned_ids=policy.eos_ids if sampling.suppress_eos else [],
-            seed=seed,
-        )
+        engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
+        request = trace_request(pl_module.policy, prompts, self.sampling or pl_module.sampling, seed)
         with generation_progress(trainer, enabled=self.progress) as progress:
-            return self.engine.generate(policy, request, progress)
+            return engine.generate(pl_module.policy, request, progress)
+
+
+def hand_out(prompts: Prompts, generations: Generations, marker_id: int) -> list[Prompts]:
+    """The micro-batches of a window, each with its share of prompts and their rollouts."""
+    size, per_prompt = prompts.window.size, len(generations) // len(prompts)
+    steps = len(prompts) // size
+    window = []
+    for start in range(0, size * steps, steps):
+        share = prompts.select(start, start + steps)
+        traces = generations.select(start * per_prompt, (start + steps) * per_prompt)
+        share.rollouts = assemble(share, traces, marker_id)
+        window.append(share)
+    return window
 
 
 def on_policy(window: int, accumulate: int) -> bool:

@@ -26,14 +26,16 @@ class TraceSamples(Callback):
         self.last = -1
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Prompts, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log where a look is due."""
         step = trainer.global_step
-        if step == self.last or step % self.every_n_steps or not trainer.is_global_zero or not batch.rows:
+        due = step != self.last and step % self.every_n_steps == 0
+        if not due or not trainer.is_global_zero or getattr(batch, "rollouts", None) is None:
             return
         self.last = step
-        table = sample_table(pl_module.policy.tokenizer, batch, outputs, self.count)
+        policy: Any = pl_module.policy
+        table = sample_table(policy.tokenizer, batch, outputs, self.count)
         for logger in trainer.loggers:
             log_text(logger, table, step)
         if self.print_samples:
@@ -43,8 +45,7 @@ class TraceSamples(Callback):
 def sample_table(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count: int) -> str:
     """Traces of the batch's first prompt with reward and advantage, as a Markdown table."""
     rollouts = batch.rollouts
-    if rollouts is None:
-        return ""
+    assert rollouts is not None
     segments, rows = rollouts.segments, (rollouts.group_ids == 0).nonzero().squeeze(-1)[:count].tolist()
     lines = [
         f"question `{batch.rows[0].question}` answer `{batch.rows[0].answer}`",
@@ -65,4 +66,4 @@ def log_text(logger: Logger, text: str, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text("traces", text, step)
     elif isinstance(logger, WandbLogger):
-        logger.log_text(key="traces", columns=["step", "traces"], data=[[step, text]], step=step)
+        logger.log_text(key="traces", columns=["step", "traces"], data=[[str(step), text]], step=step)

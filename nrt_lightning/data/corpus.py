@@ -20,11 +20,11 @@ from nrt_lightning.structures import Row
 LOG_OPENERS = ("!", "#", "@")
 """Between a program and the registers asked, in logs; questions use `?` and `:`."""
 
-READ_OFF = ("|", "/", ">", "=>", ";", "~", "\n", " - ", "(", ")", '"', "'", "--", "//", " so ", "|>")
+READ_OFF = ("|", "/", ">", "=>", "~", "\n", " - ", "(", ")", "'", "</s>")
 """Before the values read off a log. Many, so that reading off does not hang on one separator: a marker that the model
 meets for the first time can then take the place of one."""
 
-LOG_STYLES = ("{n}{v}", "{n}{v} ", "{n}{v},", "{n}={v};", "{n}{v}.", "{v}", "{n}{o}={v} ")
+LOG_STYLES = ("{n}{v}", "{n}{v} ", "{n}{v},", "{n}={v};", "{n}{o}={v} ")
 """How one step of a log is written: name, operation and value of a register."""
 
 OPENINGS = ("hm", "well", "oh", "ok", "so", "right", "let me see", "wait", "nice")

@@ -24,6 +24,8 @@ class ReasoningMetrics(Metric):
     """
 
     full_state_update = False
+    total: Tensor  # [names]
+    count: Tensor  # [names]
     names = (
         "exact_match",  # the answer as the policy wrote it, after a marker it emitted itself
         "exact_match_forced",  # the answer it wrote after the marker, emitted or forced

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from transformers import AddedToken, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +40,7 @@ def add_marker(tokenizer: PreTrainedTokenizerBase, marker: str) -> tuple[int, bo
             )
         return known, False
     tokenizer.add_tokens([AddedToken(marker, special=True, normalized=False)])
-    return tokenizer.convert_tokens_to_ids(marker), True
+    return tokenizer.get_vocab()[marker], True
 
 
 @torch.no_grad()
@@ -55,15 +51,10 @@ def initialise_marker(model: PreTrainedModel, marker_id: int, eos_id: int) -> No
     it has finished a text, so its row is where "finished" is said already; from the mean of all rows the marker was
     never emitted (docs/how_it_works.md).
     """
-    rows = model.get_input_embeddings().weight.shape[0]
-    if marker_id >= rows:
+    size = model.get_input_embeddings().num_embeddings
+    if marker_id >= size:
         model.resize_token_embeddings(marker_id + 1, mean_resizing=False)
-        log.info("vocabulary grown from %d to %d rows for the marker", rows, marker_id + 1)
-    copied: list[Tensor] = []
+        log.info("vocabulary grown from %d to %d rows for the marker", size, marker_id + 1)
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-        if not any(embedding.weight is weight for weight in copied):  # tied embeddings share one weight
-            embedding.weight[marker_id] = embedding.weight[eos_id]
-            copied.append(embedding.weight)
-        bias = getattr(embedding, "bias", None)
-        if bias is not None:
-            bias[marker_id] = bias[eos_id]
+        for rows in embedding.parameters(recurse=False):  # weight and, seldom, bias; tied weights are copied twice
+            rows[marker_id] = rows[eos_id]

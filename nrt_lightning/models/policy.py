@@ -135,7 +135,9 @@ class Policy(nn.Module):
         if self.marker_is_new:
             initialise_marker(model, self.marker_id, self.tokenizer.eos_token_id)
         if self.activation_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            name = "activation_checkpointing_enable"  # the old name gives a warning where there is a new one
+            enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
         model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
 
     @property
@@ -190,7 +192,11 @@ class Policy(nn.Module):
         """What a checkpoint must agree with to belong to this policy."""
         config = self.config.get_text_config()
         names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        return {n: getattr(config, n, None) for n in names} | {"vocabulary": len(self.tokenizer)} | {"marker_id": self.marker_id}
+        return (
+            {n: getattr(config, n, None) for n in names}
+            | {"vocabulary": len(self.tokenizer)}
+            | {"marker_id": self.marker_id}
+        )
 
 
 def resolve(model: str) -> str:
@@ -215,7 +221,9 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: s
         raise InputError(f"The tokenizer of {model!r} has no eos_token: an answer could not end. Set it in its files.")
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
-            raise InputError(f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}")
+            raise InputError(
+                f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}"
+            )
         tokenizer.pad_token = pad_token
     if tokenizer.pad_token_id is None:
         raise InputError(

@@ -81,7 +81,9 @@ class FrozenReference(Reference):
             own = {"model": self.model, "dtype": self.dtype}
             frozen = Policy(**policy.settings | {k: v for k, v in own.items() if v is not None}).load()
         if frozen.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-            raise InputError(f"reference.model {self.model!r} has another vocabulary than the policy {policy.source!r}.")
+            raise InputError(
+                f"reference.model {self.model!r} has another vocabulary than the policy {policy.source!r}."
+            )
         self.frozen.append(frozen.requires_grad_(False).eval())
 
     def logprobs(self, rollouts: Rollouts) -> Tensor:

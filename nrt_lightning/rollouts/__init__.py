@@ -2,7 +2,7 @@
 
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, trace_request
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "Written",
     "assemble",
     "direct_answers",
+    "trace_request",
     "write_answers",
 ]

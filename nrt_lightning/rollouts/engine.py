@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from nrt_lightning.models.policy import Policy
+    from nrt_lightning.structures import Prompts, Sampling
 
 Progress = Callable[[int, int, int], None]  # tokens written in the longest row, their limit, rows still writing
 
@@ -65,3 +66,26 @@ class RolloutEngine(ABC):
             request: prompts and sampling settings, on the policy's device.
             progress: called as tokens are written.
         """
+
+
+def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: int) -> GenerationRequest:
+    """What to ask of an engine for the traces of training prompts.
+
+    Args:
+        policy: whose marker and end tokens stop a trace.
+        prompts: B prompts.
+        sampling: how traces are drawn.
+        seed: of the draws.
+    """
+    return GenerationRequest(
+        prompt_ids=prompts.prompt_ids,
+        prompt_mask=prompts.prompt_mask,
+        max_new_tokens=sampling.max_trace_tokens,
+        stop_ids=[policy.marker_id] + ([] if sampling.suppress_eos else policy.eos_ids),
+        group_size=sampling.group_size,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        banned_ids=policy.eos_ids if sampling.suppress_eos else [],
+        seed=seed,
+    )

@@ -3,7 +3,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import BASE, save_tiny
+from tiny import BASE, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import InputError, Policy
@@ -116,7 +116,8 @@ def test_tokenizer_without_pad_is_refused_and_mended(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marker", "message"), [("</s>", "already the tokenizer's eos_token"), ("a", "ordinary vocabulary"), (" ", "give it a text")]
+    ("marker", "message"),
+    [("</s>", "already the tokenizer's eos_token"), ("a", "ordinary vocabulary"), (" ", "give it a text")],
 )
 def test_marker_that_means_something_else_is_refused(marker, message):
     with pytest.raises(InputError, match=message):
@@ -132,7 +133,7 @@ def test_marker_that_means_something_else_is_refused(marker, message):
     ],
 )
 def test_missing_model_is_named(model, message, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=message):
         Policy(model)
 

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import BASE, save_tiny
+from tiny import BASE, save_tiny
 from test_scoring import sampled
 
 from nrt_lightning import FrozenReference, InputError, NoReference, NRTModule, NRTLoss, Policy

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import ANSWERS, QUESTIONS, make_prompts
+from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import Policy
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
@@ -83,6 +83,6 @@ def test_activation_checkpointing_gives_the_same_gradients(llama_dir):
         policy = Policy(llama_dir, activation_checkpointing=checkpointing).load()
         policy.score(sampled(policy)).logprobs.sum().backward()
         grads.append({n: p.grad for n, p in policy.named_parameters()})
-    assert policy.network.is_gradient_checkpointing
+    assert policy.network.model.layers[0].gradient_checkpointing
     for name, grad in grads[0].items():
         torch.testing.assert_close(grads[1][name], grad)

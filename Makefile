@@ -1,0 +1,44 @@
+# make quickstart and make test need nothing but Python 3.10 or later; the rest is for development.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/installed
+
+.PHONY: help install quickstart test test-slow lint format clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED) ## the virtual environment with the package and its tools
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, and {sys.executable} is {sys.version.split()[0]}. Give another: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# One thread: the model is so small that more only wait for one another.
+quickstart: export OMP_NUM_THREADS = 1
+quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both; about three minutes on one core
+	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
+	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
+	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
+
+test: $(INSTALLED) ## all tests and doctests but the slow ones, with coverage
+	$(BIN)/python -m pytest -m "not slow" --cov=nrt_lightning --cov-report=term:skip-covered
+
+test-slow: $(INSTALLED) ## the slow tests
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED) ## ruff and mypy, changing nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED) ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## caches and build leftovers; runs and the environment stay
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
