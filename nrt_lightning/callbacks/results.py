@@ -66,11 +66,8 @@ class ResultsFile(Callback):
         beside = self.path.with_suffix(".tmp")
         beside.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(beside, self.path)
-        print(
-            "\n"
-            + results_table(results)
-            + f"\n\nwritten to {self.path}; curves: tensorboard --logdir {trainer.default_root_dir}\n"
-        )
+        print(f"\n{results_table(results)}\n\nwritten to {self.path}")
+        print(f"curves: tensorboard --logdir {trainer.default_root_dir}\n")
 
     def read(self) -> dict[str, dict[str, Any]]:
         """What the file holds so far."""

@@ -115,7 +115,7 @@ class QADataModule(L.LightningDataModule):
         start, limit, ranks = 0, 1.0, {"num_replicas": 1, "rank": 0}
         if trainer is not None:
             self._check_trainer(trainer)
-            start = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+            start = self._processed(trainer)
             limit = 1.0 if trainer.fast_dev_run else trainer.limit_train_batches
             ranks = trainer.distributed_sampler_kwargs or ranks
         dataset = self._dataset("train")
@@ -140,12 +140,21 @@ class QADataModule(L.LightningDataModule):
         return self._in_order("predict")
 
     def state_dict(self) -> dict[str, int]:
-        """What the order of the micro-batches hangs on, so that a resume can tell whether it is the same."""
-        return self._order
+        """What the order of the micro-batches hangs on, so that a resume can tell whether it is the same, and how many
+        of them are done.
+        """
+        return self._order | {"processed": self._processed(self.trainer)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Keep the checkpoint's order; it is compared when training goes on."""
         self._resumed = state_dict
+
+    def _processed(self, trainer: Any) -> int:
+        """Micro-batches done. A trainer that makes the loader to count its steps does so after it has restored this
+        object and before it has restored its own loops.
+        """
+        loops = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        return max(loops, self._resumed.get("processed", 0) if trainer.ckpt_path else 0)
 
     def _check_resumed(self) -> None:
         changed = {name: old for name, old in self._resumed.items() if self._order.get(name, old) != old}

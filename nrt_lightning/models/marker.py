@@ -51,7 +51,7 @@ def initialise_marker(model: PreTrainedModel, marker_id: int, eos_id: int) -> No
     it has finished a text, so its row is where "finished" is said already; from the mean of all rows the marker was
     never emitted (docs/how_it_works.md).
     """
-    size = model.get_input_embeddings().num_embeddings
+    size = model.get_input_embeddings().weight.size(0)  # type: ignore[operator]
     if marker_id >= size:
         model.resize_token_embeddings(marker_id + 1, mean_resizing=False)
         log.info("vocabulary grown from %d to %d rows for the marker", size, marker_id + 1)

@@ -192,11 +192,8 @@ class Policy(nn.Module):
         """What a checkpoint must agree with to belong to this policy."""
         config = self.config.get_text_config()
         names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        return (
-            {n: getattr(config, n, None) for n in names}
-            | {"vocabulary": len(self.tokenizer)}
-            | {"marker_id": self.marker_id}
-        )
+        shape = {name: getattr(config, name, None) for name in names}
+        return shape | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id}
 
 
 def resolve(model: str) -> str:

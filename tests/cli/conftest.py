@@ -38,18 +38,21 @@ data:
 Command = Callable[..., NRTCLI]
 
 
+def small_args(command: str, directory: Path, *options: str) -> list[str]:
+    """A command line with the quickstart config, made small, and further options; `directory` gets `small.yaml`."""
+    small = directory / "small.yaml"
+    small.write_text(SMALL)
+    return [command, "--config", QUICKSTART, "--config", str(small), *options]
+
+
 @pytest.fixture(autouse=True)
 def own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["nrt-lightning"])
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")  # the command line sets it; here it is put back afterwards
-    (tmp_path / "small.yaml").write_text(SMALL)
 
 
 @pytest.fixture
-def nrt() -> Command:
-    """`nrt("fit", "--option=value")`: a command with the quickstart config, made small, and further options."""
-
-    def command(name: str, *options: str) -> NRTCLI:
-        return run([name, "--config", QUICKSTART, "--config", "small.yaml", *options])
-
-    return command
+def nrt(tmp_path: Path) -> Command:
+    """`nrt("fit", "--option=value")` runs a small command."""
+    return lambda command, *options: run(small_args(command, tmp_path, *options))

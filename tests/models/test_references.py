@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tiny import BASE, save_tiny
 from test_scoring import sampled
+from tiny import BASE, save_tiny
 
-from nrt_lightning import FrozenReference, InputError, NoReference, NRTModule, NRTLoss, Policy
+from nrt_lightning import FrozenReference, InputError, NoReference, NRTLoss, NRTModule, Policy
 
 
 def test_frozen_reference_is_the_policy_before_training(policy):
@@ -44,7 +44,7 @@ def test_reference_is_not_loaded_when_its_coefficient_is_zero():
 
 
 def test_no_reference_says_what_to_do(policy):
-    with pytest.raises(InputError, match="set model.reference"):
+    with pytest.raises(InputError, match=r"set model\.reference"):
         NoReference().logprobs(sampled(policy))
     with pytest.raises(InputError, match=r"kl_coef is 0.1.*Set reference to FrozenReference"):
         NRTModule(Policy(BASE), loss=NRTLoss(kl_coef=0.1))

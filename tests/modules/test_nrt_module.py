@@ -3,8 +3,8 @@ import math
 import lightning as L
 import pytest
 import torch
-from tiny import ANSWERS, QUESTIONS, make_prompts
 from short_runs import Recorder, nrt_module, registers, weights
+from tiny import ANSWERS, QUESTIONS, make_prompts
 from torch.utils.data import DataLoader
 
 from nrt_lightning import (
@@ -72,7 +72,7 @@ def test_precisions(trainer, precision):
 )
 @pytest.mark.parametrize("advantage", [GroupNormalized(), GroupNormalized(baseline="clip"), LeaveOneOut()])
 def test_every_aggregation_trains_with_every_advantage(trainer, aggregator, advantage):
-    module, _, recorder = fit(trainer, nrt_module(aggregator=aggregator, advantage=advantage), max_steps=1)
+    _, _, recorder = fit(trainer, nrt_module(aggregator=aggregator, advantage=advantage), max_steps=1)
     metrics = recorder.metrics[0]
     assert math.isfinite(metrics["train/loss"])
     assert math.isfinite(metrics[f"train/reward_{aggregator.name}"])

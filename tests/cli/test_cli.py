@@ -1,0 +1,327 @@
+"""Command lines that work, from the configs and options that users write."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import shlex
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import CONFIGS, QUICKSTART, Command, small_args
+from lightning.pytorch import LightningDataModule, LightningModule
+from safetensors.torch import load_file
+
+from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
+from nrt_lightning.cli import NRTCLI, Parser, main, run
+from nrt_lightning.models.policy import resolve
+
+FIELDS = ["id", "question", "trace", "answer", "marker_emitted"]
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def weights(module: LightningModule) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in module.policy.network.state_dict().items()}
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Written by a run of two steps."""
+    directory = tmp_path_factory.mktemp("trained")
+    before = os.environ.pop("PL_GLOBAL_SEED", None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["nrt-lightning"])
+        run(small_args("fit", directory, f"--trainer.default_root_dir={directory}"))
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    if before is not None:
+        os.environ["PL_GLOBAL_SEED"] = before
+    (path,) = (directory / "checkpoints").glob("*.ckpt")
+    return str(path)
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    """Questions without answers."""
+    path = tmp_path / "questions.jsonl"
+    rows = [
+        {"id": f"q{i}", "question": q} for i, q in enumerate(["a4b*2c+2d+3?dc:", "a1b+1c+1d+1?db:", "a0b+4c*2d*2?db:"])
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read(path: str | Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+# fit
+
+
+def test_fit_trains_with_overrides_and_keeps_its_config(nrt: Command) -> None:
+    cli = nrt("fit", "--model.aggregator=GeometricMean", "--model.optimizer.lr=0.01", "--data.batch_size=4")
+    assert cli.trainer.global_step == 2
+    assert cli.model.aggregator == GeometricMean()
+    assert cli.datamodule.batch_size == 4
+    assert not torch.equal(
+        weights(cli.model)[EMBEDDING][:63],
+        load_file(f"{resolve('embedded:registers-base')}/model.safetensors")[EMBEDDING][:63],
+    )
+    kept = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert kept["model"]["init_args"]["aggregator"]["class_path"] == "nrt_lightning.GeometricMean"
+    assert kept["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.01
+
+
+def test_a_later_config_changes_single_keys(nrt: Command, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("model: {init_args: {aggregator: ArithmeticMean, loss: {marker_coef: 0.7}}}\n")
+    cli = nrt("fit", "--config", str(mine), "--trainer.fast_dev_run=true")
+    assert cli.model.aggregator == ArithmeticMean()
+    assert (cli.model.loss.marker_coef, cli.model.loss.reduction.divisor) == (0.7, 32.0)
+
+
+def test_a_later_option_of_another_class_drops_what_does_not_fit_it(nrt: Command) -> None:
+    cli = nrt("fit", "--model.aggregator=WeightedSum", "--model.aggregator.weighting=inverse_prob",
+              "--model.aggregator=GeometricMean", "--trainer.fast_dev_run=true")  # fmt: skip
+    assert cli.model.aggregator == GeometricMean()
+
+
+def test_print_config_can_be_read_back(nrt: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(*args: str) -> str:
+        with pytest.raises(SystemExit) as caught:
+            run([*args, "--print_config"])
+        assert caught.value.code in (0, None)
+        return capsys.readouterr().out
+
+    first = printed(*small_args("fit", tmp_path, "--model.aggregator=GeometricMean"))
+    Path("printed.yaml").write_text(first)
+    assert printed("fit", "--config", "printed.yaml") == first
+    cli = run(["fit", "--config", "printed.yaml"])
+    assert cli.model.aggregator == GeometricMean()
+    assert cli.trainer.global_step == 2
+
+
+def test_the_same_command_line_gives_the_same_weights(nrt: Command) -> None:
+    first, second, other = nrt("fit"), nrt("fit"), nrt("fit", "--seed_everything=1")
+    assert same(weights(first.model), weights(second.model))
+    assert not same(weights(first.model), weights(other.model))
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="the schedule asks for the number of steps, and so for the training data, before the checkpoint's position is known",
+)
+def test_fit_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(nrt: Command, checkpoint: str) -> None:
+    whole = nrt("fit", "--trainer.max_steps=4", "--trainer.default_root_dir=whole")
+    resumed = nrt("fit", "--trainer.max_steps=4", f"--ckpt_path={checkpoint}")
+    assert resumed.trainer.global_step == 4
+    assert same(weights(resumed.model), weights(whole.model))
+
+
+def test_fit_starts_from_the_weights_of_its_own_checkpoint(nrt: Command, checkpoint: str) -> None:
+    resumed = nrt("fit", f"--ckpt_path={checkpoint}")  # nothing left to do
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert same({f"policy.model.{k}": v for k, v in weights(resumed.model).items()}, saved)
+
+
+def test_results_are_tested_written_and_printed(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("results.json").write_text('{"other": {"exact_match": 0.5, "seconds": 1.0}}')
+    nrt("fit", "--trainer.callbacks=nrt_lightning.ResultsFile", "--trainer.callbacks.path=results.json",
+        "--trainer.callbacks.name=mine")  # fmt: skip
+    results = json.loads(Path("results.json").read_text())
+    assert results["other"] == {"exact_match": 0.5, "seconds": 1.0}
+    assert {"exact_match", "exact_match_forced", "confidence", "seconds"} <= results["mine"].keys()
+    assert results["mine"]["seconds"] > 0
+    out = capsys.readouterr().out
+    assert "mine  |" in out
+    assert "other |       0.500" in out
+    assert "tensorboard --logdir out" in out
+
+
+# The other module
+
+
+def test_a_later_config_switches_to_sft_and_keeps_the_policy(nrt: Command) -> None:
+    cli = nrt("fit", "--config", str(CONFIGS / "methods" / "sft.yaml"), "--trainer.val_check_interval=2",
+              "--data.passes=1", "--model.policy.marker=<|mine|>")  # fmt: skip
+    assert isinstance(cli.model, SFTModule)
+    assert cli.model.policy.tokenizer.decode([cli.model.policy.marker_id]) == "<|mine|>"
+    assert Path(cli.trainer.logger.log_dir).name == "sft"
+    results = json.loads(Path("runs/quickstart/results.json").read_text())
+    assert results.keys() == {"sft"}
+    assert {"exact_match", "exact_match_forced", "seconds"} <= results["sft"].keys()
+
+
+def test_trace_samples_leave_sft_alone(nrt: Command) -> None:
+    cli = nrt("fit", "--config", str(CONFIGS / "methods" / "sft.yaml"), "--trainer.val_check_interval=2",
+              "--trainer.callbacks=nrt_lightning.TraceSamples", "--trainer.callbacks.every_n_steps=1")  # fmt: skip
+    assert cli.trainer.global_step == 2
+
+
+# validate, test, predict
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_evaluates_a_checkpoint(nrt: Command, checkpoint: str, command: str) -> None:
+    cli = nrt(command, f"--ckpt_path={checkpoint}")
+    prefix = {"validate": "val", "test": "test"}[command]
+    metrics = {name.removeprefix(f"{prefix}/"): float(value) for name, value in cli.trainer.callback_metrics.items()}
+    assert {"exact_match", "exact_match_forced", "confidence", "marker_rate", "trace_tokens"} <= metrics.keys()
+    assert 0 < metrics["confidence"] < 1
+    saved = torch.load(checkpoint, weights_only=True)["state_dict"]
+    assert same({f"policy.model.{k}": v for k, v in weights(cli.model).items()}, saved)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_predicts_questions_from_a_file(nrt: Command, checkpoint: str, questions: Path, temperature: float) -> None:
+    def predicted(path: str, seed: int) -> list[dict[str, object]]:
+        nrt("predict", f"--ckpt_path={checkpoint}", f"--data.predict={questions}", "--data.eval_batch_size=2",
+            f"--predictions.path={path}", f"--model.predict_temperature={temperature}",
+            f"--seed_everything={seed}")  # fmt: skip
+        return read(path)
+
+    rows = predicted("predictions.jsonl", seed=0)
+    assert [list(row) for row in rows] == [FIELDS] * 3
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2"]
+    assert rows[1]["question"] == "a1b+1c+1d+1?db:"
+    assert all(isinstance(row["trace"], str) and isinstance(row["marker_emitted"], bool) for row in rows)
+    assert any(row["trace"] for row in rows)
+    assert predicted("again.jsonl", seed=0) == rows
+    assert (predicted("other.jsonl", seed=1) == rows) == (temperature == 0)
+
+
+def test_predicts_from_an_exported_directory(nrt: Command, questions: Path) -> None:
+    trained = nrt("fit", "--model.optimizer.lr=0.01")
+    trained.model.policy.network.save_pretrained("exported")
+    trained.model.policy.tokenizer.save_pretrained("exported")
+    (path,) = Path("out/checkpoints").glob("*.ckpt")
+    options = [f"--data.predict={questions}"]
+    nrt("predict", *options, f"--ckpt_path={path}", "--predictions.path=checkpoint.jsonl")
+    cli = nrt("predict", *options, "--model.policy.model=./exported", "--predictions.path=exported.jsonl")
+    assert not cli.model.policy.marker_is_new
+    assert cli.model.policy.marker_id == trained.model.policy.marker_id
+    assert read("exported.jsonl") == read("checkpoint.jsonl")
+
+
+def test_predictions_are_not_overwritten_unless_asked(nrt: Command, questions: Path) -> None:
+    Path("predictions.jsonl").write_text("precious\n")
+    options = [f"--data.predict={questions}", "--predictions.path=predictions.jsonl"]
+    with pytest.raises(ValueError, match=r"predictions.jsonl exists.*overwrite=true"):
+        nrt("predict", *options)
+    assert Path("predictions.jsonl").read_text() == "precious\n"
+    nrt("predict", *options, "--predictions.overwrite=true")
+    assert len(read("predictions.jsonl")) == 3
+
+
+def test_sft_predicts_in_the_same_fields(nrt: Command, questions: Path) -> None:
+    nrt("predict", "--config", str(CONFIGS / "methods" / "sft.yaml"), f"--data.predict={questions}",
+        "--predictions.path=predictions.jsonl", "--trainer.callbacks=[]", "--trainer.logger=false")  # fmt: skip
+    rows = read("predictions.jsonl")
+    assert [list(row) for row in rows] == [FIELDS] * 3
+    assert {row["trace"] for row in rows} == {""}
+
+
+# The configs and the command itself
+
+
+def command_of(config: Path) -> list[str]:
+    """The arguments of the command in a config's first line, with absolute paths."""
+    first = config.read_text().splitlines()[0]
+    assert first.startswith("# nrt-lightning fit --config configs/quickstart.yaml"), first
+    return [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(first.removeprefix("# nrt-lightning "))]
+
+
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
+def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: Path) -> None:
+    command, *args = command_of(config)
+    assert command == "fit"
+    assert str(config) in args
+    if "accelerator: gpu" in config.read_text() and not torch.cuda.is_available():
+        args.append("--trainer.accelerator=cpu")
+    cli = NRTCLI(LightningModule, LightningDataModule, run=False, args=args, subclass_mode_model=True,
+                 subclass_mode_data=True, auto_configure_optimizers=False, parser_class=Parser)  # fmt: skip
+    given = yaml.safe_load(config.read_text())
+    assert isinstance(cli.datamodule, QADataModule)
+    assert (
+        type(cli.model).__name__ == given.get("model", {}).get("class_path", "nrt_lightning.NRTModule").split(".")[-1]
+    )
+    for key, value in given.get("trainer", {}).items():
+        if key in ("precision", "max_epochs", "val_check_interval"):
+            assert getattr(cli.trainer, key) == value
+
+
+@pytest.mark.parametrize("config", METHODS, ids=lambda path: path.stem)
+def test_every_method_trains(nrt: Command, config: Path) -> None:
+    cli = nrt(
+        "fit", "--config", str(config), "--trainer.fast_dev_run=1", "--trainer.logger=false", "--trainer.callbacks=[]"
+    )
+    assert cli.trainer.global_step == 1
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+
+
+def test_methods_are_what_their_names_say() -> None:
+    found = {}
+    for config in METHODS:
+        args = yaml.safe_load(config.read_text())["model"]["init_args"]
+        part = args.get("aggregator", {})
+        part = {"class_path": part} if isinstance(part, str) else part
+        found[config.stem] = (part.get("class_path", "").split(".")[-1], *part.get("init_args", {}).values())
+    assert found == {
+        "nrt_am": ("ArithmeticMean",),
+        "nrt_gm": ("GeometricMean",),
+        "nrt_log_prob": ("LogProb",),
+        "nrt_paper": ("WeightedSum", "neg_log_prob"),
+        "nrt_prob": ("Prob",),
+        "nrt_ws_inverse_prob": ("WeightedSum", "inverse_prob"),
+        "nrt_ws_neg_log_prob": ("WeightedSum", "neg_log_prob"),
+        "sft": ("",),
+    }
+
+
+def test_every_key_of_the_quickstart_config_that_needs_it_has_a_comment() -> None:
+    """Not those that only open a class, and not names and paths explained on the line above."""
+    bare = [
+        line.strip().partition(":")[0]
+        for line in Path(QUICKSTART).read_text().splitlines()[4:]
+        if line.strip() and "#" not in line and "class_path" not in line and "init_args" not in line
+    ]
+    allowed = {"accelerator", "devices", "log_every_n_steps", "logger", "save_dir", "name", "model", "loss", "reduction",
+               "sampling", "optimizer", "betas", "eps", "weight_decay", "data", "split", "size", "val", "eval_batch_size",
+               "max_answer_tokens", "path"}  # fmt: skip
+    assert set(bare) <= allowed
+
+
+def test_python_m_is_the_command(
+    nrt: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (command,) = entry_points(group="console_scripts", name="nrt-lightning")
+    assert command.load() is main
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", "fit", "--config", QUICKSTART, "--print_config"])
+    texts = []
+    for start in (main, lambda: runpy.run_module("nrt_lightning", run_name="__main__")):
+        with pytest.raises(SystemExit):
+            start()
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert "class_path: nrt_lightning.NRTModule" in texts[0]
+
+
+def test_modules_built_by_hand_are_those_of_the_command_line(nrt: Command) -> None:
+    """The configs' defaults are the constructors' defaults: nothing is set behind the user's back."""
+    cli = nrt("fit", "--trainer.fast_dev_run=true")
+    module = NRTModule(Policy("embedded:registers-base"))
+    assert (cli.model.aggregator, cli.model.advantage, cli.model.token_weights) == (
+        module.aggregator, module.advantage, module.token_weights
+    )  # fmt: skip
+    assert cli.model.aggregator == WeightedSum()
