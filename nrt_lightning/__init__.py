@@ -25,7 +25,16 @@ EXPORTS = {
     "data.registers": ["RegisterPrograms"],
     "errors": ["InputError"],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
-    "models": ["FrozenReference", "NoReference", "Policy", "PromptCopies", "Reference"],
+    "models": [
+        "FrozenReference",
+        "NoReference",
+        "Policy",
+        "PromptCopies",
+        "PromptTree",
+        "SharedPrompt",
+        "BestScoring",
+        "Reference",
+    ],
     "module": ["NRTModule"],
     "rewards": [
         "ArithmeticMean",

@@ -152,6 +152,11 @@ class Rollouts(TensorStruct):
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
 
+    @property
+    def length(self) -> int:
+        """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
+        return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
+
     def empty_traces(self) -> Rollouts:
         """One completion a prompt without a trace: marker + answer. Its answer log-probs are the baseline."""
         count, device = self.prompt_ids.shape[0], self.prompt_ids.device

@@ -1,7 +1,20 @@
 """The policy (a causal language model with its tokenizer and marker), references, and the scoring forward."""
 
+from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.policy import Policy
+from nrt_lightning.models.prompt_tree import PromptTree
 from nrt_lightning.models.references import FrozenReference, NoReference, Reference
 from nrt_lightning.models.scoring import PromptCopies, ScoringForward
+from nrt_lightning.models.shared_prompt import SharedPrompt
 
-__all__ = ["FrozenReference", "NoReference", "Policy", "PromptCopies", "Reference", "ScoringForward"]
+__all__ = [
+    "BestScoring",
+    "FrozenReference",
+    "NoReference",
+    "Policy",
+    "PromptCopies",
+    "PromptTree",
+    "Reference",
+    "ScoringForward",
+    "SharedPrompt",
+]

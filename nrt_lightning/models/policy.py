@@ -13,8 +13,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.marker import add_marker, initialise_marker
-from nrt_lightning.models.scoring import PromptCopies, ScoringForward
+from nrt_lightning.models.scoring import ScoringForward
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +44,7 @@ class Policy(nn.Module):
         activation_checkpointing: recompute activations in the backward pass to save memory.
         pad_token: an existing token that pads, for tokenizers that name none.
         trust_remote_code: run code that comes with the model. Off unless you ask for it.
-        scoring: the forward pass that gives log-probs.
+        scoring: the forward pass that gives log-probs; by default the cheapest that the model allows.
 
     Raises:
         InputError: no such model, a model that is not a causal language model, a tokenizer without an end or padding
@@ -66,7 +67,7 @@ class Policy(nn.Module):
         activation_checkpointing: bool = False,
         pad_token: str | None = None,
         trust_remote_code: bool = False,
-        scoring: ScoringForward = PromptCopies(),  # noqa: B008  (frozen settings)
+        scoring: ScoringForward = BestScoring(),  # noqa: B008  (frozen settings)
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -91,7 +92,7 @@ class Policy(nn.Module):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         marker: str = "<|response_start|>",
-        scoring: ScoringForward = PromptCopies(),  # noqa: B008
+        scoring: ScoringForward = BestScoring(),  # noqa: B008
     ) -> Policy:
         """A policy around a live model and tokenizer, which are changed in place (the marker is added)."""
         policy = cls.__new__(cls)

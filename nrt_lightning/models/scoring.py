@@ -58,8 +58,8 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def logits_at(model: PreTrainedModel, where: Tensor, inputs: dict[str, Any]) -> Tensor:
-    """Logits at the positions where `where` [N, S] is True, in row-major order. -> [M, V]
+def logits_at(model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
+    """Logits at the positions where a mask [N, S] is True, in row-major order, or at rows and columns [M]. -> [M, V]
 
     The head sees the chosen positions only, whatever the model does with its output afterwards (soft caps, scales).
     """
@@ -68,7 +68,7 @@ def logits_at(model: PreTrainedModel, where: Tensor, inputs: dict[str, Any]) -> 
 
 
 @contextmanager
-def head_sees(model: PreTrainedModel, where: Tensor) -> Iterator[None]:
+def head_sees(model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor]) -> Iterator[None]:
     """Inside, the output head gets `hidden[where]` as one row `[1, M, H]` instead of `[N, S, H]`."""
     hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][where].unsqueeze(0),))
     try:

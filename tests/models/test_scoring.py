@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
-from nrt_lightning import Policy
+from nrt_lightning import Policy, PromptCopies
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
 
 
@@ -64,7 +64,7 @@ def test_only_log_probs_carry_a_gradient(policy):
 def test_the_head_sees_only_completion_positions(policy):
     rollouts, seen = sampled(policy), []
     policy.network.get_output_embeddings().register_forward_hook(lambda m, i, o: seen.append(o.shape))
-    policy.score(rollouts)
+    PromptCopies()(policy.network, rollouts)
     assert seen == [(1, int(rollouts.segments.completion_mask.sum()), policy.network.config.vocab_size)]
 
 
@@ -85,4 +85,4 @@ def test_activation_checkpointing_gives_the_same_gradients(llama_dir):
         grads.append({n: p.grad for n, p in policy.named_parameters()})
     assert policy.network.model.layers[0].gradient_checkpointing
     for name, grad in grads[0].items():
-        torch.testing.assert_close(grads[1][name], grad)
+        assert (grads[1][name] - grad).norm() <= 1e-5 * grad.norm(), name

@@ -1,0 +1,230 @@
+"""What users get wrong on the command line: one clear message, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import small_args
+
+from nrt_lightning import NRTModule
+from nrt_lightning.cli import main
+
+ErrorOf = Callable[..., str]
+
+
+@pytest.fixture
+def error_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> ErrorOf:
+    """The message with which a small command ends."""
+
+    def never(*args: object) -> None:
+        raise AssertionError("a step was taken")
+
+    for step in ("training_step", "validation_step", "predict_step"):
+        monkeypatch.setattr(NRTModule, step, never)
+
+    def command(name: str, *options: str) -> str:
+        monkeypatch.setattr("sys.argv", ["nrt-lightning", *small_args(name, tmp_path, *options)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        assert code not in (0, None)
+        return code if isinstance(code, str) else capsys.readouterr().err
+
+    return command
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("option", "meant"),
+    [
+        ("--model.aggregator=GeometricMeen", "GeometricMean"),
+        ("--model.aggregator=nrt_lightning.GeometricMeen", "GeometricMean"),
+        ("--model.agregator=GeometricMean", "aggregator"),
+        ("--model.aggregator.weighing=inverse_prob", "weighting"),
+        ("--model.sampling.groop_size=4", "group_size"),
+        ("--model.loss.marker_coeff=1", "marker_coef"),
+        ("--model.policy.markr=x", "marker"),
+        ("--data.batch_sise=4", "batch_size"),
+        ("--data.train.sise=4", "size"),
+        ("--trainer.max_stepz=4", "trainer.max_steps"),
+        ("--trainer.precission=32", "trainer.precision"),
+        ("--predictions.paht=x", "predictions.path"),
+    ],
+)
+def test_a_misspelt_name_ends_with_the_nearest(error_of: ErrorOf, option: str, meant: str) -> None:
+    last = error_of("fit", option).strip().splitlines()[-1]
+    assert "Did you mean" in last
+    assert f"'{meant}'" in last
+    assert option.partition("=")[0].rpartition(".")[2] in last or option.partition("=")[2].rpartition(".")[2] in last
+
+
+def test_a_misspelt_module_ends_with_the_nearest(error_of: ErrorOf) -> None:
+    assert "'SFTModule'" in error_of("fit", "--model=nrt_lightning.SFTModul").strip().splitlines()[-1]
+
+
+def test_a_misspelt_name_in_a_file_ends_with_the_nearest(error_of: ErrorOf) -> None:
+    Path("mine.yaml").write_text("model: {init_args: {samplng: {group_size: 4}}}\n")
+    last = error_of("fit", "--config", "mine.yaml").strip().splitlines()[-1]
+    assert last == "'samplng' is no argument of nrt_lightning.NRTModule. Did you mean 'sampling'?"
+
+
+def test_a_misspelt_choice_is_answered_with_the_choices(error_of: ErrorOf) -> None:
+    message = error_of("fit", "--model.aggregator.weighting=neg_log_prop")
+    assert "neg_log_prop" in message
+    assert "'neg_log_prob', 'inverse_prob'" in message
+
+
+def test_a_text_where_a_number_belongs_is_no_misspelt_class(error_of: ErrorOf) -> None:
+    message = error_of("fit", "--model.optimizer.lr=abc")
+    assert "lr" in message
+    assert "float" in message
+    assert "is no class" not in message
+
+
+def test_no_config_file_of_that_name(error_of: ErrorOf) -> None:
+    assert "nofile.yaml" in error_of("fit", "--config=nofile.yaml")
+
+
+# Values that only a class can judge
+
+WRAPPED = pytest.mark.xfail(
+    strict=True,
+    reason="jsonargparse wraps errors of constructors: they reach the user as a traceback with the whole config",
+)
+
+
+@WRAPPED
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.sampling.group_size=1"], "sampling.group_size is 1, but GroupNormalized"),
+        (["--model.policy.marker=</s>"], "policy.marker '</s>' is already the tokenizer's eos_token"),
+        (["--model.policy.marker=a"], "policy.marker 'a' is token"),
+        (["--model.policy.marker= "], "policy.marker ' ': give it a text"),
+        (["--model.policy.model=./nowhere"], "policy.model './nowhere': no such directory"),
+        (["--model.policy.model=embedded:register-base"], "Did you mean 'registers-base'?"),
+        (["--model.loss.kl_coef=0.1"], "loss.kl_coef is 0.1, but there is no reference"),
+        (["--model.loss.marker_coef=-1"], "marker_coef=-1.0 is out of range"),
+        (["--model.schedule.warmup=-1"], "schedule.warmup is -1.0"),
+        (["--data.batch_size=0"], "batch_size=0 is too small"),
+        (["--data.val_rows=2"], "val_rows=2 takes rows from `train`, but `val` is given too"),
+        (["--data.train.size=0"], "size=0"),
+    ],
+)
+def test_a_value_out_of_range_is_one_short_message(error_of: ErrorOf, options: list[str], message: str) -> None:
+    found = error_of("fit", *options)
+    assert message in found
+    assert "Namespace" not in found
+    assert len(found) < 600
+
+
+# Files and directories
+
+
+def test_no_data_file_of_that_name(error_of: ErrorOf) -> None:
+    Path("train.jsonl").write_text('{"question": "a", "answer": "b"}\n')
+    message = error_of("fit", "--data.train=trian.jsonl")
+    assert message == "error: trian.jsonl: no such file or directory. Did you mean 'train.jsonl'?"
+
+
+def test_a_bad_row_is_named_by_file_and_line(error_of: ErrorOf) -> None:
+    Path("train.jsonl").write_text('{"question": "a", "answer": "b"}\n{"qestion": "a", "answer": "b"}\n')
+    message = error_of("fit", "--data.train=train.jsonl")
+    assert message.startswith("error: train.jsonl:2: no column 'question'. Did you mean 'qestion'?")
+
+
+def test_too_few_rows_for_a_window(error_of: ErrorOf) -> None:
+    assert "8 rows do not fill one window" in error_of("fit", "--data.batch_size=16")
+
+
+def test_there_is_no_data_to_predict(error_of: ErrorOf) -> None:
+    message = error_of("predict", "--predictions.path=predictions.jsonl")
+    assert "There is no predict data" in message
+
+
+def test_window_and_accumulation_do_not_fit(error_of: ErrorOf) -> None:
+    message = error_of("fit", "--data.window=3", "--trainer.accumulate_grad_batches=2")
+    assert message.startswith("error: data.window is 3 micro-batches and trainer.accumulate_grad_batches is 2")
+
+
+def test_an_output_directory_that_cannot_be_made(error_of: ErrorOf) -> None:
+    Path("file").touch()
+    message = error_of("fit", "--trainer.default_root_dir=file/out")
+    assert message.startswith("error: trainer.default_root_dir 'file/out' cannot be written")
+
+
+def test_a_prediction_file_that_cannot_be_made(error_of: ErrorOf) -> None:
+    Path("file").touch()
+    Path("questions.jsonl").write_text('{"question": "a"}\n')
+    message = error_of("predict", "--data.predict=questions.jsonl", "--predictions.path=file/predictions.jsonl")
+    assert message.startswith("error: predictions.path file/predictions.jsonl cannot be written")
+
+
+RESULTS = ["--trainer.callbacks=nrt_lightning.ResultsFile", "--trainer.callbacks.name=mine"]
+
+
+@pytest.mark.parametrize(
+    "content", ["not json", "", "[1, 2]", '"text"', pytest.param('{"other": 3}', marks=pytest.mark.xfail(
+        strict=True, reason="only noticed after training, when the table is printed"))],
+)  # fmt: skip
+def test_a_results_file_that_is_none(error_of: ErrorOf, content: str) -> None:
+    Path("results.json").write_text(content)
+    message = error_of("fit", *RESULTS, "--trainer.callbacks.path=results.json")
+    assert "results.json is not a results file" in message
+    assert Path("results.json").read_text() == content
+
+
+def test_a_results_file_that_cannot_be_made(error_of: ErrorOf) -> None:
+    Path("file").touch()
+    message = error_of("fit", *RESULTS, "--trainer.callbacks.path=file/results.json")
+    assert "file/results.json cannot be written" in message
+
+
+# Checkpoints
+
+
+def write_checkpoint(path: str, **policy: object) -> None:
+    """What another run might have left, as far as it is looked at before the weights."""
+    torch.save({"state_dict": {}, "nrt_lightning": {"policy": policy}, "pytorch-lightning_version": "2.6.6"}, path)
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_a_checkpoint_of_another_model(error_of: ErrorOf, command: str) -> None:
+    write_checkpoint("other.ckpt", hidden_size=4096, vocabulary=128_257)
+    message = error_of(command, "--ckpt_path=other.ckpt")
+    assert message.startswith("error: The checkpoint is of another model than")
+    assert "hidden_size 4096 (here 64)" in message
+    assert "vocabulary 128257 (here 64)" in message
+    assert "Give the model it was trained from as policy.model." in message
+
+
+@pytest.mark.xfail(strict=True, reason="Lightning's own FileNotFoundError reaches the user as a traceback")
+def test_no_checkpoint_of_that_name(error_of: ErrorOf) -> None:
+    assert "none.ckpt" in error_of("fit", "--ckpt_path=none.ckpt")
+
+
+@pytest.mark.xfail(strict=True, reason="torch's own error reaches the user as a traceback")
+def test_a_file_that_is_no_checkpoint(error_of: ErrorOf) -> None:
+    Path("broken.ckpt").write_bytes(b"half a checkpoint")
+    assert "broken.ckpt" in error_of("fit", "--ckpt_path=broken.ckpt")
+
+
+# The run as a whole
+
+
+def test_a_schedule_needs_an_end(error_of: ErrorOf) -> None:
+    message = error_of("fit", "--trainer.max_steps=-1", "--trainer.max_epochs=-1")
+    assert message.startswith("error: This schedule must know when the run ends")
+
+
+def test_nothing_is_left_behind_by_a_command_that_fails(error_of: ErrorOf) -> None:
+    Path("results.json").write_text(json.dumps({"other": {"exact_match": 0.5}}))
+    error_of("fit", *RESULTS, "--trainer.callbacks.path=results.json", "--data.train=missing.jsonl")
+    assert json.loads(Path("results.json").read_text()) == {"other": {"exact_match": 0.5}}
+    assert not Path("out/checkpoints").exists()
