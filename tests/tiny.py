@@ -19,7 +19,8 @@ from transformers import (
 
 from nrt_lightning import Policy
 from nrt_lightning.models.policy import resolve
-from nrt_lightning.structures import Prompts, Row
+from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
+from nrt_lightning.structures import Prompts, Rollouts, Row
 
 BASE = resolve("embedded:registers-base")
 
@@ -73,3 +74,12 @@ def make_prompts(policy: Policy, questions: list[str], answers: list[str]) -> Pr
 
 QUESTIONS = ["a4b*2c+2d+3?dc:", "b1c+1d*3?dc:", "a2b*2c+2d+3e*4?eb:"]
 ANSWERS = ["d3,c0", "d1,c2", "e4,b4"]
+
+
+def sampled(policy: Policy, group_size: int = 3, max_new_tokens: int = 9) -> Rollouts:
+    """Rollouts of the three questions."""
+    prompts = make_prompts(policy, QUESTIONS, ANSWERS)
+    request = GenerationRequest(
+        prompts.prompt_ids, prompts.prompt_mask, max_new_tokens, [policy.marker_id, *policy.eos_ids], group_size, seed=1
+    )
+    return assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)

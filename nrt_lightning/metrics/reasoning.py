@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from nrt_lightning.errors import nearest
+
 
 class ReasoningMetrics(Metric):
     """Means over questions of whatever is reported of each, and the relative confidence gain.
@@ -47,8 +49,13 @@ class ReasoningMetrics(Metric):
 
         Args:
             values: by name, one number a question, [B].
+
+        Raises:
+            ValueError: a name is unknown.
         """
         for name, value in values.items():
+            if name not in self.names:
+                raise ValueError(f"{name!r} is no metric.{nearest(name, self.names)}")
             index = self.names.index(name)
             self.total[index] += value.double().sum()
             self.count[index] += value.numel()

@@ -114,10 +114,6 @@ def test_the_same_command_line_gives_the_same_weights(nrt: Command) -> None:
     assert not same(weights(first.model), weights(other.model))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the schedule asks for the number of steps, and so for the training data, before the checkpoint's position is known",
-)
 def test_fit_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(nrt: Command, checkpoint: str) -> None:
     whole = nrt("fit", "--trainer.max_steps=4", "--trainer.default_root_dir=whole")
     resumed = nrt("fit", "--trainer.max_steps=4", f"--ckpt_path={checkpoint}")

@@ -6,7 +6,7 @@ import pytest
 
 from nrt_lightning.data.corpus import LOG_OPENERS, READ_OFF, Mixture, RegisterCorpus, make_document
 from nrt_lightning.data.registers import RegisterPrograms, run_program, split_of
-from nrt_lightning.data.tiny_tokenizer import CHARACTERS, build_tokenizer
+from nrt_lightning.data.tiny_tokenizer import CHARACTERS, EOS, build_tokenizer
 from nrt_lightning.errors import InputError
 
 PROGRAM = re.compile(r"a[0-4](?:[b-f][+*][1-4]){3,}")
@@ -50,11 +50,17 @@ def test_no_held_out_program_appears_as_text(documents, split):
     assert not [program for program in asked if program in text]
 
 
-def test_the_marker_and_its_pieces_never_appear(documents):
-    text = "".join(documents)
-    assert "response_start" not in text
+def test_the_marker_never_appears(documents):
+    text = "".join(documents).replace(EOS, "")
     assert "<" not in text
-    assert not re.search(r"[a-f]\?[a-f]{2}:.*[|/~;\n]\s*[a-f]\d,[a-f]\d$", text)
+    assert "response_start" not in text
+
+
+def test_the_end_token_is_read_as_one_of_many_separators():
+    share = sum(EOS in text for text in only(1000, log=1, read_off=1)) / 1000
+    assert share == pytest.approx(1 / len(READ_OFF), abs=0.03)
+    rest = dict.fromkeys(("question", "equation", "sequence", "chatter"), 1)
+    assert not any(EOS in text for text in only(1000, **rest))
 
 
 def test_no_question_of_the_task_goes_on_from_a_trace_to_its_answer():
@@ -123,10 +129,13 @@ def test_kinds_keep_their_weights(documents):
 
 
 def test_the_tokenizer_knows_every_character(documents):
-    assert set("".join(documents)) <= set(CHARACTERS)
+    assert set("".join(documents).replace(EOS, "")) <= set(CHARACTERS)
     tokenizer = build_tokenizer()
     for text in documents[:200]:
-        assert tokenizer.decode(tokenizer.encode(text), skip_special_tokens=True) == text
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        assert tokenizer.unk_token_id not in ids
+        assert (tokenizer.eos_token_id in ids) == (EOS in text)
+        assert tokenizer.decode(ids) == text
 
 
 def test_mistakes_name_field_value_and_mend():

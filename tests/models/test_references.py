@@ -1,7 +1,6 @@
 import pytest
 import torch
-from test_scoring import sampled
-from tiny import BASE, save_tiny
+from tiny import BASE, sampled, save_tiny
 
 from nrt_lightning import FrozenReference, InputError, NoReference, NRTLoss, NRTModule, Policy
 

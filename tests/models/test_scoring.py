@@ -1,17 +1,8 @@
 import pytest
 import torch
-from tiny import ANSWERS, QUESTIONS, make_prompts
+from tiny import sampled
 
 from nrt_lightning import Policy, PromptCopies
-from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
-
-
-def sampled(policy, group_size=3, max_new_tokens=9):
-    prompts = make_prompts(policy, QUESTIONS, ANSWERS)
-    request = GenerationRequest(
-        prompts.prompt_ids, prompts.prompt_mask, max_new_tokens, [policy.marker_id, *policy.eos_ids], group_size, seed=1
-    )
-    return assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)
 
 
 def dense(policy, rollouts, row):

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from test_scoring import sampled
-from tiny import save_tiny
+from tiny import sampled, save_tiny
 
 from nrt_lightning import InputError, Policy
 from nrt_lightning.models import BestScoring, PromptCopies, PromptTree, SharedPrompt

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from tiny import sampled
+
+from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
+
+
+def test_means_over_uneven_batches_and_processes():
+    """Two processes with 3 and 1 questions give what one process with all 4 gives."""
+    one, two, whole = ReasoningMetrics(), ReasoningMetrics(), ReasoningMetrics()
+    values = torch.tensor([0.1, 0.2, 0.3, 0.9])
+    one.update(exact_match=values[:3] > 0.15, confidence=values[:3])
+    two.update(exact_match=values[3:] > 0.15, confidence=values[3:])
+    whole.update(exact_match=values > 0.15, confidence=values)
+    for state in ("total", "count"):  # what torchmetrics does with states that are reduced by their sum
+        setattr(one, state, getattr(one, state) + getattr(two, state))
+        assert one._reductions[state] is not None
+    assert {k: v.item() for k, v in one.compute().items()} == {k: v.item() for k, v in whole.compute().items()}
+    assert whole.compute()["exact_match"] == pytest.approx(0.75)
+
+
+def test_gain_is_of_the_means():
+    metrics = ReasoningMetrics()
+    metrics.update(confidence=torch.tensor([0.5, 0.1]), confidence_without_trace=torch.tensor([0.1, 0.2]))
+    assert metrics.compute()["relative_confidence_gain"] == pytest.approx(0.3 / 0.15 - 1)
+    metrics.reset()
+    assert metrics.compute() == {}
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match=r"'exact_mach' is no metric. Did you mean 'exact_match'"):
+        ReasoningMetrics().update(exact_mach=torch.ones(1))
+
+
+def test_group_metrics():
+    values, groups = torch.tensor([1.0, 3.0, 2.0, 2.0]), torch.tensor([0, 0, 1, 1])
+    metrics = group_metrics(values, torch.tensor([2.0, 2.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 0.0, 0.0]), groups)
+    assert metrics["reward"] == 2
+    assert metrics["gain"] == pytest.approx(0.5)
+    assert metrics["gain_positive_share"] == pytest.approx(0.75)
+    assert metrics["zero_variance_groups"] == 0.5
+    assert metrics["advantage_abs"] == 0.5
+    assert "gain" not in group_metrics(values, None, values, groups)
+
+
+def test_rollout_metrics(policy):
+    rollouts = sampled(policy, group_size=4)
+    metrics = rollout_metrics(rollouts, torch.ones_like(rollouts.completion_ids, dtype=torch.float))
+    lengths = rollouts.segments.trace_mask.sum(1).float()
+    assert metrics["trace_tokens"] == lengths.mean()
+    assert metrics["trace_tokens_max"] == lengths.max()
+    assert metrics["trace_entropy"] == 1
+    traces = {
+        (int(group), *ids[mask].tolist())
+        for group, ids, mask in zip(rollouts.group_ids, rollouts.completion_ids, rollouts.segments.trace_mask)
+    }
+    assert metrics["unique_traces"] == pytest.approx(len(traces) / 12)
