@@ -183,6 +183,7 @@ class NRTModule(PolicyModule):
         assert scores.baseline_logprobs is not None
         baseline_logprobs = scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1)  # [B]
         metrics.update(
+            counted=prompts.counted,
             exact_match=right & written.marker_emitted,
             exact_match_forced=right,
             exact_match_without_trace=matches(policy, prompts, direct.answer_texts),

@@ -72,6 +72,7 @@ class SFTModule(PolicyModule):
             logprobs = policy.score(direct_answers(prompts, policy.marker_id)).logprobs  # [B, T]
         right = matches(policy, prompts, answers)  # [B]
         metrics.update(
+            counted=prompts.counted,
             exact_match=right,
             exact_match_forced=right,
             confidence=logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),

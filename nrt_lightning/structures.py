@@ -77,6 +77,7 @@ class Prompts(TensorStruct):
     answer_mask: Tensor  # [B, T]
     rows: list[Row] = field(default_factory=list)  # B of them: the texts these ids came from
     window: WindowStep = field(default_factory=WindowStep)
+    counted: Tensor | None = None  # [B] False for a row given again to even out processes in evaluation; None: all
     rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout
 
     def __len__(self) -> int:

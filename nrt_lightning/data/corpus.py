@@ -12,7 +12,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nrt_lightning.data.registers import MODULUS, choose_asked, make_program, run_program
+from nrt_lightning.data.registers import (
+    MAX_OPERATIONS,
+    MIN_OPERATIONS,
+    MODULUS,
+    NAMES,
+    choose_asked,
+    make_program,
+    run_program,
+)
 from nrt_lightning.data.sources import QASource
 from nrt_lightning.data.tiny_tokenizer import EOS
 from nrt_lightning.errors import InputError
@@ -21,16 +29,19 @@ from nrt_lightning.structures import Row
 LOG_OPENERS = ("!", "#", "@")
 """Between a program and the registers asked, in logs; questions use `?` and `:`."""
 
-READ_OFF = ("|", "/", ">", "=>", "~", "\n", " - ", "(", ")", "'", EOS)
+READ_OFF = ("|", "/", "=>", "~", "\n", " - ", EOS)
 """Before the values read off a log: many, so that reading off does not hang on one of them.
 
 The end token is among them because texts packed one after another show it to any larger base as an input too. A model
 that never read it repeats it where it stands, and a marker that starts as its copy then says "end" instead of the
-answer: the reward judged how a trace moved the answer's form, not whether it was right (one base in two failed).
+answer: the reward then judged how a trace moved the answer's form, not whether it was right (one such base of three
+failed).
 """
 
 LOG_STYLES = ("{n}{v}", "{n}{v} ", "{n}{v},", "{n}={v};", "{n}{o}={v} ")
 """How one step of a log is written: name, operation and value of a register."""
+
+KINDS = ("question", "log", "note", "equation", "sequence", "chatter")
 
 OPENINGS = ("hm", "well", "oh", "ok", "so", "right", "let me see", "wait", "nice")
 SUBJECTS = ("i", "you", "we", "they", "my friend", "the teacher", "nobody", "everyone")
@@ -46,6 +57,7 @@ class Mixture:
     Args:
         question: a question as the task asks it, followed by one of the three continuations below.
         log: a program and its log behind another separator.
+        note: registers with values out of the blue, and two of them read off: reading alone, with nothing to compute.
         equation: sums and products modulo 5.
         sequence: runs of letters or digits.
         chatter: short sentences.
@@ -56,15 +68,16 @@ class Mixture:
         slip: share of the worked questions and logs with one wrong value, from which the rest follows.
     """
 
-    question: float = 0.38
-    log: float = 0.5
-    equation: float = 0.06
+    question: float = 0.36
+    log: float = 0.4
+    note: float = 0.14
+    equation: float = 0.05
     sequence: float = 0.02
-    chatter: float = 0.04
+    chatter: float = 0.03
     worked: float = 0.16
     guessed: float = 0.48
     chatted: float = 0.36
-    read_off: float = 0.75
+    read_off: float = 0.8
     slip: float = 0.05
 
     def __post_init__(self) -> None:
@@ -74,7 +87,7 @@ class Mixture:
         for name in ("read_off", "slip"):
             if getattr(self, name) > 1:
                 raise InputError(f"Mixture({name}={getattr(self, name)!r}): a share is at most 1.")
-        for names in (("question", "log", "equation", "sequence", "chatter"), ("worked", "guessed", "chatted")):
+        for names in (KINDS, ("worked", "guessed", "chatted")):
             if not any(getattr(self, name) for name in names):
                 raise InputError(f"Mixture: {', '.join(names)} are all 0; give one of them a weight above 0.")
 
@@ -133,6 +146,7 @@ def make_document(rng: random.Random, mixture: Mixture) -> str:
         (
             (mixture.question, lambda: _question(rng, mixture)),
             (mixture.log, lambda: _log(rng, mixture)),
+            (mixture.note, lambda: _note(rng)),
             (mixture.equation, lambda: _equations(rng)),
             (mixture.sequence, lambda: _sequence(rng)),
             (mixture.chatter, lambda: _chatter(rng)),
@@ -151,7 +165,7 @@ def _question(rng: random.Random, mixture: Mixture) -> str:
     continuation = _choose(
         rng,
         (
-            (mixture.worked, lambda: _steps(rng, program, mixture.slip)[0]),
+            (mixture.worked, lambda: _worked(rng, program, mixture.slip)),
             (mixture.guessed, lambda: ",".join(f"{name}{rng.randrange(MODULUS)}" for name in asked)),
             (mixture.chatted, lambda: _chatter(rng)),
         ),
@@ -159,34 +173,59 @@ def _question(rng: random.Random, mixture: Mixture) -> str:
     return f"{program}?{asked}:{continuation}"
 
 
+def _worked(rng: random.Random, program: str, slip: float) -> str:
+    registers = run_program(program)
+    if rng.random() < slip:
+        _slip(rng, program, registers)
+    return _steps(rng, registers, program)
+
+
 def _log(rng: random.Random, mixture: Mixture) -> str:
     program = make_program(rng, "corpus")
     asked = choose_asked(rng, program)
-    steps, registers = _steps(rng, program, mixture.slip)
-    text = f"{program}{rng.choice(LOG_OPENERS)}{asked} {steps}"
+    registers = run_program(program)
+    if rng.random() < mixture.slip:
+        _slip(rng, program, registers)
+    text = f"{program}{rng.choice(LOG_OPENERS)}{asked} {_steps(rng, registers, program)}"
     if rng.random() < mixture.read_off:  # off the log as it stands, slip and all
-        text += rng.choice(READ_OFF) + ",".join(f"{name}{registers[name]}" for name in asked)
+        text += _reading(rng, asked, registers)
     return text
 
 
-def _steps(rng: random.Random, program: str, slip: float) -> tuple[str, dict[str, int]]:
-    """A program's steps in one of the styles, and the registers as these steps have them."""
-    registers = run_program(program)
+def _note(rng: random.Random) -> str:
+    names = NAMES[1 : 1 + rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)]
+    registers = {name: rng.randrange(MODULUS) for name in names}
+    asked = names[-1] + rng.choice(names[:-1])
+    return f"{rng.choice(LOG_OPENERS)}{asked} {_steps(rng, registers)}{_reading(rng, asked, registers)}"
+
+
+def _reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:
+    return rng.choice(READ_OFF) + ",".join(f"{name}{registers[name]}" for name in asked)
+
+
+def _slip(rng: random.Random, program: str, registers: dict[str, int]) -> None:
+    """Make one value wrong, in place, and let the rest follow from it."""
     names = list(registers)
-    if rng.random() < slip:
-        at = rng.randrange(1, len(names))
-        registers[names[at]] = (registers[names[at]] + rng.randrange(1, MODULUS)) % MODULUS
-        for before, name in zip(names[at:], names[at + 1 :], strict=False):
-            operation = program[program.index(name) :]
-            registers[name] = _apply(registers[before], operation[1:3])
+    at = rng.randrange(1, len(names))
+    registers[names[at]] = (registers[names[at]] + rng.randrange(1, MODULUS)) % MODULUS
+    for before, name in zip(names[at:], names[at + 1 :], strict=False):
+        registers[name] = _apply(registers[before], _operation(program, name))
+
+
+def _steps(rng: random.Random, registers: dict[str, int], program: str = "") -> str:
+    """The registers in one of the styles; those with operations are for logs of a program."""
     style = rng.choice(LOG_STYLES)
-    written = names if rng.random() < 0.3 else names[1:]  # some also copy the first value
-    steps = []
-    for name in written:
-        place = program.index(name) + 1
-        operation = "" if name == "a" else program[place : place + 2]
-        steps.append(style.format(n=name, v=registers[name], o=operation))
-    return "".join(steps).rstrip(" ,;"), registers
+    written = list(registers)
+    if "a" in registers and rng.random() < 0.7:  # the others also copy the first value
+        written.remove("a")
+    steps = [style.format(n=name, v=registers[name], o=_operation(program, name)) for name in written]
+    return "".join(steps).rstrip(" ,;")
+
+
+def _operation(program: str, name: str) -> str:
+    """What a program does to fill a register; nothing for the first, or where there is no program."""
+    place = program.find(name) + 1
+    return program[place : place + 2] if place > 1 else ""
 
 
 def _apply(value: int, operation: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from torch.utils.data import DataLoader
@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
-from nrt_lightning.data.sampler import WindowSampler, shuffled
+from nrt_lightning.data.sampler import EvaluationSampler, WindowSampler, shuffled
 from nrt_lightning.data.sources import FileSource, QASource
 from nrt_lightning.data.templates import PlainTemplate, PromptTemplate
 from nrt_lightning.errors import InputError
@@ -129,11 +129,11 @@ class QADataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation rows in order; no loader where there are none."""
-        return self._in_order("val") if "val" in self.encoded else []
+        return self._in_order("val", even=True) if "val" in self.encoded else []
 
     def test_dataloader(self) -> DataLoader[Any]:
         """The test rows in order."""
-        return self._in_order("test")
+        return self._in_order("test", even=True)
 
     def predict_dataloader(self) -> DataLoader[Any]:
         """The prediction rows in order."""
@@ -250,8 +250,13 @@ class QADataModule(L.LightningDataModule):
             raise InputError(f"The {split} rows are not read yet. Set `{split}` of the data and call `setup` first.")
         return self.encoded[split]
 
-    def _in_order(self, split: str) -> DataLoader[Any]:
-        dataset = self._dataset(split)
+    def _in_order(self, split: str, even: bool = False) -> DataLoader[Any]:
+        dataset, trainer = self._dataset(split), cast(Any, self.trainer)
+        ranks = trainer.distributed_sampler_kwargs if even and trainer is not None else None
         return DataLoader(
-            dataset, batch_size=self.eval_batch_size, collate_fn=dataset.collate, num_workers=self.num_workers
+            dataset,
+            batch_size=self.eval_batch_size,
+            sampler=EvaluationSampler(dataset, shuffle=False, **ranks) if ranks else None,
+            collate_fn=dataset.collate,
+            num_workers=self.num_workers,
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from nrt_lightning.data.sampler import MicroBatch
+from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate, token_ids
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Prompts, Row, WindowStep
@@ -31,6 +31,7 @@ class EncodedRow:
     row: Row
     prompt_ids: Tensor  # [P]
     answer_ids: Tensor  # [T]
+    counted: bool = True  # False where it is given again only to even out processes
 
 
 @dataclass
@@ -90,9 +91,10 @@ class EncodedRows(Dataset[Any]):
     def __getitem__(self, index: int | MicroBatch) -> EncodedRow | Prompts:
         if isinstance(index, MicroBatch):
             return self.collate([self[row] for row in index.rows], index.window)
-        if not 0 <= index < len(self):
+        if not REPEATED <= index < len(self):
             raise IndexError(index)  # ends `for encoded in dataset`
-        return EncodedRow(self.rows[index], self.prompts[index], self.answers[index])
+        row = len(self) - 1 if index == REPEATED else index
+        return EncodedRow(self.rows[row], self.prompts[row], self.answers[row], counted=index != REPEATED)
 
     def collate(self, encoded: Sequence[EncodedRow], window: WindowStep = ALONE) -> Prompts:
         """A padded batch of encoded rows."""
@@ -111,8 +113,8 @@ def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALO
     """
     prompt_ids, prompt_mask = _padded([item.prompt_ids for item in encoded], pad_id, left=True)  # [B, P]
     answer_ids, answer_mask = _padded([item.answer_ids for item in encoded], pad_id, left=False)  # [B, T]
-    rows = [item.row for item in encoded]
-    return Prompts(prompt_ids, prompt_mask, answer_ids, answer_mask, rows=rows, window=window)
+    rows, counted = [item.row for item in encoded], torch.tensor([item.counted for item in encoded])  # [B]
+    return Prompts(prompt_ids, prompt_mask, answer_ids, answer_mask, rows=rows, window=window, counted=counted)
 
 
 def _padded(lists: Sequence[Tensor], pad_id: int, left: bool) -> tuple[Tensor, Tensor]:

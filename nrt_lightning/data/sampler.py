@@ -18,6 +18,9 @@ from nrt_lightning.structures import WindowStep
 log = logging.getLogger(__name__)
 
 
+REPEATED = -1  # the index that asks a dataset for a row that does not count
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """The rows of one micro-batch's whole window, and its place in that window."""
@@ -143,3 +146,20 @@ class WindowSampler(DistributedSampler[MicroBatch]):
             )
         order = shuffled(self.rows, self.seed, "pass", number)[:used]
         return order.view(self.windows, self.num_replicas, -1)
+
+
+class EvaluationSampler(DistributedSampler[int]):
+    """Rows in order, every process its share, all shares of one size: the gaps are filled with `REPEATED`.
+
+    A sampler that fills them with real rows, as torch's does, would count those twice.
+
+    Example:
+        >>> [list(EvaluationSampler(cast(Any, range(3)), num_replicas=2, rank=rank)) for rank in (0, 1)]
+        [[0, 2], [1, -1]]
+    """
+
+    def __iter__(self) -> Iterator[int]:
+        rows = len(cast(Any, self.dataset))
+        for place in range(self.num_samples):
+            index = place * self.num_replicas + self.rank
+            yield index if index < rows else REPEATED

@@ -44,10 +44,11 @@ class ReasoningMetrics(Metric):
         self.add_state("total", default=zeros, dist_reduce_fx="sum")
         self.add_state("count", default=zeros.clone(), dist_reduce_fx="sum")
 
-    def update(self, **values: Tensor) -> None:
+    def update(self, counted: Tensor | None = None, **values: Tensor) -> None:
         """Add questions.
 
         Args:
+            counted: False for questions that are left out, [B]; None counts all.
             values: by name, one number a question, [B].
 
         Raises:
@@ -57,6 +58,7 @@ class ReasoningMetrics(Metric):
             if name not in self.names:
                 raise ValueError(f"{name!r} is no metric.{nearest(name, self.names)}")
             index = self.names.index(name)
+            value = value if counted is None else value[counted]
             self.total[index] += value.double().sum()
             self.count[index] += value.numel()
 

@@ -4,14 +4,14 @@ from collections import Counter
 
 import pytest
 
-from nrt_lightning.data.corpus import LOG_OPENERS, READ_OFF, Mixture, RegisterCorpus, make_document
+from nrt_lightning.data.corpus import KINDS, LOG_OPENERS, READ_OFF, Mixture, RegisterCorpus, make_document
 from nrt_lightning.data.registers import RegisterPrograms, run_program, split_of
 from nrt_lightning.data.tiny_tokenizer import CHARACTERS, EOS, build_tokenizer
 from nrt_lightning.errors import InputError
 
 PROGRAM = re.compile(r"a[0-4](?:[b-f][+*][1-4]){3,}")
 STEP = re.compile(r"([a-f])(?:[+*]\d)?=?(\d)")  # name and value
-NOTHING = dict.fromkeys(("question", "log", "equation", "sequence", "chatter"), 0.0)
+NOTHING = dict.fromkeys(KINDS, 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,14 @@ def test_registers_are_read_off_the_log_as_it_stands(slip):
         assert tail == ",".join(name + values[name] for name in asked)
 
 
+def test_notes_hold_no_program_and_are_read_off():
+    for text in only(note=1):
+        assert not PROGRAM.search(text)
+        asked, _, steps = text[1:].partition(" ")
+        named = dict(STEP.findall(steps[:-5]))
+        assert text.endswith(",".join(name + named[name] for name in asked))
+
+
 def test_log_tails_come_as_often_as_asked():
     tails = sum(bool(re.search(r"[a-f]\d,[a-f]\d$", text)) for text in only(1000, log=1, read_off=0.5))
     assert 420 < tails < 640  # logs that separate their steps by commas may end alike
@@ -143,7 +151,7 @@ def test_mistakes_name_field_value_and_mend():
         Mixture(slip=-0.1)
     with pytest.raises(InputError, match=r"read_off=1.5.*at most 1"):
         Mixture(read_off=1.5)
-    with pytest.raises(InputError, match=r"question, log, .* all 0; give"):
+    with pytest.raises(InputError, match=r"question, log, note, .* all 0; give"):
         Mixture(**NOTHING)
     with pytest.raises(InputError, match=r"worked, guessed, chatted are all 0"):
         Mixture(worked=0, guessed=0, chatted=0)

@@ -1,0 +1,55 @@
+"""Two processes, for real: what they report together is what one process reports."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import json, sys
+import lightning as L
+sys.path.insert(0, {tests!r})
+from short_runs import nrt_module, registers
+from nrt_lightning import RegisterPrograms
+
+if __name__ == "__main__":
+    L.seed_everything(7)
+    devices = int(sys.argv[1])
+    trainer = L.Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_steps=2,
+        max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, default_root_dir=sys.argv[2],
+    )
+    module, data = nrt_module(), registers(val=RegisterPrograms("validation", 7), eval_batch_size=2)
+    before = trainer.validate(module, data, verbose=False)[0]
+    rows = []
+    class Note(L.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            rows.append([row.id for row in batch.rows])
+    trainer.callbacks.append(Note())
+    trainer.limit_val_batches = 0
+    trainer.fit(module, data)
+    weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
+    print("RESULT" + json.dumps([trainer.global_rank, before, rows, weight]))
+"""
+
+
+def run(tmp_path, devices):
+    file = tmp_path / f"run{devices}.py"
+    file.write_text(SCRIPT.format(tests=str(__import__("pathlib").Path(__file__).parents[1])))
+    out = subprocess.run(
+        [sys.executable, str(file), str(devices), str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert out.returncode == 0, out.stderr[-3000:]
+    results = [json.loads(line[len("RESULT") :]) for line in out.stdout.splitlines() if line.startswith("RESULT")]
+    return sorted(results)
+
+
+def test_two_processes_report_and_train_as_one(tmp_path):
+    ((_, one, _, _),) = run(tmp_path, 1)
+    first, second = run(tmp_path, 2)
+    assert first[1] == pytest.approx(one, rel=1e-5), "7 rows on 2 processes, none counted twice"
+    assert second[1] == pytest.approx(one, rel=1e-5)
+    assert not {i for rows in first[2] for i in rows} & {i for rows in second[2] for i in rows}, "ranks share no row"
+    assert first[3] == second[3], "the same weights on both"
