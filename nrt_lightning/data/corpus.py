@@ -12,15 +12,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nrt_lightning.data.registers import (
-    MAX_OPERATIONS,
-    MIN_OPERATIONS,
-    MODULUS,
-    NAMES,
-    choose_asked,
-    make_program,
-    run_program,
-)
+from nrt_lightning.data.registers import MODULUS, NAMES, choose_asked, make_program, run_program
 from nrt_lightning.data.sources import QASource
 from nrt_lightning.data.tiny_tokenizer import EOS
 from nrt_lightning.errors import InputError
@@ -45,7 +37,7 @@ KINDS = ("question", "log", "note", "equation", "sequence", "chatter")
 
 OPENINGS = ("hm", "well", "oh", "ok", "so", "right", "let me see", "wait", "nice")
 SUBJECTS = ("i", "you", "we", "they", "my friend", "the teacher", "nobody", "everyone")
-VERBS = ("like", "know", "see", "want", "lost", "made", "found", "wrote")
+VERBS = ("liked", "knew", "saw", "wanted", "lost", "made", "found", "wrote")
 OBJECTS = ("it", "this one", "the long way", "a number", "the list", "two of them", "the answer", "a red box")
 ENDINGS = ("today", "again", "too", "for now", "at home", "i think", "of course", "maybe later")
 
@@ -124,9 +116,8 @@ class RegisterCorpus(QASource):
         rows = []
         for index in range(self.size):
             text = make_document(rng, self.mixture)
-            message = {"role": "user", "content": text[:1]}
-            origin = f"RegisterCorpus(seed={self.seed}):{index}"
-            rows.append(Row(id=f"corpus-{self.seed}-{index}", messages=[message], answer=text[1:], origin=origin))
+            message, name = {"role": "user", "content": text[:1]}, f"corpus-{self.seed}-{index}"
+            rows.append(Row(name, [message], answer=text[1:], origin=f"RegisterCorpus: {name}"))
         return rows
 
 
@@ -138,7 +129,7 @@ def make_document(rng: random.Random, mixture: Mixture) -> str:
         mixture: how often each kind appears.
 
     Example:
-        >>> make_document(random.Random(3), Mixture(question=0, log=0, equation=0, chatter=0))
+        >>> make_document(random.Random(3), Mixture(question=0, log=0, note=0, equation=0, chatter=0))
         'lmnopqrstuv'
     """
     return _choose(
@@ -193,7 +184,7 @@ def _log(rng: random.Random, mixture: Mixture) -> str:
 
 
 def _note(rng: random.Random) -> str:
-    names = NAMES[1 : 1 + rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)]
+    names = NAMES[1 : rng.randint(4, len(NAMES))]
     registers = {name: rng.randrange(MODULUS) for name in names}
     asked = names[-1] + rng.choice(names[:-1])
     return f"{rng.choice(LOG_OPENERS)}{asked} {_steps(rng, registers)}{_reading(rng, asked, registers)}"
