@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
     "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
-    "callbacks": ["OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
+    "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
     "data": [
         "ChatTemplate",
         "FileSource",
@@ -26,14 +26,14 @@ EXPORTS = {
     "errors": ["InputError"],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
     "models": [
+        "BestScoring",
         "FrozenReference",
         "NoReference",
         "Policy",
         "PromptCopies",
         "PromptTree",
-        "SharedPrompt",
-        "BestScoring",
         "Reference",
+        "SharedPrompt",
     ],
     "module": ["NRTModule"],
     "rewards": [

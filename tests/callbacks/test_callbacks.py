@@ -2,13 +2,14 @@ import json
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.rich_progress import CustomProgress
 from lightning.pytorch.loggers import TensorBoardLogger
 from short_runs import nrt_module, registers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nrt_lightning import InputError, PredictionWriter, ResultsFile, TraceSamples
+from nrt_lightning import ExportPolicy, InputError, Policy, PredictionWriter, ResultsFile, TraceSamples
 from nrt_lightning.callbacks import generation_progress as progress_file
 from nrt_lightning.callbacks.generation_progress import generation_progress
 
@@ -123,3 +124,22 @@ def test_progress_under_the_rich_bar(trainer, monkeypatch):
 def test_no_progress_without_a_bar(trainer):
     with generation_progress(trainer()) as progress:
         assert progress is None
+
+
+def test_export_is_what_was_trained(trainer, tmp_path):
+    directory = tmp_path / "exported"
+    module = nrt_module()
+    trainer(callbacks=[ExportPolicy(str(directory))]).fit(module, registers())
+    again = Policy(str(directory)).load()
+    assert again.marker_id == module.policy.marker_id
+    assert not again.marker_is_new
+    for name, weight in module.policy.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight), name
+    with pytest.raises(InputError, match="is not empty"):
+        trainer(callbacks=[ExportPolicy(str(directory))]).fit(nrt_module(), registers())
+
+
+def test_a_base_is_exported_without_the_marker(trainer, tmp_path):
+    directory = tmp_path / "base"
+    trainer(callbacks=[ExportPolicy(str(directory), marker=False)]).fit(nrt_module(), registers())
+    assert Policy(str(directory)).marker_is_new

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, QUICKSTART, Command, small_args
 from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
+from small_runs import CONFIGS, QUICKSTART, Command, small_args
 
 from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
 from nrt_lightning.cli import NRTCLI, Parser, main, run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import small_args
+from small_runs import small_args
 
 from nrt_lightning import NRTModule
 from nrt_lightning.cli import main
