@@ -18,8 +18,8 @@ from nrt_lightning.data.tiny_tokenizer import EOS
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Row
 
-LOG_OPENERS = ("!", "#", "@")
-"""Between a program and the registers asked, in logs; questions use `?` and `:`."""
+LOG_OPENERS = ("!{asked} ", "#{asked}:", "@{asked}>", "?{asked} ")
+"""How a log names the registers asked. Questions write `?dc:`, which no log does, but both signs occur apart."""
 
 READ_OFF = ("|", "/", "=>", "~", "\n", " - ", EOS)
 """Before the values read off a log: many, so that reading off does not hang on one of them.
@@ -60,9 +60,9 @@ class Mixture:
         slip: share of the worked questions and logs with one wrong value, from which the rest follows.
     """
 
-    question: float = 0.36
-    log: float = 0.4
-    note: float = 0.14
+    question: float = 0.32
+    log: float = 0.46
+    note: float = 0.12
     equation: float = 0.05
     sequence: float = 0.02
     chatter: float = 0.03
@@ -102,7 +102,7 @@ class RegisterCorpus(QASource):
         (1, True)
     """
 
-    size: int = 40_000
+    size: int = 36_000
     seed: int = 0
     mixture: Mixture = field(default_factory=Mixture)
 
@@ -177,7 +177,7 @@ def _log(rng: random.Random, mixture: Mixture) -> str:
     registers = run_program(program)
     if rng.random() < mixture.slip:
         _slip(rng, program, registers)
-    text = f"{program}{rng.choice(LOG_OPENERS)}{asked} {_steps(rng, registers, program)}"
+    text = program + rng.choice(LOG_OPENERS).format(asked=asked) + _steps(rng, registers, program)
     if rng.random() < mixture.read_off:  # off the log as it stands, slip and all
         text += _reading(rng, asked, registers)
     return text
@@ -187,7 +187,8 @@ def _note(rng: random.Random) -> str:
     names = NAMES[1 : rng.randint(4, len(NAMES))]
     registers = {name: rng.randrange(MODULUS) for name in names}
     asked = names[-1] + rng.choice(names[:-1])
-    return f"{rng.choice(LOG_OPENERS)}{asked} {_steps(rng, registers)}{_reading(rng, asked, registers)}"
+    opener = rng.choice(LOG_OPENERS).format(asked=asked)
+    return opener + _steps(rng, registers) + _reading(rng, asked, registers)
 
 
 def _reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:

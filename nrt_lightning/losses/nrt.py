@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class NRTLoss:
     """`trace_coef * trace + marker_coef * marker + answer_coef * answer + kl_coef * KL` (arXiv 2602.11549).
 
     - trace: the surrogate of the sampled tokens, weighted by the advantage of their trace.
-    - marker: `-logprobs` of the marker in rollouts that did not write it themselves.
+    - marker: `-logprobs` of the marker, in rollouts that did not write it themselves unless told otherwise.
     - answer: `-token_weights * logprobs` of the answer.
     - KL: of the policy against the reference, on the sampled tokens.
 
@@ -59,9 +60,12 @@ class NRTLoss:
         kl: estimator of the KL.
         forced_marker: "excluded" gives forced markers the marker term alone; "authors" gives them the advantage of
             the trace too, so that a bad trace pushes the marker down.
+        marker_rows: rollouts with a marker term: "forced", those that did not write it themselves, or "all". Where
+            traces are sampled with `suppress_eos` every trace ends with the marker, and only "all" teaches the policy
+            to prefer it to the end token once nobody keeps that out.
 
     Raises:
-        InputError: if a coefficient is negative or `forced_marker` unknown.
+        InputError: if a coefficient is negative, or `forced_marker` or `marker_rows` unknown.
 
     Example:
         >>> import torch
@@ -84,11 +88,13 @@ class NRTLoss:
     kl_coef: float = 0.0
     kl: KLEstimator = field(default_factory=K3)
     forced_marker: ForcedMarker = "excluded"
+    marker_rows: Literal["forced", "all"] = "forced"
 
     def __post_init__(self) -> None:
         for name in ("trace_coef", "marker_coef", "answer_coef", "kl_coef"):
             check_at_least(name, getattr(self, name), 0)
         check_choice("forced_marker", self.forced_marker, FORCED_MARKER_CHOICES)
+        check_choice("marker_rows", self.marker_rows, ("forced", "all"))
 
     def __call__(
         self,
@@ -123,7 +129,7 @@ class NRTLoss:
         trace = trace_term(logprobs, old_logprobs, advantages, trace_mask, self.surrogate)
         terms: dict[str, tuple[float, TokenTerm]] = {
             "trace": (self.trace_coef, trace),
-            "marker": (self.marker_coef, marker_term(logprobs, forced_marker_tokens(segments))),
+            "marker": (self.marker_coef, marker_term(logprobs, self._marker_tokens(segments))),
             "answer": (self.answer_coef, answer_term(logprobs, token_weights, segments.answer_mask)),
         }
         metrics = self._metrics(logprobs.detach(), old_logprobs, trace_mask, trace.clipped, segments)
@@ -134,6 +140,9 @@ class NRTLoss:
                 terms["kl"] = (self.kl_coef, kl)
         loss, reduced = self._total(masked_sum(logprobs, torch.zeros_like(trace_mask)), terms)
         return LossOutput(loss, reduced, metrics)
+
+    def _marker_tokens(self, segments: Segments) -> Tensor:
+        return segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)  # [N, C]
 
     def _total(self, zero: Tensor, terms: dict[str, tuple[float, TokenTerm]]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, reduced = zero, {}  # `zero` carries a gradient, so that the loss does even if every coefficient is 0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from small_runs import Command, small_args
 
+from cli.small_runs import Command, small_args
 from nrt_lightning.cli import run
 
 

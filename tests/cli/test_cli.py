@@ -16,8 +16,8 @@ import torch
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
-from small_runs import CONFIGS, QUICKSTART, Command, small_args
 
+from cli.small_runs import CONFIGS, QUICKSTART, Command, small_args
 from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
 from nrt_lightning.cli import NRTCLI, Parser, main, run
 from nrt_lightning.models.policy import resolve

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import small_args
 
+from cli.small_runs import small_args
 from nrt_lightning import NRTModule
 from nrt_lightning.cli import main
 

@@ -1,0 +1,147 @@
+"""How it is measured: CPU seconds and GFLOP by phase, peak memory, the machine's matmul rate, medians."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Phases:
+    """Amounts of a quantity that only grows (CPU seconds, FLOPs), by phase of a step.
+
+    A phase inside another counts for itself alone. What no phase covers is "other".
+
+    >>> ticks = iter([0, 1, 2, 5, 9, 10])
+    >>> phases = Phases(lambda: next(ticks))
+    >>> with phases("forward"), phases("reward"):
+    ...     pass
+    >>> phases.end_step()
+    >>> phases.steps
+    [{'forward': 5, 'reward': 3, 'other': 2, 'step': 10}]
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self.clock = clock
+        self.steps: list[dict[str, float]] = []
+        self.amounts: dict[str, float] = defaultdict(float)
+        self.inner: list[float] = []  # of every open phase: what the phases inside it took
+        self.began = clock()
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = self.clock()
+        self.amounts[name] += 0.0
+        self.inner.append(0.0)
+        try:
+            yield
+        finally:
+            taken = self.clock() - start
+            self.amounts[name] += taken - self.inner.pop()
+            if self.inner:
+                self.inner[-1] += taken
+
+    def wrap(self, owner: Any, method: str, name: str) -> None:
+        """Count every call of `owner.method` under a phase."""
+        original = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            with self(name):
+                return original(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    def end_step(self) -> None:
+        now = self.clock()
+        total = now - self.began
+        self.steps.append({**self.amounts, "other": total - sum(self.amounts.values()), "step": total})
+        self.amounts, self.began = defaultdict(float), now
+
+
+@contextmanager
+def flop_phases() -> Iterator[Phases]:
+    """Phases in FLOPs, inside; exact and the same on every machine.
+
+    `torch.utils.flop_counter` counts matrix products. Of attention on a CPU it counts nothing: its kernel is unknown
+    to it. Element-wise work (softmax, AdamW) is not counted either.
+    """
+    with FlopCounterMode(display=False) as counter:
+        yield Phases(counter.get_total_flops)
+
+
+def peak_memory() -> float:
+    """The most memory this process has held so far, in MB. It never falls."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def matmul_rate(seconds: float = 1.0, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
+    """GFLOP per CPU second of large square matrix products: the best that one thread of this machine gave."""
+    rates, size = [], 1024 if device == "cpu" else 8192
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 3:
+        start = time.process_time() if device == "cpu" else time.perf_counter()
+        for _ in range(4):
+            a @ b
+        if device != "cpu":
+            torch.cuda.synchronize()
+        now = time.process_time() if device == "cpu" else time.perf_counter()
+        rates.append(4 * 2 * size**3 / (now - start) / 1e9)
+    return max(rates)
+
+
+def medians(steps: Iterable[dict[str, float]]) -> dict[str, float]:
+    """The median of each entry, 0 where a step lacks it.
+
+    >>> medians([{"step": 1.0}, {"step": 5.0, "other": 3.0}, {"step": 2.0}])
+    {'step': 2.0, 'other': 0.0}
+    """
+    steps = list(steps)
+    names = list(dict.fromkeys(name for step in steps for name in step))
+    return {name: statistics.median(step.get(name, 0.0) for step in steps) for name in names}
+
+
+def in_subprocess(module: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Run `python -m module JSON` with one thread; give back the JSON of its last line.
+
+    Its own process, so that neither imports nor the allocator's state of one measurement reach the other.
+    """
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [sys.executable, "-W", "ignore", "-m", module, json.dumps(arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{module} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table, its columns aligned.
+
+    >>> print(table(["a", "b"], [["x", "1.0"]]))
+    | a | b   |
+    |---|-----|
+    | x | 1.0 |
+    """
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in [header, *rows]]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])

@@ -1,0 +1,56 @@
+"""What a subprocess of `benchmarks.step` is asked and what it answers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from benchmarks.measure import Phases, flop_phases, matmul_rate, peak_memory
+from benchmarks.workload import Workload
+
+Sampled = dict[str, int]  # of a step: "tokens" sampled with their end tokens, and traces that "ended"
+WARM_UP = 1  # steps before the ones that count
+
+
+@dataclass(frozen=True)
+class Run:
+    """Some steps of one side.
+
+    Args:
+        work: model and rows.
+        steps: that count, after the warm-up.
+        flops: measure GFLOP instead of CPU seconds.
+    """
+
+    work: Workload
+    steps: int
+    flops: bool = False
+
+
+def main(train: Callable[[Run, Phases], list[Sampled]]) -> None:
+    """Run a side as the JSON on the command line says, and print what was measured as JSON."""
+    asked = json.loads(sys.argv[1])
+    run = Run(Workload.from_json(asked["work"]), asked["steps"], asked.get("flops", False))
+    torch.set_num_threads(1)
+    imported = peak_memory()
+    if run.flops:
+        with flop_phases() as phases:
+            sampled = train(run, phases)
+        answer: dict[str, Any] = {"gflop": scaled(phases, 1e-9)}
+    else:
+        phases = Phases()
+        sampled = train(run, phases)
+        answer = {"seconds": scaled(phases, 1.0), "memory_imported": imported, "memory_peak": peak_memory()}
+        answer["matmul_rate"] = matmul_rate()
+    answer["sampled"] = sampled[WARM_UP:]
+    print(json.dumps(answer))
+
+
+def scaled(phases: Phases, factor: float) -> list[dict[str, float]]:
+    """The steps that count; the first entry is the time before the first step."""
+    return [{name: factor * value for name, value in step.items()} for step in phases.steps[1 + WARM_UP :]]

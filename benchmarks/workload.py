@@ -1,0 +1,150 @@
+"""What is run: a random Llama, a tokenizer and rows, all made in code from a few numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from nrt_lightning import Policy
+from nrt_lightning.structures import Prompts, Row, Sampling
+
+MARKER = "<|response_start|>"
+SPECIALS = ("<pad>", "<s>", "</s>", MARKER)
+PAD_ID, BOS_ID, EOS_ID, MARKER_ID = range(4)
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training step's sizes, in tokens; 7.4M parameters by default."""
+
+    prompt_tokens: tuple[int, ...] = (72, 77, 83, 88)
+    answer_tokens: tuple[int, ...] = (8, 24, 40, 64)  # the end token is the last of them
+    group_size: int = 8
+    trace_tokens: int = 64
+    vocabulary: int = 8192
+    hidden: int = 256
+    intermediate: int = 704
+    layers: int = 4
+    heads: int = 4
+    kv_heads: int = 4
+    ends_after: float = 32  # a trace ends with probability 1 / ends_after at every token; 0: all have `trace_tokens`
+
+    @property
+    def prompts(self) -> int:
+        return len(self.prompt_tokens)
+
+    @property
+    def rollouts(self) -> int:
+        return self.prompts * self.group_size
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(group_size=self.group_size, max_trace_tokens=self.trace_tokens)
+
+    @property
+    def body_parameters(self) -> int:
+        """Parameters that multiply every token: all matrices of the layers."""
+        head_size = self.hidden // self.heads
+        attention = 2 * self.hidden * self.hidden + 2 * self.hidden * head_size * self.kv_heads
+        return self.layers * (attention + 3 * self.hidden * self.intermediate)
+
+    @property
+    def head_parameters(self) -> int:
+        return self.hidden * self.vocabulary
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Workload:
+        fields: dict[str, Any] = json.loads(text)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+
+def build_model(work: Workload, attn_implementation: str | None = None) -> LlamaForCausalLM:
+    """The random model, whose traces end as the workload says, whatever they hold."""
+    torch.manual_seed(SEED)
+    config = LlamaConfig(
+        vocab_size=work.vocabulary,
+        hidden_size=work.hidden,
+        intermediate_size=work.intermediate,
+        num_hidden_layers=work.layers,
+        num_attention_heads=work.heads,
+        num_key_value_heads=work.kv_heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=False,
+        pad_token_id=PAD_ID,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        attn_implementation=attn_implementation,
+    )
+    model = LlamaForCausalLM(config)
+    set_trace_lengths(model, work.ends_after)
+    return model
+
+
+@torch.no_grad()
+def set_trace_lengths(model: Any, ends_after: float) -> None:
+    """Give the end token the probability `1 / ends_after` after any text, and the marker none.
+
+    Every embedding gets a large first entry, which is then large in every output, and only the output rows of these
+    two tokens read it.
+    """
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # [V, H] both
+    embedding[:, 0] = 4.0
+    size = model.model(torch.arange(64).unsqueeze(0)).last_hidden_state[..., 0].mean()
+    head[:, 0] = 0.0
+    head[[EOS_ID, MARKER_ID]] = 0.0
+    odds = math.log(len(head) / (ends_after - 1)) if ends_after else -100.0  # the rest is nearly uniform
+    head[EOS_ID, 0] = odds / size
+    head[MARKER_ID, 0] = -100.0 / size
+
+
+def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+    """Words `w4`, `w5`, ... between spaces, each one token; nothing is added to a text."""
+    words = {word: index for index, word in enumerate((*SPECIALS, *(f"w{i}" for i in range(4, vocabulary))))}
+    backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", bos_token="<s>", eos_token="</s>", padding_side="left"
+    )
+    tokenizer.add_special_tokens({"additional_special_tokens": [MARKER]})
+    return tokenizer
+
+
+def build_policy(work: Workload, **settings: Any) -> Policy:
+    return Policy.wrap(build_model(work), build_tokenizer(work.vocabulary), MARKER, **settings)
+
+
+def texts(work: Workload, step: int) -> list[tuple[str, str]]:
+    """The question and the answer (without its end token) of every row of a step, for trainers that take text."""
+    generator = torch.Generator().manual_seed(SEED + step)
+    rows = []
+    for prompt, answer in zip(work.prompt_tokens, work.answer_tokens):
+        ids = torch.randint(4, work.vocabulary, (prompt + answer - 1,), generator=generator).tolist()
+        words = [f"w{i}" for i in ids]
+        rows.append((" ".join(words[:prompt]), " ".join(words[prompt:])))
+    return rows
+
+
+def prompts(work: Workload, step: int) -> Prompts:
+    """The same rows as tensors."""
+    rows = texts(work, step)
+    questions = [[int(word[1:]) for word in question.split()] for question, _ in rows]
+    answers = [[int(word[1:]) for word in answer.split()] + [EOS_ID] for _, answer in rows]
+    left, right = max(map(len, questions)), max(map(len, answers))
+    return Prompts(
+        prompt_ids=torch.tensor([[0] * (left - len(q)) + q for q in questions]),
+        prompt_mask=torch.tensor([[False] * (left - len(q)) + [True] * len(q) for q in questions]),
+        answer_ids=torch.tensor([a + [0] * (right - len(a)) for a in answers]),
+        answer_mask=torch.tensor([[True] * len(a) + [False] * (right - len(a)) for a in answers]),
+        rows=[Row(str(i), [{"role": "user", "content": q}], a) for i, (q, a) in enumerate(rows)],
+    )
