@@ -8,6 +8,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    CohereConfig,
     GemmaConfig,
     GPT2Config,
     LlamaConfig,
@@ -42,6 +43,8 @@ def tiny_config(family: str, tied: bool = True) -> PretrainedConfig:
         return configs[family](**shape, **vocab)
     if family == "gemma":
         return GemmaConfig(**shape, **vocab)
+    if family == "cohere":
+        return CohereConfig(**shape, **vocab, logit_scale=0.3)
     return GPT2Config(
         n_embd=32, n_layer=2, n_head=4, n_positions=256, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, **vocab
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.scoring import PromptCopies, ScoringForward, logits_at, positions, scatter_scores
+from nrt_lightning.models.scoring import PromptCopies, ScoringForward, positions, scatter_scores, score_positions
 from nrt_lightning.models.shared_prompt import cache_refusal
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -49,8 +49,8 @@ class PromptTree(ScoringForward):
             "position_ids": tree.places,
             "use_cache": False,
         }
-        logits = logits_at(model, tree.before, inputs)  # [M, V]
-        scores = scatter_scores(logits, rollouts.completion_ids, rollouts.segments.completion_mask)
+        wanted = rollouts.segments.completion_mask  # [N, C]
+        scores = scatter_scores(*score_positions(model, tree.before, rollouts.completion_ids[wanted], inputs), wanted)
         if baseline:
             with torch.no_grad():
                 empty = PromptCopies()(model, rollouts.empty_traces())

@@ -7,17 +7,22 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor, nn
 
+from nrt_lightning.functional.linear_logprobs import linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from torch import Tensor
     from transformers import PreTrainedModel
+
+DENSE = 2**24  # logits computed at once: 64 MiB in float32
+FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, and whether their logits are their head's
 
 
 class ScoringForward(ABC):
@@ -49,8 +54,8 @@ class PromptCopies(ScoringForward):
         before = torch.zeros_like(mask)
         before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # a token is predicted at the position before it
         inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions(mask), "use_cache": False}
-        logits = logits_at(model, before, inputs)  # [M, V]
-        return scatter_scores(logits, rollouts.completion_ids, wanted)
+        logprobs, entropies = score_positions(model, before, rollouts.completion_ids[wanted], inputs)  # [M]
+        return scatter_scores(logprobs, entropies, wanted)
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -58,23 +63,54 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def logits_at(model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], inputs: dict[str, Any]) -> Tensor:
-    """Logits at the positions where a mask [N, S] is True, in row-major order, or at rows and columns [M]. -> [M, V]
+def score_positions(
+    model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], targets: Tensor, inputs: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of tokens and entropies of their distributions, with the head at the positions that predict them only.
 
-    The head sees the chosen positions only, whatever the model does with its output afterwards (soft caps, scales).
+    Args:
+        model: what is run.
+        where: the positions, as a mask [N, S] with M True, or as rows and columns [M].
+        targets: the token that each position predicts, in the mask's row-major order, [M].
+        inputs: of the model's forward.
+
+    Returns:
+        Log-probs [M] with gradient and entropies [M] without. Above `DENSE` logits they are computed in chunks.
     """
-    with head_sees(model, where):
-        return model(**accepted(model, inputs)).logits[0]
+    head = model.get_output_embeddings()
+    if logits_are_final(model, head) and len(targets) * head.out_features > DENSE:
+
+        def chunked(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
+            pair = linear_logprobs(hidden[where], head.weight, targets, head.bias)
+            return torch.stack(pair, dim=-1).unsqueeze(0)
+
+        with head_forward(head, chunked):
+            pair = model(**accepted(model, inputs)).logits[0]  # [M, 2]
+        return pair[:, 0], pair[:, 1].detach()
+    with head_forward(head, lambda hidden: type(head).forward(head, hidden[where].unsqueeze(0))):
+        logits = model(**accepted(model, inputs)).logits[0]  # [M, V]
+    return token_logprobs(logits, targets), entropy(logits.detach())
+
+
+def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
+    """Whether the model gives out what its linear head computes, without a soft cap or a scale. Tried once."""
+    if model not in FINAL:
+        ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
+        probe = torch.full((1, 1, 2), 3.0, device=ids.device)
+        with torch.no_grad(), head_forward(head, lambda hidden: probe.to(hidden.dtype)):
+            out = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
+        FINAL[model] = type(head) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
+    return FINAL[model]
 
 
 @contextmanager
-def head_sees(model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor]) -> Iterator[None]:
-    """Inside, the output head gets `hidden[where]` as one row `[1, M, H]` instead of `[N, S, H]`."""
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][where].unsqueeze(0),))
+def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Inside, the output head computes `forward` of the hidden states [N, S, H] instead."""
+    head.forward = forward
     try:
         yield
     finally:
-        hook.remove()
+        del head.forward
 
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -85,13 +121,7 @@ def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if name in parameters}
 
 
-def scatter_scores(logits: Tensor, ids: Tensor, mask: Tensor) -> Scores:
-    """Scores from logits [M, V] at the M True positions of `mask` [N, C], 0 elsewhere."""
-    logprobs = token_logprobs(logits, ids[mask])  # [M]
-    with torch.no_grad():
-        entropies = entropy(logits)  # [M]
+def scatter_scores(logprobs: Tensor, entropies: Tensor, mask: Tensor) -> Scores:
+    """Scores from values [M] of the M True positions of `mask` [N, C], 0 elsewhere."""
     empty = torch.zeros(mask.shape, dtype=logprobs.dtype, device=mask.device)
-    return Scores(
-        logprobs=empty.masked_scatter(mask, logprobs),
-        entropy=empty.masked_scatter(mask, entropies),
-    )
+    return Scores(logprobs=empty.masked_scatter(mask, logprobs), entropy=empty.masked_scatter(mask, entropies))

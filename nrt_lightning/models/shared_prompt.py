@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
-from nrt_lightning.models.scoring import ScoringForward, accepted, logits_at, positions, scatter_scores
+from nrt_lightning.models.scoring import ScoringForward, accepted, positions, scatter_scores, score_positions
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def score_completions(model: PreTrainedModel, rollouts: Rollouts, prompts: Dynam
     later[:, 0] = False  # the first token is predicted by the prompt
     before = torch.zeros_like(later)
     before[:, :-1] = later[:, 1:]
-    scores = scatter_scores(logits_at(model, before, inputs), rollouts.completion_ids, later)
+    scores = scatter_scores(*score_positions(model, before, rollouts.completion_ids[later], inputs), later)
     opening = token_logprobs(first[groups], rollouts.completion_ids[:, 0])  # [N]
     with torch.no_grad():
         uncertain = entropy(first)[groups]  # [N]

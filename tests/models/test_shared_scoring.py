@@ -69,6 +69,7 @@ def test_windows_shorter_than_the_sequence_are_scored_by_copies(tmp_path, caplog
 
 def test_the_prompt_is_read_once(policy):
     rollouts, seen = sampled(policy, 5), []
+    policy.score(rollouts)  # the first time a model is also tried out
     policy.network.get_input_embeddings().register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
     SharedPrompt()(policy.network, rollouts, True)
     assert seen == [

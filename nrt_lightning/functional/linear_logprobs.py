@@ -1,0 +1,100 @@
+"""Log-probs and entropy straight from hidden states, a few positions at a time: the logits never exist all at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK = 128  # positions at a time: 64 MiB of float32 logits at a vocabulary of 128k
+
+
+def linear_logprobs(
+    hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None = None, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of tokens, and the entropy of their distributions, under the logits `hidden @ weight.T + bias`.
+
+    The same values and gradients as through dense logits. The backward pass computes the logits again, chunk by chunk:
+    one matrix product in four is the price of a peak that does not grow with the number of positions.
+
+    Args:
+        hidden: `[M, H]`.
+        weight: of the output head, `[V, H]`.
+        ids: the tokens, `[M]`.
+        bias: of the output head, `[V]`.
+        chunk: positions at a time.
+
+    Returns:
+        Log-probs `[M]` in nats, with gradient, and entropies `[M]` in nats, without; float32 or float64.
+
+    Example:
+        >>> hidden, weight, ids = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([0, 3, 8, 3, 1])
+        >>> logprobs, entropy = linear_logprobs(hidden, weight, ids, chunk=2)
+        >>> torch.allclose(logprobs, (hidden @ weight.T).log_softmax(-1)[range(5), ids], atol=1e-6)
+        True
+    """
+    if torch.is_autocast_enabled(hidden.device.type):
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+    return LinearLogprobs.apply(hidden, weight, ids, bias, chunk)
+
+
+class LinearLogprobs(torch.autograd.Function):
+    """The autograd function behind `linear_logprobs`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None, chunk: int
+    ) -> tuple[Tensor, Tensor]:
+        """Chunks of logits, of which three numbers a position are kept."""
+        kept = [statistics(chunk_logits(h, weight, bias), i) for h, i in chunks(hidden, ids, chunk)]
+        logprobs, entropies, log_normaliser = (torch.cat(part) for part in zip(*kept, strict=True))
+        ctx.save_for_backward(hidden, weight, ids, bias, log_normaliser)
+        ctx.chunk = chunk
+        ctx.mark_non_differentiable(entropies)
+        return logprobs, entropies
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None]:
+        """`d logprob / d logits = onehot(id) - softmax(logits)`, chunk by chunk."""
+        hidden, weight, ids, bias, log_normaliser = ctx.saved_tensors
+        want_hidden, want_weight, _, want_bias, _ = ctx.needs_input_grad
+        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        grad_weight = torch.zeros_like(weight) if want_weight else None
+        grad_bias = torch.zeros_like(bias) if want_bias else None
+        for start in range(0, len(ids), ctx.chunk):
+            part = slice(start, start + ctx.chunk)
+            h, grad = hidden[part], grads[0][part].unsqueeze(-1)  # [c, H], [c, 1]
+            logits = chunk_logits(h, weight, bias)  # [c, V]
+            slope = logits.sub_(log_normaliser[part].unsqueeze(-1)).exp_().mul_(-grad)
+            slope = slope.scatter_add_(-1, ids[part].unsqueeze(-1), grad).to(weight.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = slope @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.T, h)
+            if grad_bias is not None:
+                grad_bias += slope.sum(dim=0)
+        return grad_hidden, grad_weight, None, grad_bias, None
+
+
+def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:
+    """Hidden states and tokens, `chunk` positions at a time; one empty chunk where there are none."""
+    return list(zip(hidden.split(chunk), ids.split(chunk), strict=True))
+
+
+def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Logits in at least float32, a tensor of their own that may be overwritten. [c, V]"""
+    logits = F.linear(hidden, weight, bias)
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probs of the tokens, entropies, and log-normalisers; `logits` is overwritten. [c] each"""
+    log_normaliser = logits.logsumexp(dim=-1)
+    logprobs = logits.sub_(log_normaliser.unsqueeze(-1))  # [c, V]
+    chosen = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
+    probs = logprobs.exp()
+    entropies = -(probs.mul_(logprobs.clamp_(min=torch.finfo(logits.dtype).min))).sum(dim=-1)  # 0 * inf is 0
+    return chosen, entropies, log_normaliser

@@ -1,0 +1,85 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from nrt_lightning.functional import entropy, token_logprobs
+from nrt_lightning.functional.linear_logprobs import linear_logprobs
+
+
+def case(dtype, positions=23, vocabulary=101, bias=True):
+    generator = torch.Generator().manual_seed(0)
+
+    def tensor(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    ids = torch.randint(vocabulary, (positions,), generator=generator)
+    return tensor(positions, 16), tensor(vocabulary, 16), ids, tensor(vocabulary) if bias else None
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 23, 1000])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
+def test_same_as_dense(chunk, bias, dtype, tolerance):
+    hidden, weight, ids, b = case(dtype, bias=bias)
+    upstream = torch.linspace(-2, 3, len(ids), dtype=dtype)
+    leaves = [t for t in (hidden, weight, b) if t is not None]
+    logits = torch.nn.functional.linear(hidden, weight, b)
+    dense = token_logprobs(logits, ids)
+    expected = torch.autograd.grad((dense * upstream).sum(), leaves)
+    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk)
+    got = torch.autograd.grad((logprobs * upstream).sum(), leaves)
+    torch.testing.assert_close(logprobs, dense, atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(entropies, entropy(logits), atol=tolerance, rtol=tolerance)
+    assert not entropies.requires_grad
+    for a, e in zip(got, expected):
+        torch.testing.assert_close(a, e, atol=tolerance * 10, rtol=tolerance * 10)
+
+
+def test_half_precision_gives_float32_values_and_half_gradients():
+    hidden, weight, ids, b = case(torch.bfloat16)
+    logprobs, _ = linear_logprobs(hidden, weight, ids, b, 8)
+    assert logprobs.dtype == torch.float32
+    logprobs.sum().backward()
+    assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
+    exact = token_logprobs(hidden.double() @ weight.double().T + b.double(), ids)
+    torch.testing.assert_close(logprobs.double(), exact, atol=0.1, rtol=0.02)
+
+
+def test_autocast_is_honoured():
+    hidden, weight, ids, _ = case(torch.float32, bias=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        logprobs, _ = linear_logprobs(hidden, weight, ids)
+    logprobs.sum().backward()
+    assert weight.grad.dtype == torch.float32
+    half = token_logprobs((hidden.bfloat16() @ weight.bfloat16().T), ids)
+    torch.testing.assert_close(logprobs, half, atol=1e-2, rtol=1e-2)
+
+
+def test_frozen_heads_get_no_gradient():
+    hidden, weight, ids, _ = case(torch.float32, bias=False)
+    logprobs, _ = linear_logprobs(hidden, weight.detach(), ids)
+    logprobs.sum().backward()
+    assert hidden.grad is not None
+
+
+def test_no_tensor_holds_all_logits():
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for tensor in out if isinstance(out, (tuple, list)) else [out]:
+                if isinstance(tensor, torch.Tensor):
+                    self.size = max(self.size, tensor.numel())
+            return out
+
+    hidden, weight, ids, _ = case(torch.float32, positions=640, vocabulary=500, bias=False)
+    with Largest() as largest:
+        linear_logprobs(hidden, weight, ids, chunk=32)[0].sum().backward()
+    assert largest.size <= 32 * 500
+
+
+def test_no_positions():
+    hidden, weight, ids, _ = case(torch.float32, positions=0, bias=False)
+    logprobs, entropies = linear_logprobs(hidden, weight, ids)
+    assert logprobs.shape == entropies.shape == (0,)
