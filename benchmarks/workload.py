@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from nrt_lightning import Policy
-from nrt_lightning.structures import Prompts, Row, Sampling
+from nrt_lightning.rollouts import Generations, assemble
+from nrt_lightning.structures import Prompts, Rollouts, Row, Sampling
 
 MARKER = "<|response_start|>"
 SPECIALS = ("<pad>", "<s>", "</s>", MARKER)
@@ -148,3 +149,15 @@ def prompts(work: Workload, step: int) -> Prompts:
         answer_mask=torch.tensor([[True] * len(a) + [False] * (right - len(a)) for a in answers]),
         rows=[Row(str(i), [{"role": "user", "content": q}], a) for i, (q, a) in enumerate(rows)],
     )
+
+
+def fixed_rollouts(work: Workload) -> Rollouts:
+    """Rollouts of random traces, of lengths as the workload says."""
+    batch, generator = prompts(work, 0), torch.Generator().manual_seed(SEED)
+    shape = (len(batch) * work.group_size, work.trace_tokens)
+    ids = torch.randint(len(SPECIALS), work.vocabulary, shape, generator=generator)
+    if work.ends_after:
+        ids[torch.rand(shape, generator=generator) < 1 / work.ends_after] = EOS_ID
+    ends = (ids == EOS_ID).long().cumsum(dim=1)  # 1 from the first end token on
+    mask = (ends == 0) | ((ends == 1) & (ids == EOS_ID))
+    return assemble(batch, Generations(ids, mask, stopped=ends[:, -1] > 0), MARKER_ID)

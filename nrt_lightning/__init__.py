@@ -58,7 +58,8 @@ __all__ = list(HOMES)
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    globals()[name] = value = getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.errors import InputError
 from nrt_lightning.suggestions import suggestion
@@ -33,10 +36,17 @@ class NRTCLI(LightningCLI):
         """The options beside trainer, model and data."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
 
+    def _parse_ckpt_path(self) -> None:
+        """Take the model's settings from the checkpoint where none are given; those that are given win over it."""
+        command = self.config.get("subcommand")
+        if command and self.config[command].get("model") is None:
+            super()._parse_ckpt_path()
+
     def before_instantiate_classes(self) -> None:
-        """Refuse an output directory that cannot be written, before weights are read."""
+        """Refuse an output directory that cannot be written and a checkpoint that cannot be read."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_writable(config.trainer.default_root_dir or os.getcwd())
+        check_checkpoint(config.get("ckpt_path"))
 
     def after_fit(self) -> None:
         """Test on held-out rows, if the results are to be kept."""
@@ -58,12 +68,31 @@ def check_writable(directory: str) -> None:
         raise InputError(f"trainer.default_root_dir {directory!r} cannot be written ({path}). Give another directory.")
 
 
+def check_checkpoint(path: str | None) -> None:
+    """Raise where a checkpoint cannot be read; `best`, `last` and the like are left to Lightning.
+
+    Raises:
+        InputError: naming the file.
+    """
+    if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
+        return
+    if not Path(path).exists():
+        raise InputError(f"ckpt_path {path!r}: no such file. Give a checkpoint, or 'last' or 'best'.")
+    if Path(path).is_file():
+        try:
+            torch.load(path, weights_only=True, mmap=True, map_location="meta")
+        except Exception as error:  # torch raises errors of many types for files that are no checkpoints
+            raise InputError(f"ckpt_path {path!r} is no checkpoint that can be read ({error}).") from error
+
+
 def run(args: list[str] | None = None) -> NRTCLI:
     """Run a command line from Python, and get the CLI with its trainer, model and data.
 
     Args:
         args: the command and its options; null for those of the process.
     """
+    for name in nrt_lightning.__all__:  # short class names are looked up among what is imported
+        getattr(nrt_lightning, name)
     return NRTCLI(
         LightningModule,
         LightningDataModule,
@@ -72,6 +101,7 @@ def run(args: list[str] | None = None) -> NRTCLI:
         save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_class=Parser,
+        parser_kwargs={command: {"allow_abbrev": False} for command in ("fit", "validate", "test", "predict")},
         args=args,
     )
 
@@ -80,5 +110,23 @@ def main() -> None:
     """The command `nrt-lightning`."""
     try:
         run()
-    except InputError as error:
-        sys.exit(f"error: {error}")
+    except ValueError as error:
+        message = input_error(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")
+
+
+def input_error(error: BaseException) -> str | None:
+    """The message of the InputError behind an error, or None.
+
+    The parser tries one type of a union after the other and lists what each of them said: the error of a constructor
+    is then one of its causes, or one line of its text.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    said = re.findall(r"^\s+- (?!Expected|Does not|Problem|Parser key)(.+)$", str(error), re.MULTILINE)
+    return said[-1] if said else None

@@ -10,9 +10,11 @@ import nrt_lightning
 from nrt_lightning.errors import nearest
 
 OPTION = re.compile(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted")
-CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)")
-ARGUMENT = re.compile(r"[Uu]nrecognized arguments: --([\w.]+)")
-KEY = re.compile(r"Key '([\w.]+)' is not expected|No action for key \"([\w.]+)\"")
+CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '[\w.]+' has no attribute '(\w+)'")
+ARGUMENT = re.compile(
+    r"[Uu]nrecognized arguments: --([\w.]+)|Key '([\w.]+)' is not expected|No action for key \"([\w.]+)\""
+)
+OTHER_TYPE = re.compile(r"Expected a <class '(int|float|bool|str)'>")
 
 
 def suggestion(message: str, keys: list[str]) -> str:
@@ -29,14 +31,20 @@ def suggestion(message: str, keys: list[str]) -> str:
     """
     if found := list(OPTION.finditer(message)):
         path, option = found[-1].groups()
-        return f"\n\n{option!r} is no argument of {path}.{nearest(option, arguments(path))}"
-    if found := list(CLASS.finditer(message)):
-        name = found[-1].group(1)
+        name = option.split(".")[0]  # with settings under it, a misspelt name comes with theirs
+        return f"\n\n{name!r} is no argument of {path}.{nearest(name, arguments(path))}"
+    if (found := list(CLASS.finditer(message))) and not OTHER_TYPE.search(message):
+        name = matched(found[-1])
         return f"\n\n{name!r} is no class that can be found here.{nearest(name.rpartition('.')[2], class_names())}"
-    if found := list(ARGUMENT.finditer(message)) + list(KEY.finditer(message)):
-        name = next(group for group in found[-1].groups() if group)
+    if found := list(ARGUMENT.finditer(message)):
+        name = matched(found[-1])
         return f"\n\n{name!r} is no option.{nearest(name, keys)}"
     return ""
+
+
+def matched(found: re.Match[str]) -> str:
+    """The group that matched, of several alternatives."""
+    return next(group for group in found.groups() if group)
 
 
 def arguments(class_path: str) -> list[str]:

@@ -74,9 +74,12 @@ class ResultsFile(Callback):
         if not self.path.exists():
             return {}
         try:
-            return dict(json.loads(self.path.read_text()))
+            results = json.loads(self.path.read_text())
         except (ValueError, OSError) as error:
             raise InputError(f"results.path {self.path} is not a results file ({error}). Move it away.") from error
+        if not isinstance(results, dict) or not all(isinstance(run, dict) for run in results.values()):
+            raise InputError(f"results.path {self.path} is not a results file of runs by name. Move it away.")
+        return results
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ def add_marker(tokenizer: PreTrainedTokenizerBase, marker: str) -> tuple[int, bo
             piece of ordinary text.
     """
     if not marker.strip():
-        raise InputError(f"policy.marker is {marker!r}: give it a text, for instance '<|response_start|>'.")
+        raise InputError(f"policy.marker {marker!r}: give it a text, for instance '<|response_start|>'.")
     roles = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
     for role, token in roles.items():
         if token == marker:

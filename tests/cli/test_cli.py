@@ -202,7 +202,6 @@ def test_sampled_predictions_follow_from_the_seed(nrt: Command, questions: Path)
     assert first != predicted(nrt, questions, "c.jsonl", warm, "--seed_everything=1")
 
 
-@pytest.mark.xfail(strict=True, reason="LightningCLI puts the checkpoint's hyperparameters over those of the command")
 def test_options_win_over_the_settings_in_the_checkpoint(nrt: Command, checkpoint: str) -> None:
     cli = nrt("validate", f"--ckpt_path={checkpoint}", "--model.predict_temperature=1")
     assert cli.model.predict_temperature == 1
@@ -323,9 +322,6 @@ def test_python_m_is_the_command(
     assert "class_path: nrt_lightning.NRTModule" in texts[0]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the command imports modules on demand, and short names are looked up among what is imported"
-)
 def test_classes_of_the_package_need_no_module_name() -> None:
     """In a process of its own: here, other tests have imported everything."""
     options = ["--model=NRTModule", "--model.policy.model=embedded:registers-base", "--model.schedule=CosineSchedule",

@@ -1,0 +1,38 @@
+"""Prompts read once for a group (`models/shared_prompt.py`, `models/prompt_tree.py`) against a copy for every trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+from benchmarks.techniques.technique import Technique
+from benchmarks.workload import Workload, build_policy, fixed_rollouts
+from nrt_lightning.models import BestScoring, PromptCopies, PromptTree, ScoringForward, SharedPrompt
+
+FORWARDS: dict[str, ScoringForward] = {
+    "copies": PromptCopies(),
+    "tree": PromptTree(),
+    "shared": SharedPrompt(),
+    "default": BestScoring(),
+}
+
+
+class PrefixSharing(Technique):
+    name: ClassVar[str] = "prefix_sharing"
+    cases: ClassVar[tuple[str, ...]] = ("prompt 256, completion 128, K 8", "prompt 80, completion 128, K 8")
+    ways: ClassVar[tuple[str, ...]] = tuple(FORWARDS)
+
+    def build(self, case: str, way: str) -> Callable[[], float]:
+        prompt = int(case.split(",")[0].split()[1])
+        work = Workload(prompt_tokens=(prompt,) * 2, answer_tokens=(64,) * 2, trace_tokens=63)
+        policy, rollouts = build_policy(work, scoring=FORWARDS[way]), fixed_rollouts(work)
+
+        def forward_and_backward() -> float:
+            policy.score(rollouts).logprobs.sum().backward()
+            policy.zero_grad()
+            return 1
+
+        torch.manual_seed(0)
+        return forward_and_backward

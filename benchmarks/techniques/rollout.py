@@ -1,0 +1,54 @@
+"""The in-process engine (`rollouts/transformers_engine.py`) against `generate(num_return_sequences=K)`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import ClassVar
+
+import torch
+
+from benchmarks.techniques.technique import Technique
+from benchmarks.workload import EOS_ID, MARKER_ID, PAD_ID, Workload, build_policy, prompts
+from nrt_lightning.rollouts import TransformersEngine, trace_request
+
+PROMPTS = {"80": (72, 77, 83, 88), "256": (240, 250, 262, 272)}
+
+
+class Rollout(Technique):
+    name: ClassVar[str] = "rollout"
+    cases: ClassVar[tuple[str, ...]] = (
+        "prompts of 80, traces of 64",
+        "prompts of 80, traces up to 64",
+        "prompts of 256, traces of 64",
+        "prompts of 256, traces up to 64",
+    )
+    ways: ClassVar[tuple[str, ...]] = ("generate", "engine")
+    rate: ClassVar[str] = "tokens/s"
+    calls: ClassVar[int] = 6
+
+    def build(self, case: str, way: str) -> Callable[[], float]:
+        length = case.split(",")[0].split()[-1]
+        work = Workload(prompt_tokens=PROMPTS[length], ends_after=32 if "up to" in case else 0)
+        policy, batch, seeds = build_policy(work), prompts(work, 0), count()
+
+        @torch.no_grad()
+        def generate() -> float:
+            torch.manual_seed(next(seeds))
+            ids = policy.network.eval().generate(
+                batch.prompt_ids,
+                attention_mask=batch.prompt_mask.long(),
+                num_return_sequences=work.group_size,
+                max_new_tokens=work.trace_tokens,
+                do_sample=True,
+                top_k=0,
+                eos_token_id=[MARKER_ID, EOS_ID],
+                pad_token_id=PAD_ID,
+            )
+            return int((ids[:, batch.prompt_ids.shape[1] :] != PAD_ID).sum())
+
+        def engine() -> float:
+            request = trace_request(policy, batch, work.sampling, seed=next(seeds))
+            return int(TransformersEngine().generate(policy, request).token_mask.sum())
+
+        return generate if way == "generate" else engine
