@@ -1,6 +1,6 @@
 """The embedded task with each of the six aggregations and SFT, several seeds: the table in docs/results.md.
 
-    python -m benchmarks.aggregators --seeds 0 1 2 --json runs/aggregators/results.json
+python -m benchmarks.aggregators --seeds 0 1 2 --json runs/aggregators/results.json
 """
 
 from __future__ import annotations

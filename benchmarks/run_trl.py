@@ -72,9 +72,7 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
     """Train; give back how many tokens each step sampled."""
     work, steps = run.work, WARM_UP + run.steps
     model, tokenizer = build_model(work), build_tokenizer(work.vocabulary)
-    rows = [
-        {"prompt": question, "answer": answer} for step in range(steps) for question, answer in texts(work, step)
-    ]
+    rows = [{"prompt": question, "answer": answer} for step in range(steps) for question, answer in texts(work, step)]
     reward = NRTReward(model, tokenizer)
     sampled: list[Sampled] = []
 

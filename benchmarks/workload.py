@@ -36,6 +36,7 @@ class Workload:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 4
+    tied: bool = False  # output and input embeddings share their weights
     ends_after: float = 32  # a trace ends with probability 1 / ends_after at every token; 0: all have `trace_tokens`
 
     @property
@@ -81,7 +82,7 @@ def build_model(work: Workload, attn_implementation: str | None = None) -> Llama
         num_attention_heads=work.heads,
         num_key_value_heads=work.kv_heads,
         max_position_embeddings=4096,
-        tie_word_embeddings=False,
+        tie_word_embeddings=work.tied,
         pad_token_id=PAD_ID,
         bos_token_id=BOS_ID,
         eos_token_id=EOS_ID,
@@ -96,17 +97,19 @@ def build_model(work: Workload, attn_implementation: str | None = None) -> Llama
 def set_trace_lengths(model: Any, ends_after: float) -> None:
     """Give the end token the probability `1 / ends_after` after any text, and the marker none.
 
-    Every embedding gets a large first entry, which is then large in every output, and only the output rows of these
-    two tokens read it.
+    Every embedding gets a large first entry, which is then large in every output, and which the output rows of these
+    two tokens read differently from all others.
     """
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # [V, H] both
     embedding[:, 0] = 4.0
     size = model.model(torch.arange(64).unsqueeze(0)).last_hidden_state[..., 0].mean()
-    head[:, 0] = 0.0
+    if head is not embedding:
+        head[:, 0] = 0.0
+    common = float(head[PAD_ID, 0])
     head[[EOS_ID, MARKER_ID]] = 0.0
     odds = math.log(len(head) / (ends_after - 1)) if ends_after else -100.0  # the rest is nearly uniform
-    head[EOS_ID, 0] = odds / size
-    head[MARKER_ID, 0] = -100.0 / size
+    head[EOS_ID, 0] = common + odds / size
+    head[MARKER_ID, 0] = common - 100.0 / size
 
 
 def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:

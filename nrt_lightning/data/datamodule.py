@@ -56,10 +56,10 @@ class QADataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train: str | QASource | None = None,
-        val: str | QASource | None = None,
-        test: str | QASource | None = None,
-        predict: str | QASource | None = None,
+        train: QASource | str | None = None,
+        val: QASource | str | None = None,
+        test: QASource | str | None = None,
+        predict: QASource | str | None = None,
         format: RowFormat | None = None,
         template: PromptTemplate | None = None,
         batch_size: int = 4,

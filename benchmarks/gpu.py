@@ -1,0 +1,162 @@
+"""Ours on a GPU: random Llamas of 1B and 3B parameters in bf16, in process, beside `generate`.
+
+    python -m benchmarks.gpu [--shapes 1B 3B] [--steps 3] [--json FILE]
+
+K 8, prompts of 256 tokens, traces of 512, answers of 256. Seconds are wall-clock, with the device waited for. Without
+a GPU it says so and stops, with exit code 0; `--shapes tiny --device cpu` runs it in small on a CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.bound import bound_gflop
+from benchmarks.measure import matmul_rate, table
+from benchmarks.workload import EOS_ID, MARKER, MARKER_ID, PAD_ID, Workload, build_model, build_tokenizer, prompts
+from nrt_lightning import NRTLoss, NRTModule, Policy
+from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
+from nrt_lightning.structures import Prompts, Rollouts
+
+LENGTHS: dict[str, Any] = {
+    "prompt_tokens": (256,) * 4,
+    "answer_tokens": (256,) * 4,
+    "trace_tokens": 512,
+    "group_size": 8,
+    "ends_after": 0,
+}
+SHAPES = {
+    "1B": Workload(
+        **LENGTHS, vocabulary=128256, hidden=2048, intermediate=8192, layers=16, heads=32, kv_heads=8, tied=True
+    ),
+    "3B": Workload(
+        **LENGTHS, vocabulary=128256, hidden=3072, intermediate=8192, layers=28, heads=24, kv_heads=8, tied=True
+    ),
+    "tiny": Workload(ends_after=0),
+}  # fmt: skip
+
+
+def seconds(call: Callable[[], Any], device: torch.device, times: int) -> float:
+    """Median wall-clock seconds, after a call that warms up."""
+    found = []
+    for _ in range(1 + times):
+        wait(device)
+        start = time.perf_counter()
+        call()
+        wait(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found[1:])
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def build(work: Workload, device: torch.device) -> NRTModule:
+    """A module on the device, its model in bf16 and trained by AdamW."""
+    with device:
+        model = build_model(work).to(torch.bfloat16)
+    return NRTModule(Policy.wrap(model, build_tokenizer(work.vocabulary), MARKER), sampling=work.sampling)
+
+
+def learn(module: NRTModule, rollouts: Rollouts, optimizer: torch.optim.Optimizer) -> None:
+    """What `training_step` and the optimizer do, without Trainer and logging."""
+    scores = module.policy.score(rollouts, baseline=True)
+    old = scores.logprobs.detach()
+    reward, baseline = module.reward(rollouts, old, scores.baseline_logprobs)
+    advantages = module.advantage(reward.value, rollouts.group_ids, baseline)
+    weights = module.answer_weights(rollouts, reward)
+    NRTLoss()(scores.logprobs, old, rollouts.segments, advantages, weights).loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+@torch.no_grad()
+def generate(module: NRTModule, batch: Prompts, work: Workload) -> None:
+    """The same traces by transformers alone."""
+    module.policy.network.generate(
+        batch.prompt_ids,
+        attention_mask=batch.prompt_mask.long(),
+        num_return_sequences=work.group_size,
+        max_new_tokens=work.trace_tokens,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=[MARKER_ID, EOS_ID],
+        pad_token_id=PAD_ID,
+    )
+
+
+def measure(work: Workload, device: torch.device, steps: int, rate: float) -> dict[str, float]:
+    """Tokens a second, share of the matmul rate, and peak memory."""
+    module, batch = build(work, device), prompts(work, 0).to(device)
+    request = trace_request(module.policy, batch, work.sampling, seed=0)
+    engine = TransformersEngine()
+    sampled = work.rollouts * work.trace_tokens
+    plain = seconds(lambda: generate(module, batch, work), device, steps)
+    peaks = {"generate": peak_gigabytes(device)}
+    rollout = seconds(lambda: engine.generate(module.policy, request), device, steps)
+    peaks["rollout"] = peak_gigabytes(device)
+    rollouts = assemble(batch, engine.generate(module.policy, request), MARKER_ID)
+    module.policy.train()
+    optimizer = torch.optim.AdamW(module.policy.parameters(), lr=2e-6, fused=True)
+    learning = seconds(lambda: learn(module, rollouts, optimizer), device, steps)
+    peaks["learning"] = peak_gigabytes(device)
+    gflop = bound_gflop(work, sampled, ended=0)
+    learned = gflop["forward"] + gflop["backward"] + gflop["reward"]
+    tokens = int(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
+    return {
+        "parameters": sum(p.numel() for p in module.policy.parameters()),
+        "generate_tokens_per_second": sampled / plain,
+        "rollout_tokens_per_second": sampled / rollout,
+        "learning_tokens_per_second": tokens / learning,
+        "rollout_flops_utilisation": gflop["rollout"] / rollout / rate,
+        "learning_flops_utilisation": learned / learning / rate,
+        "step_seconds": rollout + learning,
+        "matmul_tflops": rate / 1000,
+    } | {f"{name}_peak_gigabytes": peak for name, peak in peaks.items()}
+
+
+def peak_gigabytes(device: torch.device) -> float:
+    """The most memory the device has held since the last time it was asked; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0.0
+    peak = torch.cuda.max_memory_allocated(device) / 1e9
+    torch.cuda.reset_peak_memory_stats(device)
+    return peak
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.gpu", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=["1B", "3B"])
+    parser.add_argument("--steps", type=int, default=3, help="measured, after a warm-up (%(default)s)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    options = parser.parse_args(arguments)
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        print("benchmarks.gpu: skipped, for there is no CUDA device here. Run it as it is on a machine with one.")
+        return
+    rate = matmul_rate(2.0, device.type, torch.bfloat16)
+    results: dict[str, dict[str, float]] = {}
+    for shape in options.shapes:
+        results[shape] = measure(SHAPES[shape], device, options.steps, rate)
+        gc.collect()
+        torch.cuda.empty_cache()
+    names = list(results[options.shapes[0]])
+    rows = [[name.replace("_", " "), *(f"{results[shape][name]:,.4g}" for shape in results)] for name in names]
+    print(table(["", *results], rows))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

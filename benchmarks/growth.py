@@ -1,0 +1,134 @@
+"""How the cost of a step grows with its sizes: a CSV file and a plot.
+
+    python -m benchmarks.growth [--csv docs/growth.csv] [--png docs/growth.png]
+
+One size at a time moves away from a common base; every case is a subprocess with one thread, and a step's CPU seconds
+are the median of those measured. Traces all have the full length, so that the work of a case is known.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import math
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measure import in_subprocess, medians, table
+from benchmarks.workload import Workload
+
+BASE = Workload(
+    prompt_tokens=(64, 64),
+    answer_tokens=(16, 16),
+    hidden=128,
+    intermediate=352,
+    layers=2,
+    ends_after=0,
+)
+SIZES: dict[str, tuple[int, ...]] = {
+    "group size": (2, 4, 8, 16, 32),
+    "trace tokens": (64, 128, 256, 512, 1024),
+    "vocabulary": (8192, 16384, 32768, 65536, 131072),
+    "prompt tokens": (64, 128, 256, 512, 1024),
+}
+COLUMNS = ("rollout", "forward", "backward", "step", "memory")
+
+
+def workload(size: str, value: int) -> Workload:
+    """The base with one size changed."""
+    changes: dict[str, Any] = {
+        "group size": {"group_size": value},
+        "trace tokens": {"trace_tokens": value},
+        "vocabulary": {"vocabulary": value},
+        "prompt tokens": {"prompt_tokens": (value,) * BASE.prompts},
+    }[size]
+    return dataclasses.replace(BASE, **changes)
+
+
+def measure(work: Workload, steps: int) -> dict[str, float]:
+    """Median CPU seconds by phase, and MB that the run took after its imports."""
+    run = in_subprocess("benchmarks.run_ours", {"work": work.to_json(), "steps": steps})
+    return medians(run["seconds"]) | {"memory": run["memory_peak"] - run["memory_imported"]}
+
+
+def exponents(values: tuple[int, ...], amounts: list[float]) -> list[float]:
+    """The power of growth between neighbouring sizes: 1 is linear, 0 constant, 2 quadratic.
+
+    >>> exponents((2, 4, 8), [1.0, 2.0, 8.0])
+    [1.0, 2.0]
+    """
+    pairs = list(zip(values, amounts))
+    return [math.log(b / a) / math.log(v / u) for (u, a), (v, b) in pairwise(pairs)]
+
+
+def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
+    """A panel for every size: seconds by phase on the left axis, memory on the right one, both logarithmic."""
+    import matplotlib  # only here: the figures need it, the measuring does not
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    for panel, (size, found) in zip(panels.flat, results.items()):
+        values = SIZES[size]
+        for name in ("step", "rollout", "forward", "backward"):
+            panel.plot(values, [row[name] for row in found], marker="o", label=name)
+        last = found[-1]["step"]
+        panel.plot(values, [last * v / values[-1] for v in values], color="grey", linestyle=":", label="linear")
+        panel.set(xlabel=size, ylabel="CPU seconds a step", xscale="log", yscale="log")
+        panel.set_xticks(values, [f"{v:,}" for v in values])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+        right = panel.twinx()
+        right.plot(values, [row["memory"] for row in found], color="black", linestyle="--", marker="s", label="memory")
+        right.set(ylabel="peak memory, MB", yscale="log")
+        if panel is panels.flat[0]:
+            lines = [*panel.get_lines(), *right.get_lines()]
+            panel.legend(handles=lines, fontsize="small")
+    pyplot.close(figure)
+    figure.savefig(file, dpi=110)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="benchmarks.growth", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--csv", type=Path, default=Path("docs/growth.csv"), help="where figures go (%(default)s)")
+    parser.add_argument("--png", type=Path, default=Path("docs/growth.png"), help="where the plot goes (%(default)s)")
+    parser.add_argument("--steps", type=int, default=2, help="measured steps of a case (%(default)s)")
+    options = parser.parse_args(arguments)
+    known: dict[Workload, dict[str, float]] = {}  # the base belongs to every size
+    results: dict[str, list[dict[str, float]]] = {}
+    for size, values in SIZES.items():
+        works = [workload(size, value) for value in values]
+        known |= {work: measure(work, options.steps) for work in works if work not in known}
+        results[size] = [known[work] for work in works]
+        print(report(size, results[size]), flush=True)
+    with options.csv.open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["size", "value", *COLUMNS])
+        for size, found in results.items():
+            for value, row in zip(SIZES[size], found):
+                lines.writerow([size, value, *(f"{row[name]:.3f}" for name in COLUMNS)])
+    plot(results, options.png)
+
+
+def report(size: str, found: list[dict[str, float]]) -> str:
+    """A table of one size, with the power of growth of step time and memory from the size before."""
+    values = SIZES[size]
+    powers = {name: ["", *(f"{p:.2f}" for p in exponents(values, [r[name] for r in found]))] for name in COLUMNS[3:]}
+    rows = [
+        [
+            f"{value:,}",
+            *(f"{row[name]:.2f}" for name in COLUMNS[:4]),
+            powers["step"][i],
+            f"{row['memory']:.0f}",
+            powers["memory"][i],
+        ]
+        for i, (value, row) in enumerate(zip(values, found))
+    ]
+    return table([size, *COLUMNS[:4], "power", "memory, MB", "power"], rows) + "\n"
+
+
+if __name__ == "__main__":
+    main()

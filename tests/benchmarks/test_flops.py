@@ -1,0 +1,85 @@
+"""What a step costs, exactly: FLOPs do not depend on the machine, so that a step that grows dearer is seen at once."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import flop_phases
+from benchmarks.run import Run
+from benchmarks.run_ours import train
+from benchmarks.workload import Workload, build_policy, fixed_rollouts
+from nrt_lightning.models import PromptCopies, PromptTree, SharedPrompt
+
+SMALL = Workload(
+    prompt_tokens=(30, 40),
+    answer_tokens=(8, 24),
+    group_size=4,
+    trace_tokens=16,
+    vocabulary=512,
+    hidden=64,
+    intermediate=128,
+    layers=2,
+    ends_after=0,  # all traces have full length, so what is drawn does not matter
+)
+# GFLOP of a step. Lower a number when a step becomes cheaper; raise one only with a reason.
+STEP = {"rollout": 0.04077, "forward": 0.09405, "backward": 0.16752}
+
+
+# Prompts twice as long as completions, eight of them: the shape of the benchmark of prefix sharing.
+LONG_PROMPTS = dataclasses.replace(
+    SMALL, prompt_tokens=(64, 64), answer_tokens=(16, 16), group_size=8, trace_tokens=15
+)  # fmt: skip
+
+
+def gflop(forward, rollouts, baseline=True) -> float:
+    policy = build_policy(SMALL, scoring=forward)
+    with FlopCounterMode(display=False) as counter:
+        policy.score(rollouts, baseline).logprobs.sum().backward()
+    return counter.get_total_flops() / 1e9
+
+
+@pytest.fixture(scope="module")
+def step():
+    with flop_phases() as phases:
+        train(Run(SMALL, steps=1), phases)
+    return {name: flops / 1e9 for name, flops in phases.steps[-1].items()}
+
+
+@pytest.mark.parametrize("phase", STEP)
+def test_no_phase_of_a_step_grows_dearer(step, phase):
+    assert step[phase] <= 1.02 * STEP[phase], f"{phase}: {step[phase]:.4f} GFLOP"
+
+
+def test_nothing_else_multiplies_matrices(step):
+    assert step["other"] == step["optimizer"] == 0
+
+
+def test_every_sampled_token_is_counted():
+    with flop_phases() as phases:
+        sampled = train(Run(SMALL, steps=1), phases)
+    assert sampled == [{"tokens": 2 * 4 * 16, "ended": 0}] * 2
+
+
+@pytest.mark.parametrize(("forward", "share"), [(SharedPrompt(), 0.49), (PromptTree(), 0.49)])
+def test_sharing_prompts_is_cheaper_than_copies(forward, share):
+    rollouts = fixed_rollouts(LONG_PROMPTS)
+    assert gflop(forward, rollouts, baseline=False) <= share * gflop(PromptCopies(), rollouts, baseline=False)
+
+
+def test_the_baseline_costs_a_forward_pass_of_the_answers():
+    rollouts = fixed_rollouts(SMALL)
+    with_baseline, without = (gflop(SharedPrompt(), rollouts, baseline) for baseline in (True, False))
+    assert with_baseline - without < 0.05 * without
+
+
+def test_the_head_costs_nothing_where_no_token_is_scored():
+    rollouts = fixed_rollouts(SMALL)
+    longer = dataclasses.replace(rollouts, **{
+        "prompt_ids": torch.cat([torch.full((2, 8), 5), rollouts.prompt_ids], dim=1),
+        "prompt_mask": torch.cat([torch.ones(2, 8, dtype=torch.bool), rollouts.prompt_mask], dim=1),
+    })  # fmt: skip
+    more = gflop(PromptCopies(), longer, baseline=False) - gflop(PromptCopies(), rollouts, baseline=False)
+    tokens = len(rollouts) * 8
+    assert more == pytest.approx(3 * 2e-9 * SMALL.body_parameters * tokens, rel=1e-3)
