@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ class ExportPolicy(Callback):
 
     Args:
         directory: where to; made if it is not there, and must be empty.
-        marker: whether the tokenizer keeps the marker. False writes the tokenizer as it was found, for a base that
+        marker: whether tokenizer and vocabulary keep the marker. False writes them as they were found, for a base that
             has not learned the marker: whoever loads it adds it anew.
 
     Raises:
@@ -44,6 +45,11 @@ class ExportPolicy(Callback):
         if not trainer.is_global_zero:
             return
         policy: Any = pl_module.policy
-        policy.network.save_pretrained(self.directory)
-        tokenizer = policy.tokenizer if self.marker else AutoTokenizer.from_pretrained(policy.source)
+        network, tokenizer = policy.network, policy.tokenizer
+        if not self.marker and policy.marker_is_new:
+            tokenizer = AutoTokenizer.from_pretrained(policy.source)
+            network = copy.deepcopy(network)
+            if network.get_input_embeddings().num_embeddings == policy.marker_id + 1:  # grown for the marker
+                network.resize_token_embeddings(policy.marker_id)
+        network.save_pretrained(self.directory)
         tokenizer.save_pretrained(self.directory)
