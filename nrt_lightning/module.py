@@ -147,16 +147,15 @@ class NRTModule(PolicyModule):
         out: LossOutput,
     ) -> None:
         """Log what matters of a micro-batch."""
-        size = len(rollouts)
         groups = group_metrics(reward.value, baseline, advantages, rollouts.group_ids)
+        groups[f"reward_{self.aggregator.name}"] = reward.value.mean()
+        losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
         traces = rollout_metrics(rollouts, entropy)
-        self.log_scalars(groups | {f"reward_{self.aggregator.name}": reward.value.mean()}, "train", size)
-        self.log_scalars(traces, "rollout", size)
-        self.log_scalars({f"loss_{name}": term for name, term in out.terms.items()} | out.metrics, "train", size)
-        self.log("train/loss", out.loss.detach(), batch_size=size)
-        self.log("gain" if baseline is not None else "reward", groups.get("gain", groups["reward"]), prog_bar=True,
-                 logger=False, batch_size=size)  # fmt: skip
-        self.log("marker", traces["marker_rate"], prog_bar=True, logger=False, batch_size=size)
+        self.log_scalars(groups | losses | out.metrics, "train", len(rollouts))
+        self.log_scalars(traces, "rollout", len(rollouts))
+        worth = "reward" if baseline is None else "gain"
+        bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
         self.log_throughput(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
 
     # Evaluation

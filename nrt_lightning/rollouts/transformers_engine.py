@@ -74,7 +74,7 @@ class TransformersEngine(RolloutEngine):
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
         for step in range(request.max_new_tokens):
-            tokens, logprobs = next_tokens(logits, request, uniform[step, rows])  # [A]
+            tokens, logprobs = next_tokens(logits, request, written.banned_ids, uniform[step, rows])  # [A]
             tokens = written.add(step, rows, tokens, logprobs)
             if step + 1 == request.max_new_tokens:
                 break
@@ -101,6 +101,7 @@ class Writing:
         device = request.prompt_ids.device
         shape = (rows, request.max_new_tokens)
         self.stop_ids = torch.tensor(request.stop_ids, device=device)
+        self.banned_ids = torch.tensor(request.banned_ids, dtype=torch.long, device=device)
         self.token_ids = torch.zeros(shape, dtype=torch.long, device=device)  # [N, L]
         self.token_mask = torch.zeros(shape, dtype=torch.bool, device=device)  # [N, L]
         self.logprobs = torch.zeros(shape, device=device) if request.logprobs else None  # [N, L]
@@ -141,10 +142,12 @@ def forward(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: 
     return model(**accepted(model, inputs)).logits[:, -1]
 
 
-def next_tokens(logits: Tensor, request: GenerationRequest, uniform: Tensor) -> tuple[Tensor, Tensor | None]:
+def next_tokens(
+    logits: Tensor, request: GenerationRequest, banned_ids: Tensor, uniform: Tensor
+) -> tuple[Tensor, Tensor | None]:
     """Tokens [A], and their log-probs under the sampling distribution [A] if asked."""
-    if request.banned_ids:
-        logits = logits.index_fill(-1, torch.tensor(request.banned_ids, device=logits.device), -torch.inf)
+    if len(banned_ids):
+        logits = logits.index_fill(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return tokens, torch.zeros_like(uniform)  # greedy: the one token has probability 1
