@@ -110,8 +110,7 @@ class PolicyModule(L.LightningModule):
         """Log an evaluation's metrics and forget them."""
         values = metrics.compute()
         for name, value in values.items():
-            shown = name in ("exact_match", "relative_confidence_gain")
-            self.log(f"{prefix}/{name}", value, prog_bar=shown, rank_zero_only=False, sync_dist=False)
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match")
         metrics.reset()
 
     def on_validation_epoch_end(self) -> None:

@@ -33,7 +33,8 @@ class SharedPrompt(ScoringForward):
     @classmethod
     def refusal(cls, model: PreTrainedModel, length: int) -> str | None:
         """Why this model cannot share the prompts of sequences this long, or None if it can."""
-        if getattr(model, "is_activation_checkpointing", getattr(model, "is_gradient_checkpointing", False)):
+        flag = "is_activation_checkpointing"  # the old name gives a warning where there is a new one
+        if getattr(model, flag if hasattr(model, flag) else "is_gradient_checkpointing"):
             return "transformers switches the cache off under activation checkpointing"
         return cache_refusal(model, length)
 
