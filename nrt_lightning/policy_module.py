@@ -110,7 +110,8 @@ class PolicyModule(L.LightningModule):
         """Log an evaluation's metrics and forget them."""
         values = metrics.compute()
         for name, value in values.items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match")
+            same = self.trainer.world_size > 1  # equal on all processes already; said to Lightning, which would warn
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=same)
         metrics.reset()
 
     def on_validation_epoch_end(self) -> None:
