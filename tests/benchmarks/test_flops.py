@@ -4,9 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.measure import flop_phases
+from benchmarks.measure import flop_counter, flop_phases
 from benchmarks.run import Run
 from benchmarks.run_ours import train
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
@@ -35,7 +34,7 @@ LONG_PROMPTS = dataclasses.replace(
 
 def gflop(forward, rollouts, baseline=True) -> float:
     policy = build_policy(SMALL, scoring=forward)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         policy.score(rollouts, baseline).logprobs.sum().backward()
     return counter.get_total_flops() / 1e9
 
