@@ -26,7 +26,7 @@ ALSO = {
     "rollouts": {"models"},
     "module": {"policy_module"},
     "sft": {"policy_module", "module"},
-    "cli": {"suggestions"},
+    "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},
 }

@@ -11,6 +11,7 @@ from benchmarks.techniques.technique import Technique
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
 from nrt_lightning.models import BestScoring, PromptCopies, PromptTree, ScoringForward, SharedPrompt
 
+STEP = "the step's workload, uneven lengths"
 FORWARDS: dict[str, ScoringForward] = {
     "copies": PromptCopies(),
     "tree": PromptTree(),
@@ -21,12 +22,14 @@ FORWARDS: dict[str, ScoringForward] = {
 
 class PrefixSharing(Technique):
     name: ClassVar[str] = "prefix_sharing"
-    cases: ClassVar[tuple[str, ...]] = ("prompt 256, completion 128, K 8", "prompt 80, completion 128, K 8")
+    cases: ClassVar[tuple[str, ...]] = ("prompt 256, completion 128, K 8", "prompt 80, completion 128, K 8", STEP)
     ways: ClassVar[tuple[str, ...]] = tuple(FORWARDS)
 
     def build(self, case: str, way: str) -> Callable[[], float]:
-        prompt = int(case.split(",")[0].split()[1])
-        work = Workload(prompt_tokens=(prompt,) * 2, answer_tokens=(64,) * 2, trace_tokens=63)
+        work = Workload()
+        if case != STEP:
+            prompt = int(case.split(",")[0].split()[1])
+            work = Workload(prompt_tokens=(prompt,) * 2, answer_tokens=(64,) * 2, trace_tokens=63, ends_after=0)
         policy, rollouts = build_policy(work, scoring=FORWARDS[way]), fixed_rollouts(work)
 
         def forward_and_backward() -> float:
