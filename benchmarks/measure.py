@@ -34,7 +34,7 @@ class Phases:
     ...     pass
     >>> phases.end_step()
     >>> phases.steps
-    [{'forward': 5, 'reward': 3, 'other': 2, 'step': 10}]
+    [{'forward': 5.0, 'reward': 3.0, 'other': 2.0, 'step': 10}]
     """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:

@@ -29,6 +29,7 @@ EXPORTS = {
         "BestScoring",
         "FrozenReference",
         "NoReference",
+        "PackedGroups",
         "Policy",
         "PromptCopies",
         "PromptTree",

@@ -1,6 +1,7 @@
 """The policy (a causal language model with its tokenizer and marker), references, and the scoring forward."""
 
 from nrt_lightning.models.best_scoring import BestScoring
+from nrt_lightning.models.packed_groups import PackedGroups
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.models.prompt_tree import PromptTree
 from nrt_lightning.models.references import FrozenReference, NoReference, Reference
@@ -11,6 +12,7 @@ __all__ = [
     "BestScoring",
     "FrozenReference",
     "NoReference",
+    "PackedGroups",
     "Policy",
     "PromptCopies",
     "PromptTree",

@@ -33,8 +33,7 @@ class SharedPrompt(ScoringForward):
     @classmethod
     def refusal(cls, model: PreTrainedModel, length: int) -> str | None:
         """Why this model cannot share the prompts of sequences this long, or None if it can."""
-        flag = "is_activation_checkpointing"  # the old name gives a warning where there is a new one
-        if getattr(model, flag if hasattr(model, flag) else "is_gradient_checkpointing"):
+        if checkpoints_activations(model):
             return "transformers switches the cache off under activation checkpointing"
         return cache_refusal(model, length)
 
@@ -58,6 +57,12 @@ class SharedPrompt(ScoringForward):
                 empty = score_completions(model, rollouts.empty_traces(), cache, first)
             scores.baseline_logprobs = empty.logprobs[:, 1:]  # [B, T] without the marker
         return scores
+
+
+def checkpoints_activations(model: PreTrainedModel) -> bool:
+    """Whether the model computes activations again in the backward pass."""
+    flag = "is_activation_checkpointing"  # the old name gives a warning where there is a new one
+    return getattr(model, flag if hasattr(model, flag) else "is_gradient_checkpointing")
 
 
 def cache_refusal(model: PreTrainedModel, length: int) -> str | None:

@@ -7,7 +7,7 @@ import torch
 from tiny import sampled, save_tiny
 
 from nrt_lightning import InputError, Policy
-from nrt_lightning.models import BestScoring, PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models import BestScoring, PackedGroups, PromptCopies, PromptTree, SharedPrompt
 from nrt_lightning.models.best_scoring import choose
 
 
@@ -32,7 +32,7 @@ def check_same(policy, scoring, rollouts):
         assert (grads[name] - grad).norm() <= 1e-5 * grad.norm() + 1e-9, name
 
 
-@pytest.mark.parametrize("scoring", [SharedPrompt(), PromptTree()])
+@pytest.mark.parametrize("scoring", [SharedPrompt(), PromptTree(), PackedGroups()])
 @pytest.mark.parametrize("group_size", [2, 16])
 def test_same_as_copies(tiny_dir, scoring, group_size):
     policy = Policy(tiny_dir).load()
@@ -61,7 +61,7 @@ def test_windows_shorter_than_the_sequence_are_scored_by_copies(tmp_path, caplog
         assert isinstance(choose(policy.network, 9), PromptCopies)
     assert "windows of 8 tokens, sequences have 9" in caplog.text
     rollouts = sampled(policy)
-    for scoring in (SharedPrompt(), PromptTree()):
+    for scoring in (SharedPrompt(), PromptTree(), PackedGroups()):
         with pytest.raises(InputError, match=f"windows of 8 tokens, sequences have {rollouts.length}"):
             scoring(policy.network, rollouts)
     assert policy.score(rollouts).logprobs.isfinite().all()
@@ -86,7 +86,7 @@ def test_garbage_in_padding_changes_nothing(policy):
         completion_ids=torch.where(rollouts.segments.completion_mask, rollouts.completion_ids, 7),
         prompt_ids=torch.where(rollouts.prompt_mask, rollouts.prompt_ids, 9),
     )
-    for scoring in (SharedPrompt(), PromptTree(), PromptCopies()):
+    for scoring in (SharedPrompt(), PromptTree(), PackedGroups(), PromptCopies()):
         clean, other = scoring(policy.network, rollouts), scoring(policy.network, noisy)
         torch.testing.assert_close(clean.logprobs, other.logprobs)
 
@@ -94,3 +94,18 @@ def test_garbage_in_padding_changes_nothing(policy):
 def test_best_is_the_default(policy):
     assert policy.scoring == BestScoring()
     assert isinstance(choose(policy.network, 99), SharedPrompt)
+
+
+def test_packed_groups_leave_the_model_as_it_was(policy):
+    before = policy.network.config._attn_implementation
+    check_same(policy, PackedGroups(), sampled(policy))
+    assert policy.network.config._attn_implementation == before
+
+
+def test_packed_groups_say_what_they_cannot_do(llama_dir):
+    eager = Policy(llama_dir, attn_implementation="eager").load()
+    with pytest.raises(InputError, match="need attn_implementation sdpa, not eager"):
+        PackedGroups()(eager.network, sampled(eager))
+    checkpointing = Policy(llama_dir, activation_checkpointing=True).load()
+    with pytest.raises(InputError, match="activation checkpointing"):
+        PackedGroups()(checkpointing.network, sampled(checkpointing))
