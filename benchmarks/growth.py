@@ -1,6 +1,6 @@
 """How the cost of a step grows with its sizes: a CSV file and a plot.
 
-    python -m benchmarks.growth [--csv docs/growth.csv] [--png docs/growth.png]
+    python -m benchmarks.growth [--csv docs/growth.csv] [--png docs/growth.png] [--read]
 
 One size at a time moves away from a common base; every case is a subprocess with one thread, and a step's CPU seconds
 are the median of those measured. Traces all have the full length, so that the work of a case is known.
@@ -64,7 +64,7 @@ def exponents(values: tuple[int, ...], amounts: list[float]) -> list[float]:
 
 
 def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
-    """A panel for every size: seconds by phase on the left axis, memory on the right one, both logarithmic."""
+    """A panel for every size: seconds by phase on the left axis, logarithmic, and memory on the right one, linear."""
     import matplotlib  # only here: the figures need it, the measuring does not
 
     matplotlib.use("Agg")
@@ -80,10 +80,11 @@ def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
         panel.set(xlabel=size, ylabel="CPU seconds a step", xscale="log", yscale="log")
         panel.set_xticks(values, [f"{v:,}" for v in values])
         panel.minorticks_off()
+        panel.yaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
         right = panel.twinx()
         right.plot(values, [row["memory"] for row in found], color="black", linestyle="--", marker="s", label="memory")
-        right.set(ylabel="peak memory, MB", yscale="log")
+        right.set(ylabel="peak memory, MB (linear)", ylim=(0, None))
         if panel is panels.flat[0]:
             lines = [*panel.get_lines(), *right.get_lines()]
             panel.legend(handles=lines, fontsize="small")
@@ -95,22 +96,41 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.growth", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--csv", type=Path, default=Path("docs/growth.csv"), help="where figures go (%(default)s)")
     parser.add_argument("--png", type=Path, default=Path("docs/growth.png"), help="where the plot goes (%(default)s)")
+    parser.add_argument("--read", action="store_true", help="plot the CSV file again and measure nothing")
     parser.add_argument("--steps", type=int, default=2, help="measured steps of a case (%(default)s)")
     options = parser.parse_args(arguments)
+    if not options.read:
+        write(measure_all(options.steps), options.csv)
+    plot(read(options.csv), options.png)
+
+
+def measure_all(steps: int) -> dict[str, list[dict[str, float]]]:
+    """Every case, its tables printed as they are done."""
     known: dict[Workload, dict[str, float]] = {}  # the base belongs to every size
     results: dict[str, list[dict[str, float]]] = {}
     for size, values in SIZES.items():
         works = [workload(size, value) for value in values]
-        known |= {work: measure(work, options.steps) for work in works if work not in known}
+        known |= {work: measure(work, steps) for work in works if work not in known}
         results[size] = [known[work] for work in works]
         print(report(size, results[size]), flush=True)
-    with options.csv.open("w", newline="") as file:
-        lines = csv.writer(file)
+    return results
+
+
+def write(results: dict[str, list[dict[str, float]]], file: Path) -> None:
+    with file.open("w", newline="") as stream:
+        lines = csv.writer(stream, lineterminator="\n")
         lines.writerow(["size", "value", *COLUMNS])
         for size, found in results.items():
             for value, row in zip(SIZES[size], found):
                 lines.writerow([size, value, *(f"{row[name]:.3f}" for name in COLUMNS)])
-    plot(results, options.png)
+
+
+def read(file: Path) -> dict[str, list[dict[str, float]]]:
+    results: dict[str, list[dict[str, float]]] = {size: [] for size in SIZES}
+    with file.open(newline="") as stream:
+        for row in csv.DictReader(stream):
+            results[row["size"]].append({name: float(row[name]) for name in COLUMNS})
+    return results
 
 
 def report(size: str, found: list[dict[str, float]]) -> str:

@@ -25,17 +25,19 @@ class Run:
         work: model and rows.
         steps: that count, after the warm-up.
         flops: measure GFLOP instead of CPU seconds.
+        scoring: our side's scoring forward, by the name of its class.
     """
 
     work: Workload
     steps: int
     flops: bool = False
+    scoring: str = "BestScoring"
 
 
 def main(train: Callable[[Run, Phases], list[Sampled]]) -> None:
     """Run a side as the JSON on the command line says, and print what was measured as JSON."""
     asked = json.loads(sys.argv[1])
-    run = Run(Workload.from_json(asked["work"]), asked["steps"], asked.get("flops", False))
+    run = Run(**asked | {"work": Workload.from_json(asked["work"])})
     torch.set_num_threads(1)
     imported = peak_memory()
     if run.flops:

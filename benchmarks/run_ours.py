@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from benchmarks.measure import Phases
 from benchmarks.run import WARM_UP, Run, Sampled, main
 from benchmarks.workload import build_policy, prompts
-from nrt_lightning import NRTModule, OnPolicyRollout
+from nrt_lightning import NRTModule, OnPolicyRollout, models
 from nrt_lightning.schedules import LinearSchedule
 
 
@@ -45,7 +45,8 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     steps = WARM_UP + run.steps
     meter = Meter(phases)
-    module = NRTModule(build_policy(run.work), sampling=run.work.sampling, schedule=LinearSchedule(warmup=0))
+    policy = build_policy(run.work, scoring=getattr(models, run.scoring)())
+    module = NRTModule(policy, sampling=run.work.sampling, schedule=LinearSchedule(warmup=0))
     trainer = L.Trainer(
         accelerator="cpu",
         max_steps=steps,

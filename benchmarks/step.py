@@ -1,6 +1,6 @@
 """One NRT training step, ours and TRL's, on the same model, rows and lengths.
 
-    python -m benchmarks.step [--pairs 3] [--steps 3] [--json FILE]
+    python -m benchmarks.step [--pairs 3] [--steps 3] [--even] [--scoring CLASS] [--json FILE]
 
 Both sides run in turn in subprocesses with one thread. A step lasts from the end of the step before it to its own
 end, so that a trainer's own overhead counts. Seconds are CPU seconds.
@@ -23,15 +23,16 @@ PHASES = ("rollout", "reward", "forward", "backward", "optimizer", "other", "ste
 LEARN = ("reward", "forward", "backward")
 
 
-def measure(work: Workload, pairs: int, steps: int) -> dict[str, Any]:
+def measure(work: Workload, pairs: int, steps: int, scoring: str) -> dict[str, Any]:
     """Medians of both sides, the bound and the ratios."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    asked = {"work": work.to_json(), "scoring": scoring}
     for _ in range(pairs):
         for side, module in SIDES.items():
-            runs[side].append(in_subprocess(module, {"work": work.to_json(), "steps": steps}))
+            runs[side].append(in_subprocess(module, asked | {"steps": steps}))
     sides = {side: summary(runs[side]) for side in SIDES}
     for side, module in SIDES.items():
-        counted = in_subprocess(module, {"work": work.to_json(), "steps": 1, "flops": True})
+        counted = in_subprocess(module, asked | {"steps": 1, "flops": True})
         sides[side]["gflop"] = medians(counted["gflop"])
     rate = max(run["matmul_rate"] for side in runs.values() for run in side)
     sampled = sides["ours"]["sampled"]
@@ -109,6 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.step", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3, help="runs of each side, in turn (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="measured steps of a run, after a warm-up (%(default)s)")
+    parser.add_argument("--scoring", default="BestScoring", help="our scoring forward (%(default)s)")
     parser.add_argument("--even", action="store_true", help="all traces 64 tokens long, none ends before")
     parser.add_argument("--json", type=Path, help="write everything measured to this file")
     options = parser.parse_args(arguments)
@@ -116,7 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.exit(2, "benchmarks.step compares with TRL, which is not installed: pip install '.[bench]'\n")
     work = Workload(ends_after=0) if options.even else Workload()
     result = {"workload": json.loads(work.to_json()), "parameters": build_model(work).num_parameters()}
-    result |= measure(work, options.pairs, options.steps)
+    result["scoring"] = options.scoring
+    result |= measure(work, options.pairs, options.steps, options.scoring)
     print(report(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

@@ -1,4 +1,4 @@
-"""Prompts read once for a group (`models/shared_prompt.py`, `models/prompt_tree.py`) against a copy for every trace."""
+"""Prompts read once for a group (`models/shared_prompt.py`, `prompt_tree.py`, `packed_groups.py`) against a copy for each trace."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from benchmarks.techniques.technique import Technique
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
-from nrt_lightning.models import BestScoring, PromptCopies, PromptTree, ScoringForward, SharedPrompt
+from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, ScoringForward, SharedPrompt
 
 STEP = "the step's workload, uneven lengths"
 FORWARDS: dict[str, ScoringForward] = {
     "copies": PromptCopies(),
     "tree": PromptTree(),
     "shared": SharedPrompt(),
-    "default": BestScoring(),
+    "packed": PackedGroups(),
 }
 
 
