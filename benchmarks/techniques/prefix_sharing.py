@@ -1,4 +1,4 @@
-"""Prompts read once for a group (`models/shared_prompt.py`, `prompt_tree.py`, `packed_groups.py`) against a copy for each trace."""
+"""Prompts read once for a group (`shared_prompt.py`, `prompt_tree.py`, `packed_groups.py`) against a copy a trace."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORWARDS: dict[str, ScoringForward] = {
 
 class PrefixSharing(Technique):
     name: ClassVar[str] = "prefix_sharing"
-    cases: ClassVar[tuple[str, ...]] = ("prompt 256, completion 128, K 8", "prompt 80, completion 128, K 8", STEP)
+    cases: ClassVar[tuple[str, ...]] = ("prompt 256, completion 128, K 8", STEP)
     ways: ClassVar[tuple[str, ...]] = tuple(FORWARDS)
 
     def build(self, case: str, way: str) -> Callable[[], float]:

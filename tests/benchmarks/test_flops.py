@@ -10,7 +10,7 @@ from benchmarks.measure import flop_counter, flop_phases
 from benchmarks.run import Run
 from benchmarks.run_ours import train
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
-from nrt_lightning.models import PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
 
 SMALL = Workload(
     prompt_tokens=(30, 40),
@@ -62,10 +62,15 @@ def test_every_sampled_token_is_counted():
     assert sampled == [{"tokens": 2 * 4 * 16, "ended": 0}] * 2
 
 
-@pytest.mark.parametrize(("forward", "share"), [(SharedPrompt(), 0.47), (PromptTree(), 0.71)])
+@pytest.mark.parametrize(("forward", "share"), [(PackedGroups(), 0.46), (SharedPrompt(), 0.47), (PromptTree(), 0.71)])
 def test_sharing_prompts_is_cheaper_than_copies(forward, share):
     rollouts = fixed_rollouts(LONG_PROMPTS)
     assert gflop(forward, rollouts, baseline=False) <= share * gflop(PromptCopies(), rollouts, baseline=False)
+
+
+def test_packing_costs_no_padding():
+    rollouts = fixed_rollouts(SMALL)
+    assert gflop(PackedGroups(), rollouts) <= 0.87 * gflop(SharedPrompt(), rollouts)
 
 
 def test_the_baseline_costs_a_forward_pass_of_the_answers():
