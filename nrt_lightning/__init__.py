@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
-    "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
+    "advantages": ["AdvantageEstimator", "BatchNormalized", "GroupCentered", "GroupNormalized", "LeaveOneOut"],
     "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
     "data": [
         "ChatTemplate",
@@ -24,6 +24,13 @@ EXPORTS = {
     "data.corpus": ["RegisterCorpus"],
     "data.registers": ["RegisterPrograms"],
     "errors": ["InputError"],
+    "filters": [
+        "DifficultyBandFilter",
+        "EMADeviationFilter",
+        "GroupFilter",
+        "MinimumSpreadFilter",
+        "ZeroVarianceFilter",
+    ],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
     "models": [
         "BestScoring",

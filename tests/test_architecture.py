@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "structures", "assets"},
     {"functional"},
-    {"rewards", "advantages", "losses", "metrics"},
+    {"rewards", "advantages", "filters", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
     {"callbacks", "strategies"},
     {"policy_module", "module", "sft"},
@@ -30,7 +30,7 @@ ALSO = {
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},
 }
-MATHEMATICS = {"functional", "rewards", "advantages", "losses"}
+MATHEMATICS = {"functional", "rewards", "advantages", "filters", "losses"}
 WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli"}
 
 
