@@ -18,13 +18,13 @@ LAYERS = [
     {"rewards", "advantages", "filters", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
     {"callbacks", "strategies"},
-    {"policy_module", "token_budget", "evaluation", "module", "sft"},
+    {"policy_module", "checks", "token_budget", "window", "evaluation", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module", "token_budget", "evaluation"},
+    "module": {"policy_module", "checks", "token_budget", "window", "evaluation"},
     "sft": {"policy_module", "evaluation"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
