@@ -57,14 +57,21 @@ class Row:
 
 @dataclass
 class WindowStep:
-    """The place of a micro-batch in its window: `index` of `size`.
+    """The place of a micro-batch in its window: `index` of `size`, in round `epoch` of `epochs`.
 
     Every micro-batch of a window carries ALL prompts of the window; the rollout callback samples for them at once
-    and hands out slice `index` of `size` at each step.
+    and hands out slice `index` of `size` at each step. The same rollouts are gone through `epochs` times.
     """
 
     index: int = 0
     size: int = 1
+    epoch: int = 0
+    epochs: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether the window begins here."""
+        return self.index == 0 and self.epoch == 0
 
 
 @dataclass
@@ -107,6 +114,8 @@ class Sampling:
         top_k: keep this many most probable tokens; 0 keeps all.
         suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
             marker's probability with it until it has learned the marker.
+        refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves
+            them without a loss.
     """
 
     group_size: int = 8
@@ -116,6 +125,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     suppress_eos: bool = False
+    refill_rounds: int = 0
 
 
 @dataclass
@@ -131,6 +141,13 @@ class Segments(TensorStruct):
     def completion_mask(self) -> Tensor:
         """Every real token of the completion, [N, C]."""
         return self.trace_mask | self.marker_mask | self.answer_mask
+
+    def only(self, rows: Tensor | None) -> Segments:
+        """Without the tokens of the rows that are False, [N]; all with None."""
+        if rows is None:
+            return self
+        kept = rows.unsqueeze(1)  # [N, 1]
+        return Segments(self.trace_mask & kept, self.marker_mask & kept, self.answer_mask & kept, self.marker_emitted)
 
 
 @dataclass
@@ -149,6 +166,9 @@ class Rollouts(TensorStruct):
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
     old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
     baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
+    ref_logprobs: Tensor | None = None  # [N, C] under the reference; None: scored when needed
+    advantages: Tensor | None = None  # [N] where they were found over the whole window; None: found in the step
+    learned: Tensor | None = None  # [N] False: carries no loss (its group was filtered, or it is masked); None: all do
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
@@ -157,6 +177,11 @@ class Rollouts(TensorStruct):
     def length(self) -> int:
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
+
+    @property
+    def loss_segments(self) -> Segments:
+        """Which token is what, of the rollouts that carry a loss."""
+        return self.segments.only(self.learned)
 
     def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
         """The rollouts `rows` [n], which are those of `prompts` [b], both ascending; only as wide as they need."""
@@ -168,8 +193,8 @@ class Rollouts(TensorStruct):
         completion = leading(segments.completion_mask)
         answer, prompt = leading(self.answer_mask[prompts]), leading(self.prompt_mask[prompts])
 
-        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c]
-            return None if tensor is None else tensor[rows, :completion]
+        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c], [N] -> [n]
+            return None if tensor is None else tensor[rows] if tensor.dim() == 1 else tensor[rows, :completion]
 
         return dataclasses.replace(
             self,
@@ -184,6 +209,9 @@ class Rollouts(TensorStruct):
             sampling_logprobs=cut(self.sampling_logprobs),
             old_logprobs=cut(self.old_logprobs),
             baseline_logprobs=None if self.baseline_logprobs is None else self.baseline_logprobs[prompts, :answer],
+            ref_logprobs=cut(self.ref_logprobs),
+            advantages=cut(self.advantages),
+            learned=cut(self.learned),
         )
 
     def empty_traces(self) -> Rollouts:
@@ -207,6 +235,9 @@ class Rollouts(TensorStruct):
             sampling_logprobs=None,
             old_logprobs=None,
             baseline_logprobs=None,
+            ref_logprobs=None,
+            advantages=None,
+            learned=None,
         )
 
 
