@@ -27,6 +27,8 @@ class TensorStruct:
         def mapped(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return fn(value)
+            if isinstance(value, dict):
+                return {key: mapped(entry) for key, entry in value.items()}
             return value.apply(fn) if isinstance(value, TensorStruct) else value
 
         return dataclasses.replace(self, **{f.name: mapped(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -101,8 +103,9 @@ class Sampling:
     Args:
         group_size: traces sampled for each prompt (K).
         max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
-        max_answer_tokens: limit of an answer that the policy writes itself (prediction).
+        max_answer_tokens: limit of an answer that the policy writes itself, in prediction and where training asks for it.
         temperature: of the sampling distribution; 0 is greedy.
+        answer_temperature: of the answers that the policy writes itself in training; null for that of the traces.
         top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
         top_k: keep this many most probable tokens; 0 keeps all.
         suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
@@ -116,6 +119,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     suppress_eos: bool = False
+    answer_temperature: float | None = None
 
 
 @dataclass
@@ -134,6 +138,15 @@ class Segments(TensorStruct):
 
 
 @dataclass
+class OwnAnswers(TensorStruct):
+    """What the policy itself wrote after each trace and marker, emitted or forced."""
+
+    ids: Tensor  # [N, W] right-padded, with the end token where there is one
+    mask: Tensor  # [N, W]
+    ended: Tensor  # [N] False where the limit cut it
+
+
+@dataclass
 class Rollouts(TensorStruct):
     """Completions (trace + marker + answer) of a micro-batch, rows of a group side by side."""
 
@@ -149,6 +162,14 @@ class Rollouts(TensorStruct):
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
     old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
     baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
+    own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
+    response: Rollouts | None = None  # trace + marker + own answer, where that is trained in place of the completion
+    measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
+
+    @property
+    def trained(self) -> Rollouts:
+        """What takes the gradient: the responses where there are any, else these completions."""
+        return self if self.response is None else self.response
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
@@ -179,6 +200,9 @@ class Rollouts(TensorStruct):
             sampling_logprobs=None,
             old_logprobs=None,
             baseline_logprobs=None,
+            own_answers=None,
+            response=None,
+            measured={},
         )
 
 
@@ -197,6 +221,7 @@ class TraceReward(TensorStruct):
 
     value: Tensor  # [N] the trace reward R
     token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
+    signals: dict[str, Tensor] = field(default_factory=dict)  # [N] each: what `value` was combined from
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
@@ -20,6 +20,8 @@ class AdvantageEstimator(ABC):
     A row whose reward is not finite (a reward of minus infinity, or NaN) cannot be compared: it is left out of its
     group's statistics and gets advantage 0, and neither its own group nor any other is disturbed.
     """
+
+    needs_logprobs: ClassVar[bool] = False  # whether rewards must be log-probs
 
     @property
     @abstractmethod

@@ -63,9 +63,11 @@ class NRTLoss:
         marker_rows: rollouts with a marker term: "forced", those that did not write it themselves, or "all". Where
             traces are sampled with `suppress_eos` every trace ends with the marker, and only "all" teaches the policy
             to prefer it to the end token once nobody keeps that out.
+        answer_rows: rollouts with an answer term: "all", or "emitted", those that wrote their marker themselves.
+            VeriFree and JEPO (arXiv 2505.21493, 2503.19618) learn no answer from a trace that did not end by itself.
 
     Raises:
-        InputError: if a coefficient is negative, or `forced_marker` or `marker_rows` unknown.
+        InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` unknown.
 
     Example:
         >>> import torch
@@ -89,12 +91,14 @@ class NRTLoss:
     kl: KLEstimator = field(default_factory=K3)
     forced_marker: ForcedMarker = "excluded"
     marker_rows: Literal["forced", "all"] = "forced"
+    answer_rows: Literal["all", "emitted"] = "all"
 
     def __post_init__(self) -> None:
         for name in ("trace_coef", "marker_coef", "answer_coef", "kl_coef"):
             check_at_least(name, getattr(self, name), 0)
         check_choice("forced_marker", self.forced_marker, FORCED_MARKER_CHOICES)
         check_choice("marker_rows", self.marker_rows, ("forced", "all"))
+        check_choice("answer_rows", self.answer_rows, ("all", "emitted"))
 
     def __call__(
         self,
@@ -130,7 +134,7 @@ class NRTLoss:
         terms: dict[str, tuple[float, TokenTerm]] = {
             "trace": (self.trace_coef, trace),
             "marker": (self.marker_coef, marker_term(logprobs, self._marker_tokens(segments))),
-            "answer": (self.answer_coef, answer_term(logprobs, token_weights, segments.answer_mask)),
+            "answer": (self.answer_coef, answer_term(logprobs, token_weights, self._answer_tokens(segments))),
         }
         metrics = self._metrics(logprobs.detach(), old_logprobs, trace_mask, trace.clipped, segments)
         if ref_logprobs is not None:
@@ -143,6 +147,10 @@ class NRTLoss:
 
     def _marker_tokens(self, segments: Segments) -> Tensor:
         return segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)  # [N, C]
+
+    def _answer_tokens(self, segments: Segments) -> Tensor:
+        kept = segments.marker_emitted.unsqueeze(1) if self.answer_rows == "emitted" else True
+        return segments.answer_mask & kept  # [N, C]
 
     def _total(self, zero: Tensor, terms: dict[str, tuple[float, TokenTerm]]) -> tuple[Tensor, dict[str, Tensor]]:
         loss, reduced = zero, {}  # `zero` carries a gradient, so that the loss does even if every coefficient is 0

@@ -7,8 +7,14 @@ from nrt_lightning.rewards.arithmetic_mean import ArithmeticMean
 from nrt_lightning.rewards.base import RewardAggregator
 from nrt_lightning.rewards.geometric_mean import GeometricMean
 from nrt_lightning.rewards.log_prob import LogProb
+from nrt_lightning.rewards.mean_log_prob import MeanLogProb
 from nrt_lightning.rewards.prob import Prob
-from nrt_lightning.rewards.token_weights import DerivedTokenWeights, FixedTokenWeights, TokenWeighting
+from nrt_lightning.rewards.token_weights import (
+    DerivedTokenWeights,
+    FixedTokenWeights,
+    PosteriorTokenWeights,
+    TokenWeighting,
+)
 from nrt_lightning.rewards.weighted_sum import WeightedSum
 
 __all__ = [
@@ -17,6 +23,8 @@ __all__ = [
     "FixedTokenWeights",
     "GeometricMean",
     "LogProb",
+    "MeanLogProb",
+    "PosteriorTokenWeights",
     "Prob",
     "RewardAggregator",
     "TokenWeighting",
