@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
-    "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
+    "advantages": ["AdvantageEstimator", "ClippedAdvantages", "GroupNormalized", "LeaveOneOut", "MultiSampleBound"],
     "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
     "data": [
         "ChatTemplate",
@@ -43,6 +43,8 @@ EXPORTS = {
         "FixedTokenWeights",
         "GeometricMean",
         "LogProb",
+        "MeanLogProb",
+        "PosteriorTokenWeights",
         "Prob",
         "RewardAggregator",
         "WeightedSum",
@@ -50,6 +52,31 @@ EXPORTS = {
     "rollouts": ["RolloutEngine", "TransformersEngine"],
     "schedules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "Schedule"],
     "sft": ["SFTModule"],
+    "signals": [
+        "AnswerConfidence",
+        "AnswerLength",
+        "ExactMatch",
+        "Format",
+        "FunctionSignal",
+        "GainOverBaseline",
+        "GeometricMeanOfSignals",
+        "LengthPenalty",
+        "MathVerify",
+        "PerplexityRank",
+        "ReasoningEfficiency",
+        "ReasoningReflection",
+        "Repetition",
+        "RolloutEvidence",
+        "RolloutSignal",
+        "RolloutText",
+        "ScoreEvidence",
+        "ScoreSignal",
+        "SelfCertainty",
+        "Signal",
+        "SignalCombiner",
+        "TextSignal",
+        "WeightedSumOfSignals",
+    ],
     "structures": ["Prompts", "Rollouts", "Row", "Sampling", "Scores", "TraceReward"],
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}

@@ -6,14 +6,16 @@ import dataclasses
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.compatibility import check_parts
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional import pack_segment, unpack_segment
+from nrt_lightning.functional import masked_mean, pack_segment, unpack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
@@ -22,6 +24,7 @@ from nrt_lightning.policy_module import PolicyModule
 from nrt_lightning.rewards import FixedTokenWeights, RewardAggregator, TokenWeighting, WeightedSum
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, assemble, write_answers
 from nrt_lightning.schedules import Schedule
+from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 from nrt_lightning.structures import LossOutput, Prompts, Rollouts, Sampling, TraceReward
 
 
@@ -34,7 +37,8 @@ class NRTModule(PolicyModule):
 
     Args:
         policy: the model that is trained.
-        aggregator: from the confidences in the answer's tokens to the trace reward.
+        aggregator: from the confidences in the answer's tokens to the trace reward, and to the answer's token weights.
+        signals: what the trace reward is combined from; null for the aggregator's reward alone.
         advantage: from the rewards of a group to advantages.
         token_weights: weights of the answer term.
         loss: trace, marker, answer and KL terms.
@@ -44,6 +48,8 @@ class NRTModule(PolicyModule):
         optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
         schedule: of the learning rate; null for a linear one with 10 % warm-up.
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
+        train_response: train the whole response that the policy writes, trace, marker and an answer of its own, in place
+            of the trace and the reference answer, which then only gives the reward.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -67,6 +73,8 @@ class NRTModule(PolicyModule):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
         predict_temperature: float = 0.0,
+        signals: SignalCombiner | None = None,
+        train_response: bool = False,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule)
         self.aggregator = aggregator
@@ -76,7 +84,11 @@ class NRTModule(PolicyModule):
         self.reference = reference
         self.sampling = sampling or Sampling()
         self.predict_temperature = predict_temperature
-        check_parts(self.advantage, self.loss, self.reference, self.sampling)
+        self.signals = signals
+        self.train_response = train_response
+        check_parts(
+            aggregator, advantage, self.loss, reference, self.sampling, signals=signals, train_response=train_response
+        )
 
     # Training
 
@@ -94,16 +106,21 @@ class NRTModule(PolicyModule):
     def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
         """One micro-batch of rollouts: confidences, rewards, advantages, loss."""
         rollouts = rollouts_of(batch)
-        scored = rollouts.old_logprobs is not None  # off-policy: the window was scored before its first step
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and not scored)
-        old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
+        trained = rollouts.trained  # the rollouts themselves, or the responses
+        scored = (
+            rollouts.old_logprobs is not None
+        )  # off-policy or response: the window was scored before its first step
+        scores = self.policy.score(trained, baseline=self.needs_baseline and not scored)
+        now = scores.logprobs.detach()  # [N, C]
+        wrote = now if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C] of the policy that wrote
         baseline_logprobs = rollouts.baseline_logprobs if scored else scores.baseline_logprobs  # [B, T]
 
-        reward, baseline = self.reward(rollouts, old_logprobs, baseline_logprobs)
+        reward, baseline = self.reward(rollouts, wrote, baseline_logprobs)
         advantages = self.advantage(reward.value, rollouts.group_ids, baseline)  # [N]
-        token_weights = self.answer_weights(rollouts, reward)  # [N, C]
-        ref_logprobs = self.reference.logprobs(rollouts) if self.loss.kl_coef else None  # [N, C]
-        out = self.loss(scores.logprobs, old_logprobs, rollouts.segments, advantages, token_weights, ref_logprobs)
+        token_weights = self.answer_weights(trained, reward)  # [N, C]
+        ref_logprobs = self.reference.logprobs(trained) if self.loss.kl_coef else None  # [N, C]
+        old_logprobs = now if trained.old_logprobs is None else trained.old_logprobs  # [N, C]
+        out = self.loss(scores.logprobs, old_logprobs, trained.segments, advantages, token_weights, ref_logprobs)
 
         self.log_training(rollouts, scores.entropy, reward, baseline, advantages, out)
         return {"loss": out.loss, "reward": reward.value, "advantages": advantages}
@@ -111,12 +128,20 @@ class NRTModule(PolicyModule):
     @property
     def needs_baseline(self) -> bool:
         """Whether the answer must be scored after the empty trace."""
-        return self.aggregator.needs_baseline or self.advantage.needs_baseline
+        combined = self.signals is not None and self.signals.needs_baseline
+        return self.aggregator.needs_baseline or self.advantage.needs_baseline or combined
+
+    @property
+    def needs_own_answers(self) -> bool:
+        """Whether the policy must write an answer of its own after every trace, for signals or to be trained on."""
+        return self.train_response or (self.signals is not None and self.signals.needs_own_answers)
 
     def reward(
         self, rollouts: Rollouts, logprobs: Tensor, baseline_logprobs: Tensor | None
     ) -> tuple[TraceReward, Tensor | None]:
         """The trace rewards, and the empty trace's for the same rows [N] where the baseline is known.
+
+        Rewards of a group follow from that group alone. Signals leave the empty trace without a reward.
 
         Args:
             rollouts: N completions.
@@ -126,15 +151,20 @@ class NRTModule(PolicyModule):
         rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
         mask = rollouts.answer_mask[rows]  # [N, T]
         confidences = pack_segment(logprobs, rollouts.segments.answer_mask, width)  # [N, T]
+        baseline = None if baseline_logprobs is None else baseline_logprobs[rows]  # [N, T]
+        reward = self.aggregator(confidences, mask, baseline)
+        if self.signals is not None:
+            values = self.signals.values(ScoreEvidence(rollouts, confidences, mask, baseline))
+            return TraceReward(self.signals.combine(values), reward.token_weights, values), None
         if baseline_logprobs is None:
-            return self.aggregator(confidences, mask), None
+            return reward, None
         empty = self.aggregator(baseline_logprobs, rollouts.answer_mask, baseline_logprobs).value  # [B]
-        return self.aggregator(confidences, mask, baseline_logprobs[rows]), empty[rows]
+        return reward, empty[rows]
 
     def answer_weights(self, rollouts: Rollouts, reward: TraceReward) -> Tensor:
         """The answer term's weights, in their places in the completions. [N, C]"""
         mask = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
-        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids)  # [N, T]
+        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids, reward.value)  # [N, T]
         return unpack_segment(weights, rollouts.segments.answer_mask)
 
     def log_training(
@@ -148,9 +178,13 @@ class NRTModule(PolicyModule):
     ) -> None:
         """Log what matters of a micro-batch."""
         groups = group_metrics(reward.value, baseline, advantages, rollouts.group_ids)
-        groups[f"reward_{self.aggregator.name}"] = reward.value.mean()
+        if self.signals is None:
+            groups[f"reward_{self.aggregator.name}"] = reward.value.mean()
+        for name, value in reward.signals.items():
+            groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
-        traces = rollout_metrics(rollouts, entropy)
+        width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, but may be wider or narrower
+        traces = rollout_metrics(rollouts, F.pad(entropy, (0, max(0, width - entropy.shape[1])))[:, :width])
         self.log_scalars(groups | losses | out.metrics, "train", len(rollouts))
         self.log_scalars(traces, "rollout", len(rollouts))
         worth = "reward" if baseline is None else "gain"
@@ -207,8 +241,8 @@ class NRTModule(PolicyModule):
 
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
-        parts = ("aggregator", "advantage", "token_weights", "loss", "reference", "sampling")
-        return {part: repr(getattr(self, part)) for part in parts}
+        parts = ("aggregator", "signals", "advantage", "token_weights", "loss", "reference", "sampling")
+        return {part: repr(getattr(self, part)) for part in (*parts, "train_response")}
 
 
 def rollouts_of(batch: Any) -> Rollouts:
@@ -227,16 +261,3 @@ def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
     answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
     same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
     return torch.tensor(same, device=prompts.prompt_ids.device)
-
-
-def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Reference, sampling: Sampling) -> None:
-    """Refuse parts that cannot work together."""
-    if advantage.needs_group and sampling.group_size < 2:
-        raise InputError(
-            f"sampling.group_size is {sampling.group_size}, but {advantage} compares the traces of a group: "
-            "every advantage would be 0. Set group_size to 2 or more."
-        )
-    if loss.kl_coef and not reference.available:
-        raise InputError(
-            f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference."
-        )

@@ -103,7 +103,7 @@ class Sampling:
     Args:
         group_size: traces sampled for each prompt (K).
         max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
-        max_answer_tokens: limit of an answer that the policy writes itself, in prediction and where training asks for it.
+        max_answer_tokens: limit of an answer that the policy writes itself, in prediction or for training.
         temperature: of the sampling distribution; 0 is greedy.
         answer_temperature: of the answers that the policy writes itself in training; null for that of the traces.
         top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
@@ -144,6 +144,10 @@ class OwnAnswers(TensorStruct):
     ids: Tensor  # [N, W] right-padded, with the end token where there is one
     mask: Tensor  # [N, W]
     ended: Tensor  # [N] False where the limit cut it
+
+    def select(self, start: int, stop: int) -> OwnAnswers:
+        """Rows `start` to `stop`."""
+        return self.apply(lambda tensor: tensor[start:stop])
 
 
 @dataclass

@@ -12,8 +12,17 @@ from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.policy import Policy
-from nrt_lightning.rollouts import Generations, RolloutEngine, TransformersEngine, assemble, trace_request
-from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.rollouts import (
+    Generations,
+    RolloutEngine,
+    TransformersEngine,
+    assemble,
+    respond,
+    trace_request,
+    write_own_answers,
+)
+from nrt_lightning.signals import RolloutEvidence
+from nrt_lightning.structures import OwnAnswers, Prompts, Sampling
 
 
 class OnPolicyRollout(Callback):
@@ -81,10 +90,13 @@ class OnPolicyRollout(Callback):
         with trainer.precision_plugin.forward_context():
             started = time.perf_counter()
             generations = self.generate(trainer, pl_module, prompts, seed)
+            own = self.own_answers(pl_module, prompts, generations, seed)
             seconds = time.perf_counter() - started
-            window = hand_out(prompts, generations, policy.marker_id)
-            if not on_policy(prompts.window.size, trainer.accumulate_grad_batches):
-                score_window(policy, window)
+            window = hand_out(prompts, generations, policy.marker_id, own)
+            complete_window(pl_module, window)
+            off_policy = not on_policy(prompts.window.size, trainer.accumulate_grad_batches)
+            if off_policy or getattr(pl_module, "train_response", False):
+                score_window(policy, window, responses=off_policy)
         tokens = int(generations.token_mask.sum())
         pl_module.log("rollout/tokens_per_second", tokens / max(seconds, 1e-9), batch_size=len(prompts))
         pl_module.log("rollout/seconds", seconds, batch_size=len(prompts))
@@ -97,18 +109,41 @@ class OnPolicyRollout(Callback):
         with generation_progress(trainer, enabled=self.progress) as progress:
             return engine.generate(pl_module.policy, request, progress)
 
+    def own_answers(self, pl_module: Any, prompts: Prompts, traces: Generations, seed: int) -> OwnAnswers | None:
+        """An answer of the policy's own after every trace, if the module asks for them."""
+        if not getattr(pl_module, "needs_own_answers", False):
+            return None
+        engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
+        sampling = self.sampling or pl_module.sampling
+        return write_own_answers(pl_module.policy, engine, prompts, traces, sampling, seed + 1)
 
-def hand_out(prompts: Prompts, generations: Generations, marker_id: int) -> list[Prompts]:
+
+def hand_out(
+    prompts: Prompts, generations: Generations, marker_id: int, own: OwnAnswers | None = None
+) -> list[Prompts]:
     """The micro-batches of a window, each with its share of prompts and their rollouts."""
     size, per_prompt = prompts.window.size, len(generations) // len(prompts)
     steps = len(prompts) // size
     window = []
     for start in range(0, size * steps, steps):
         share = prompts.select(start, start + steps)
-        traces = generations.select(start * per_prompt, (start + steps) * per_prompt)
-        share.rollouts = assemble(share, traces, marker_id)
+        rows = start * per_prompt, (start + steps) * per_prompt
+        share.rollouts = assemble(share, generations.select(*rows), marker_id)
+        share.rollouts.own_answers = None if own is None else own.select(*rows)
         window.append(share)
     return window
+
+
+def complete_window(pl_module: Any, window: list[Prompts]) -> None:
+    """Add the responses, where those are trained, and the signals that are measured now."""
+    signals = getattr(pl_module, "signals", None)
+    for prompts in window:
+        assert prompts.rollouts is not None
+        if getattr(pl_module, "train_response", False):
+            prompts.rollouts.response = respond(prompts.rollouts)
+        if signals is not None:
+            with pl_module.policy.evaluating():
+                prompts.rollouts.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
 
 
 def on_policy(window: int, accumulate: int) -> bool:
@@ -130,11 +165,20 @@ def on_policy(window: int, accumulate: int) -> bool:
     )
 
 
-def score_window(policy: Policy, window: list[Prompts]) -> None:
-    """Note the old policy's log-probs, and the baseline's, before the first optimizer step changes the weights."""
+def score_window(policy: Policy, window: list[Prompts], responses: bool = True) -> None:
+    """Note the old policy's log-probs, and the baseline's, before the first optimizer step changes the weights.
+
+    Args:
+        policy: the old one, still.
+        window: its micro-batches.
+        responses: score the responses too, where there are any; on-policy the training forward's own values serve.
+    """
     with policy.evaluating():
         for prompts in window:
-            if prompts.rollouts is not None:
-                scores = policy.score(prompts.rollouts, baseline=True)
-                prompts.rollouts.old_logprobs = scores.logprobs
-                prompts.rollouts.baseline_logprobs = scores.baseline_logprobs
+            rollouts = prompts.rollouts
+            if rollouts is not None:
+                scores = policy.score(rollouts, baseline=True)
+                rollouts.old_logprobs = scores.logprobs
+                rollouts.baseline_logprobs = scores.baseline_logprobs
+                if responses and rollouts.response is not None:
+                    rollouts.response.old_logprobs = policy.score(rollouts.response).logprobs
