@@ -9,7 +9,15 @@ __version__ = "0.1.0"
 
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
-    "advantages": ["AdvantageEstimator", "ClippedAdvantages", "GroupNormalized", "LeaveOneOut", "MultiSampleBound"],
+    "advantages": [
+        "AdvantageEstimator",
+        "BatchNormalized",
+        "ClippedAdvantages",
+        "GroupCentered",
+        "GroupNormalized",
+        "LeaveOneOut",
+        "MultiSampleBound",
+    ],
     "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
     "data": [
         "ChatTemplate",
@@ -24,16 +32,28 @@ EXPORTS = {
     "data.corpus": ["RegisterCorpus"],
     "data.registers": ["RegisterPrograms"],
     "errors": ["InputError"],
+    "filters": [
+        "DifficultyBandFilter",
+        "EMADeviationFilter",
+        "GroupFilter",
+        "MinimumSpreadFilter",
+        "ZeroVarianceFilter",
+    ],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
     "models": [
+        "BaselineScorer",
         "BestScoring",
+        "EMAReference",
         "FrozenReference",
+        "InitialBaseline",
         "NoReference",
         "PackedGroups",
         "Policy",
+        "PolicyBaseline",
         "PromptCopies",
         "PromptTree",
         "Reference",
+        "ReferenceBaseline",
         "SharedPrompt",
     ],
     "module": ["NRTModule"],

@@ -145,10 +145,6 @@ class OwnAnswers(TensorStruct):
     mask: Tensor  # [N, W]
     ended: Tensor  # [N] False where the limit cut it
 
-    def select(self, start: int, stop: int) -> OwnAnswers:
-        """Rows `start` to `stop`."""
-        return self.apply(lambda tensor: tensor[start:stop])
-
 
 @dataclass
 class Rollouts(TensorStruct):
@@ -167,13 +163,13 @@ class Rollouts(TensorStruct):
     old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
     baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
     own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
-    response: Rollouts | None = None  # trace + marker + own answer, where that is trained in place of the completion
     measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
+    answered: Rollouts | None = None  # where these are responses: the same traces with the reference answer
 
     @property
-    def trained(self) -> Rollouts:
-        """What takes the gradient: the responses where there are any, else these completions."""
-        return self if self.response is None else self.response
+    def judged(self) -> Rollouts:
+        """The traces with the reference answer, which give the reward: these, unless these are responses."""
+        return self if self.answered is None else self.answered
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
@@ -182,6 +178,37 @@ class Rollouts(TensorStruct):
     def length(self) -> int:
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
+
+    def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
+        """The rollouts `rows` [n], which are those of `prompts` [b], both ascending; only as wide as they need."""
+
+        def leading(mask: Tensor) -> int:
+            return max(1, int(mask.any(dim=0).sum()))
+
+        segments = self.segments.apply(lambda tensor: tensor[rows])
+        completion = leading(segments.completion_mask)
+        answer, prompt = leading(self.answer_mask[prompts]), leading(self.prompt_mask[prompts])
+
+        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c]
+            return None if tensor is None else tensor[rows, :completion]
+
+        return dataclasses.replace(
+            self,
+            prompt_ids=self.prompt_ids[prompts, -prompt:],
+            prompt_mask=self.prompt_mask[prompts, -prompt:],
+            answer_ids=self.answer_ids[prompts, :answer],
+            answer_mask=self.answer_mask[prompts, :answer],
+            completion_ids=self.completion_ids[rows, :completion],
+            segments=segments.apply(lambda tensor: tensor[:, :completion] if tensor.dim() == 2 else tensor),
+            group_ids=torch.searchsorted(prompts, self.group_ids[rows]),
+            truncated=self.truncated[rows],
+            sampling_logprobs=cut(self.sampling_logprobs),
+            old_logprobs=cut(self.old_logprobs),
+            baseline_logprobs=None if self.baseline_logprobs is None else self.baseline_logprobs[prompts, :answer],
+            own_answers=None if self.own_answers is None else self.own_answers.apply(lambda tensor: tensor[rows]),
+            measured={name: value[rows] for name, value in self.measured.items()},
+            answered=None if self.answered is None else self.answered.select(prompts, rows),
+        )
 
     def empty_traces(self) -> Rollouts:
         """One completion a prompt without a trace: marker + answer. Its answer log-probs are the baseline."""
@@ -205,8 +232,8 @@ class Rollouts(TensorStruct):
             old_logprobs=None,
             baseline_logprobs=None,
             own_answers=None,
-            response=None,
             measured={},
+            answered=None,
         )
 
 
@@ -217,6 +244,7 @@ class Scores(TensorStruct):
     logprobs: Tensor  # [N, C] of the completion's tokens, 0 at padding
     entropy: Tensor  # [N, C] of the distribution each token was drawn from, in nats, detached, 0 at padding
     baseline_logprobs: Tensor | None = None  # [B, T] of the answer after the empty trace, detached
+    ref_logprobs: Tensor | None = None  # [N, C] of the completion's tokens under the reference, detached
 
 
 @dataclass
@@ -226,6 +254,17 @@ class TraceReward(TensorStruct):
     value: Tensor  # [N] the trace reward R
     token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
     signals: dict[str, Tensor] = field(default_factory=dict)  # [N] each: what `value` was combined from
+
+
+@dataclass
+class Judgement(TensorStruct):
+    """What the traces of a batch are worth. All detached."""
+
+    old_logprobs: Tensor  # [N, C] of the policy that sampled them
+    reward: TraceReward
+    baseline: Tensor | None  # [N] the empty trace's reward for the same rows, where it is known
+    advantages: Tensor  # [N]
+    token_weights: Tensor  # [N, C] of the answer term
 
 
 @dataclass

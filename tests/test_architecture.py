@@ -15,24 +15,23 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 LAYERS = [
     {"errors", "structures", "assets"},
     {"functional"},
-    {"rewards", "advantages", "losses", "metrics"},
+    {"rewards", "advantages", "filters", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
     {"signals"},
     {"callbacks", "strategies"},
-    {"compatibility"},
-    {"policy_module", "module", "sft"},
+    {"compatibility", "policy_module", "token_budget", "evaluation", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module"},
-    "sft": {"policy_module", "module"},
+    "module": {"policy_module", "compatibility", "token_budget", "evaluation"},
+    "sft": {"policy_module", "evaluation"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},
 }
-MATHEMATICS = {"functional", "rewards", "advantages", "losses"}
+MATHEMATICS = {"functional", "rewards", "advantages", "filters", "losses"}
 WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli"}
 
 

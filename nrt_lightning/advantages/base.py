@@ -22,6 +22,7 @@ class AdvantageEstimator(ABC):
     """
 
     needs_logprobs: ClassVar[bool] = False  # whether rewards must be log-probs
+    needs_batch: ClassVar[bool] = False  # whether it looks beyond the group: all rollouts of a window are then given
 
     @property
     @abstractmethod

@@ -127,23 +127,24 @@ def hand_out(
     window = []
     for start in range(0, size * steps, steps):
         share = prompts.select(start, start + steps)
-        rows = start * per_prompt, (start + steps) * per_prompt
-        share.rollouts = assemble(share, generations.select(*rows), marker_id)
-        share.rollouts.own_answers = None if own is None else own.select(*rows)
+        first, last = start * per_prompt, (start + steps) * per_prompt
+        share.rollouts = assemble(share, generations.select(first, last), marker_id)
+        if own is not None:
+            share.rollouts.own_answers = OwnAnswers(own.ids[first:last], own.mask[first:last], own.ended[first:last])
         window.append(share)
     return window
 
 
 def complete_window(pl_module: Any, window: list[Prompts]) -> None:
-    """Add the responses, where those are trained, and the signals that are measured now."""
+    """Make responses of the rollouts, where those are trained, and measure the signals that are measured now."""
     signals = getattr(pl_module, "signals", None)
     for prompts in window:
         assert prompts.rollouts is not None
         if getattr(pl_module, "train_response", False):
-            prompts.rollouts.response = respond(prompts.rollouts)
+            prompts.rollouts = respond(prompts.rollouts)
         if signals is not None:
             with pl_module.policy.evaluating():
-                prompts.rollouts.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
+                prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
 
 
 def on_policy(window: int, accumulate: int) -> bool:
@@ -171,14 +172,14 @@ def score_window(policy: Policy, window: list[Prompts], responses: bool = True) 
     Args:
         policy: the old one, still.
         window: its micro-batches.
-        responses: score the responses too, where there are any; on-policy the training forward's own values serve.
+        responses: score responses too, beside the reference answers; on-policy the training forward's values serve.
     """
     with policy.evaluating():
         for prompts in window:
             rollouts = prompts.rollouts
             if rollouts is not None:
-                scores = policy.score(rollouts, baseline=True)
-                rollouts.old_logprobs = scores.logprobs
-                rollouts.baseline_logprobs = scores.baseline_logprobs
-                if responses and rollouts.response is not None:
-                    rollouts.response.old_logprobs = policy.score(rollouts.response).logprobs
+                scores = policy.score(rollouts.judged, baseline=True)
+                rollouts.judged.old_logprobs = scores.logprobs
+                rollouts.judged.baseline_logprobs = scores.baseline_logprobs
+                if responses and rollouts.answered is not None:
+                    rollouts.old_logprobs = policy.score(rollouts).logprobs

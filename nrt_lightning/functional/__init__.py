@@ -9,7 +9,13 @@ from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.functional.masking import masked_mean, masked_sum, pack_segment, unpack_segment
 from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.reductions import Reduction, SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
-from nrt_lightning.functional.validation import check_at_least, check_choice, check_interval, check_same_shape
+from nrt_lightning.functional.validation import (
+    check_at_least,
+    check_choice,
+    check_interval,
+    check_same_shape,
+    check_share,
+)
 
 __all__ = [
     "K1",
@@ -27,6 +33,7 @@ __all__ = [
     "check_choice",
     "check_interval",
     "check_same_shape",
+    "check_share",
     "entropy",
     "group_logsumexp",
     "group_normalize",

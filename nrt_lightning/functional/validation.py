@@ -56,6 +56,26 @@ def check_at_least(field: str, value: float, bound: float, above: bool = False) 
         )
 
 
+def check_share(field: str, value: float) -> None:
+    """Raise `InputError` unless `0 <= value <= 1`.
+
+    Args:
+        field: name of the setting, for the message.
+        value: what the user gave.
+
+    Raises:
+        InputError: also for NaN.
+
+    Example:
+        >>> check_share("momentum", 0.99)
+        >>> check_share("momentum", 99)
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: momentum=99 is out of range. Give a number from 0 to 1.
+    """
+    if not 0 <= value <= 1:
+        raise InputError(f"{field}={value!r} is out of range. Give a number from 0 to 1.")
+
+
 def check_interval(low_field: str, low: float, high_field: str, high: float) -> None:
     """Raise `InputError` unless `0 <= low <= high`.
 

@@ -1,6 +1,8 @@
 """The policy (a causal language model with its tokenizer and marker), references, and the scoring forward."""
 
+from nrt_lightning.models.baselines import BaselineScorer, InitialBaseline, PolicyBaseline, ReferenceBaseline
 from nrt_lightning.models.best_scoring import BestScoring
+from nrt_lightning.models.ema_reference import EMAReference
 from nrt_lightning.models.packed_groups import PackedGroups
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.models.prompt_tree import PromptTree
@@ -9,14 +11,19 @@ from nrt_lightning.models.scoring import PromptCopies, ScoringForward
 from nrt_lightning.models.shared_prompt import SharedPrompt
 
 __all__ = [
+    "BaselineScorer",
     "BestScoring",
+    "EMAReference",
     "FrozenReference",
+    "InitialBaseline",
     "NoReference",
     "PackedGroups",
     "Policy",
+    "PolicyBaseline",
     "PromptCopies",
     "PromptTree",
     "Reference",
+    "ReferenceBaseline",
     "ScoringForward",
     "SharedPrompt",
 ]

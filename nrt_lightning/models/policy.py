@@ -109,6 +109,11 @@ class Policy(nn.Module):
         policy._prepare(model)
         return policy
 
+    @property
+    def readable(self) -> bool:
+        """Whether the initial weights can be read a second time: not those of a live model, nor random ones."""
+        return bool(self.settings) and self.weights == "pretrained"
+
     def _read(self, what: str, auto: Any) -> Any:
         try:
             return auto.from_pretrained(self.source, **self.hub_kwargs)

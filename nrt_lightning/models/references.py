@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -32,6 +32,16 @@ class Reference(ABC):
     @abstractmethod
     def logprobs(self, rollouts: Rollouts) -> Tensor:
         """Log-probs of the completions' tokens, without gradient. -> [N, C]"""
+
+    def follow(self, policy: Policy, step: int) -> None:  # noqa: B027  (most stay as they are)
+        """Move with the policy; called after optimizer step number `step`, counted from 1."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint must hold; nothing where the weights can be read again."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Go on from a checkpoint."""
 
 
 class NoReference(Reference):
@@ -75,7 +85,7 @@ class FrozenReference(Reference):
         """
         if self.frozen:
             return
-        if self.model is None and not policy.settings:
+        if self.model is None and not policy.readable:
             frozen = copy.deepcopy(policy)
         else:
             own = {"model": self.model, "dtype": self.dtype}

@@ -79,4 +79,5 @@ def respond(rollouts: Rollouts) -> Rollouts:
         baseline_logprobs=None,
         own_answers=None,
         measured={},
+        answered=rollouts,
     )

@@ -48,7 +48,12 @@ class RolloutEvidence:
 
     @property
     def rollouts(self) -> Rollouts:
-        """The N rollouts of the prompts."""
+        """The N rollouts of the prompts, with the reference answer."""
+        return self.trained.judged
+
+    @property
+    def trained(self) -> Rollouts:
+        """What will take the gradient: the same, or the responses with the policy's own answers."""
         assert self.prompts.rollouts is not None
         return self.prompts.rollouts
 
@@ -73,7 +78,7 @@ class RolloutEvidence:
         return self.policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-class Signal(ABC):
+class Signal(ABC):  # noqa: B024  (what is abstract is in the two kinds below)
     """One number a rollout, of which rewards are combined. What it is called is said where it is combined.
 
     A subclass of `Signal` is computed from log-probs in the training step, one of `RolloutSignal` when the traces have

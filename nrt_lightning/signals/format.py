@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
+from nrt_lightning.structures import Rollouts
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,11 @@ class Format(ScoreSignal):
 
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
         """See `ScoreSignal.__call__`."""
-        good = evidence.rollouts.segments.marker_emitted  # [N]
-        own = evidence.rollouts.own_answers
-        if self.own_answer and own is not None:
-            good = good & own.ended
-        return good.float()
+        rollouts = evidence.rollouts
+        return (well_formed(rollouts) if self.own_answer else rollouts.segments.marker_emitted).float()
+
+
+def well_formed(rollouts: Rollouts) -> Tensor:
+    """Whether the trace ended with its marker by itself, and the policy's own answer, where it wrote one, too. [N]"""
+    emitted, own = rollouts.segments.marker_emitted, rollouts.own_answers
+    return emitted if own is None else emitted & own.ended

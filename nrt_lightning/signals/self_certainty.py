@@ -30,7 +30,7 @@ class SelfCertainty(RolloutSignal):
 
     def measure(self, evidence: RolloutEvidence) -> Tensor:
         """See `RolloutSignal.measure`."""
-        rollouts = evidence.rollouts.trained
+        rollouts = evidence.trained
         segments = rollouts.segments
         written = segments.trace_mask | (segments.marker_mask & segments.marker_emitted.unsqueeze(1))  # [N, C]
         return masked_mean(token_certainty(evidence.policy.network, rollouts), written, dim=1)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nrt_lightning.advantages import GroupNormalized, LeaveOneOut
+from nrt_lightning.advantages import BatchNormalized, GroupCentered, GroupNormalized, LeaveOneOut
 from nrt_lightning.errors import InputError
 
 INF, NAN = float("inf"), float("nan")
@@ -16,6 +16,8 @@ ESTIMATORS = [
     GroupNormalized(eps=1e-6),
     LeaveOneOut(),
     LeaveOneOut(baseline="clip"),
+    GroupCentered(),
+    GroupCentered(baseline="clip"),
 ]
 each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
 ROWS = st.lists(
@@ -31,6 +33,8 @@ def reference(estimator, rewards: torch.Tensor) -> torch.Tensor:
         others = [torch.cat([rewards[:k], rewards[k + 1 :]]).mean() for k in range(len(rewards))]
         return rewards - torch.stack(others)
     centered = rewards - rewards.mean()
+    if isinstance(estimator, GroupCentered):
+        return centered
     if estimator.scale == "none":
         return centered
     return centered / (rewards.std() + estimator.eps) if rewards.max() > rewards.min() else torch.zeros_like(rewards)
@@ -107,7 +111,7 @@ def test_unscaled_uncentered_is_the_reward_itself_and_needs_no_group() -> None:
 
 
 def test_declared_needs() -> None:
-    assert [e.needs_baseline for e in ESTIMATORS] == [False, True, True, False, False, True]
+    assert [e.needs_baseline for e in ESTIMATORS] == [False, True, True, False, False, True, False, True]
     assert all(e.needs_group for e in ESTIMATORS)
 
 
@@ -137,3 +141,67 @@ def test_missing_or_unrepeated_baseline_is_refused(estimator) -> None:
         estimator(values, group_ids)
     with pytest.raises(InputError, match=r"baseline_values has shape \[1\].*Repeat"):
         estimator(values, group_ids, torch.zeros(1))
+
+
+BATCH = [
+    BatchNormalized(),
+    BatchNormalized(center="batch"),
+    BatchNormalized(baseline="clip", eps=1e-3),
+    BatchNormalized(center="batch", baseline="subtract"),
+]
+each_batch = pytest.mark.parametrize("estimator", BATCH, ids=repr)
+
+
+@each_batch
+@given(ROWS)
+@settings(deadline=None, max_examples=40)
+def test_batch_normalised_equals_the_definition(estimator, rows) -> None:
+    group_ids = torch.tensor([g for g, _, _ in rows])
+    values = torch.tensor([r for _, r, _ in rows], dtype=torch.float64)
+    baseline = torch.tensor([b for _, _, b in rows], dtype=torch.float64)
+    rewards = {"none": values, "subtract": values - baseline, "clip": (values - baseline).clamp(min=0)}
+    difference = rewards[estimator.baseline].clone()
+    if estimator.center == "group":
+        for group in group_ids.unique():
+            difference[group_ids == group] -= difference[group_ids == group].mean()
+    if len(rows) == 1 or difference.std() < 1e-6:
+        return
+    expected = (difference - difference.mean()) / (difference.std() + estimator.eps)
+    torch.testing.assert_close(estimator(values, group_ids, baseline), expected, rtol=1e-5, atol=1e-7)
+
+
+@each_batch
+def test_batch_normalised_is_zero_where_nothing_differs_and_finite_where_a_reward_is_not(estimator) -> None:
+    group_ids, baseline = torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.1)
+    assert (estimator(torch.full((4,), 0.3), group_ids, baseline) == 0).all()
+    advantages = estimator(torch.tensor([0.9, 0.2, NAN, 0.4]), group_ids, baseline)
+    assert advantages[2] == 0
+    kept = torch.tensor([0, 1, 3])
+    rest = estimator(torch.tensor([0.9, 0.2, 0.4]), group_ids[kept], baseline[kept])
+    torch.testing.assert_close(advantages[kept], rest)
+
+
+def test_one_scale_for_all_groups_does_not_blow_up_small_differences() -> None:
+    values, group_ids = torch.tensor([1.0, 0.0, 0.5, 0.5001]), torch.tensor([0, 0, 1, 1])
+    batch, group = BatchNormalized()(values, group_ids), GroupNormalized()(values, group_ids)
+    assert group[3] == pytest.approx(float(group[0]))
+    assert 0 < batch[3] < 1e-3 * batch[0]
+
+
+def test_only_batch_normalisation_needs_the_batch() -> None:
+    assert not any(estimator.needs_batch for estimator in ESTIMATORS)
+    assert all(estimator.needs_batch for estimator in BATCH)
+    assert [estimator.needs_group for estimator in BATCH] == [True, False, True, False]
+
+
+def test_centred_only_is_the_unscaled_form() -> None:
+    values, group_ids = torch.rand(12), torch.arange(12) // 4
+    expected = GroupNormalized(scale="none")(values, group_ids)
+    assert torch.equal(GroupCentered()(values, group_ids), expected)
+    torch.testing.assert_close(LeaveOneOut()(values, group_ids) * 3 / 4, expected)
+
+
+@pytest.mark.parametrize("arguments", [{"center": "prompt"}, {"baseline": "minus"}, {"eps": -1.0}])
+def test_unknown_settings_of_batch_normalisation_are_refused(arguments) -> None:
+    with pytest.raises(InputError, match=next(iter(arguments))):
+        BatchNormalized(**arguments)

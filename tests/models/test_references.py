@@ -26,6 +26,14 @@ def test_reference_of_a_wrapped_policy_is_a_copy(policy):
     assert reference.frozen[0].network is not policy.network
 
 
+def test_reference_of_random_weights_is_these_random_weights():
+    policy = Policy(BASE, weights="random").load()
+    reference = FrozenReference()
+    reference.load(policy)
+    rollouts = sampled(policy)
+    torch.testing.assert_close(reference.logprobs(rollouts), policy.score(rollouts).logprobs.detach())
+
+
 def test_reference_is_in_no_module_tree():
     module = NRTModule(Policy(BASE), loss=NRTLoss(kl_coef=0.1), reference=FrozenReference())
     module.configure_model()

@@ -1,0 +1,66 @@
+"""A reference that follows the policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.functional import check_at_least, check_share
+from nrt_lightning.models.references import FrozenReference
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+class EMAReference(FrozenReference):
+    """A second model that moves towards the policy: `ref <- (1 - update_rate) ref + update_rate policy`.
+
+    It starts as the policy before training and moves after every `every_n_steps` optimizer steps. The KL term then
+    bounds how fast the policy changes and not how far it gets. `update_rate=1` replaces the reference now and then
+    (the hard update of TR-DPO, arXiv 2404.09656), smaller rates are its soft update. Its weights are in the
+    checkpoint, apart from the policy's, so that a resumed run goes on with the same reference.
+
+    Args:
+        update_rate: how far the reference moves, from 0 to 1.
+        every_n_steps: optimizer steps between two moves.
+        dtype: of its weights. In 16 bits the small moves of a small rate would be rounded away.
+
+    Raises:
+        InputError: a number is out of range.
+    """
+
+    def __init__(self, update_rate: float = 0.6, every_n_steps: int = 512, dtype: str | None = "float32") -> None:
+        super().__init__(dtype=dtype)
+        check_share("update_rate", update_rate)
+        check_at_least("every_n_steps", every_n_steps, 1)
+        self.update_rate = update_rate
+        self.every_n_steps = every_n_steps
+
+    @torch.no_grad()
+    def follow(self, policy: Policy, step: int) -> None:
+        """See `Reference`."""
+        if step % self.every_n_steps or not self.frozen:
+            return
+        ours = dict(self.frozen[0].named_parameters())
+        for name, theirs in policy.named_parameters():
+            ours[name].lerp_(whole(theirs).to(ours[name]), self.update_rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Reference`."""
+        return dict(self.frozen[0].network.state_dict()) if self.frozen else {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Reference`."""
+        if self.frozen and state:
+            self.frozen[0].network.load_state_dict(state)
+
+    def __repr__(self) -> str:
+        return f"EMAReference(update_rate={self.update_rate}, every_n_steps={self.every_n_steps}, dtype={self.dtype!r})"
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight as a whole, gathered from all processes where it is sharded."""
+    gather = getattr(weight, "full_tensor", None)
+    return weight if gather is None else gather()
