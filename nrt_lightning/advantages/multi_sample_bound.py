@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ class MultiSampleBound(AdvantageEstimator):
         tensor([2.0000, 0.6667])
     """
 
-    needs_logprobs: ClassVar[bool] = True
+    needs_logprobs = True
 
     @property
     def needs_baseline(self) -> bool:
