@@ -52,7 +52,7 @@ class MultiSampleBound(AdvantageEstimator):
                 "are at most 0. Set the aggregator to LogProb."
             )
         finite = values.isfinite()
-        count = group_statistics(values, group_ids, finite).count  # [N]
+        count = group_statistics(values, group_ids, finite).count.to(values.dtype)  # [N]
         every = group_logsumexp(values, group_ids)  # [N]
         others = log_sum_of_others(values, group_ids)  # [N]
         advantages = every - count.clamp(min=1).log() - (others - (count - 1).clamp(min=1).log())

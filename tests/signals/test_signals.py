@@ -213,9 +213,7 @@ def test_efficiency_needs_a_shorter_and_a_better_trace(prompts: Prompts) -> None
     prompts.rollouts.own_answers = None
     one = evidence(prompts)
     one.answer_logprobs[:GROUP] = torch.tensor([[-9.0], [-0.1], [-1.0], [-5.0]])
-    # Traces of 5, 3, 10 and 1 tokens: the second beats the first and the third, the last only its... none is worse.
     lengths = one.rollouts.segments.trace_mask.sum(1)[:GROUP].tolist()
-    assert lengths == sorted(lengths, key=lengths.index)
     values = ReasoningEfficiency()(one)[:GROUP].tolist()
     nll = [9.0, 0.1, 1.0, 5.0]
     log_ppl = [x / (1 + math.log10(n)) for x, n in zip(nll, lengths)]
