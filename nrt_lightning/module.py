@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,21 +14,31 @@ from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
-from nrt_lightning.compatibility import check_parts
+from nrt_lightning.checks import check_parts
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import outcomes
+from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least, masked_mean, pack_segment, unpack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.losses import NRTLoss, WholeBatch
+from nrt_lightning.losses import NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
-from nrt_lightning.models import NoReference, Policy, Reference
+from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.policy_module import PolicyModule
-from nrt_lightning.rewards import FixedTokenWeights, RewardAggregator, TokenWeighting, WeightedSum
+from nrt_lightning.rewards import (
+    FixedTokenWeights,
+    KeepOverlong,
+    KLPenalty,
+    OverlongTraces,
+    RewardAggregator,
+    TokenWeighting,
+    WeightedSum,
+)
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.schedules import Schedule
 from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 from nrt_lightning.structures import Judgement, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
 from nrt_lightning.token_budget import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
+from nrt_lightning.window import Further, judge_window
 
 
 class NRTModule(PolicyModule):
@@ -44,7 +55,7 @@ class NRTModule(PolicyModule):
         advantage: from the rewards of a group to advantages.
         token_weights: weights of the answer term.
         loss: trace, marker, answer and KL terms.
-        reference: a frozen model for the KL term.
+        reference: a second model for the KL, and for the baseline if its scorer says so.
         sampling: how traces are drawn.
         engine: what draws them.
         optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
@@ -56,6 +67,11 @@ class NRTModule(PolicyModule):
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
         train_response: train what the policy writes by itself, trace, marker and an answer of its own; the reference
             answer then only gives the reward.
+        filters: groups that one of these drops carry no loss, and are replaced as often as `sampling.refill_rounds`
+            says; null for none.
+        baseline_scorer: whose confidence after the empty trace a trace is held against.
+        overlong: what becomes of traces that reached their limit.
+        kl_penalty: KL against the reference in the reward; null for none. The loss has `kl_coef` of its own.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -82,6 +98,10 @@ class NRTModule(PolicyModule):
         predict_temperature: float = 0.0,
         signals: SignalCombiner | None = None,
         train_response: bool = False,
+        filters: list[GroupFilter] | None = None,
+        baseline_scorer: BaselineScorer | None = None,
+        overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
+        kl_penalty: KLPenalty | None = None,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule)
         self.aggregator = aggregator
@@ -96,9 +116,11 @@ class NRTModule(PolicyModule):
         self.train_response = train_response
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
-        check_parts(
-            aggregator, advantage, self.loss, reference, self.sampling, signals=signals, train_response=train_response
-        )
+        self.filters = filters or []
+        self.baseline_scorer = baseline_scorer or PolicyBaseline()
+        self.overlong = overlong
+        self.kl_penalty = kl_penalty
+        check_parts(self)
 
     # Training
 
@@ -110,12 +132,15 @@ class NRTModule(PolicyModule):
     def configure_model(self) -> None:
         """Read the weights of policy and reference."""
         super().configure_model()
-        if self.loss.kl_coef:
+        if self.needs_reference:
             self.reference.load(self.policy)
+        if self.needs_baseline and not self.baseline_scorer.by_policy:
+            place, precision = Path(self.trainer.default_root_dir), self.trainer.precision
+            self.baseline_scorer.load(self.policy, self.reference, place, precision)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
         """One batch of rollouts: confidences, rewards, advantages, loss."""
-        rollouts = rollouts_of(batch)
+        rollouts = self.overlong.mask(rollouts_of(batch))
         step = self.learn(rollouts)
         self.log_training(rollouts, step)
         return {"loss": step.loss, "reward": step.judgement.reward.value, "advantages": step.judgement.advantages}
@@ -133,19 +158,36 @@ class NRTModule(PolicyModule):
 
     def score(self, rollouts: Rollouts) -> Scores:
         """What the models say of the rollouts; the baseline too where the window has not been scored."""
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and rollouts.judged.old_logprobs is None)
-        scores.ref_logprobs = self.reference.logprobs(rollouts) if self.loss.kl_coef else None
+        scores = self.score_answers(rollouts)
+        scores.ref_logprobs = rollouts.ref_logprobs  # [N, C]
+        if self.needs_reference and rollouts.ref_logprobs is None:
+            scores.ref_logprobs = self.reference.logprobs(rollouts)
+        return scores
+
+    def score_answers(self, rollouts: Rollouts) -> Scores:
+        """As `score`, without the reference: all that a reward takes."""
+        known, by_policy = rollouts.judged.baseline_logprobs, self.baseline_scorer.by_policy  # [B, T]
+        scores = self.policy.score(rollouts, baseline=self.needs_baseline and by_policy and known is None)
+        if known is not None:
+            scores.baseline_logprobs = known
+        elif self.needs_baseline and not by_policy:
+            scores.baseline_logprobs = self.baseline_scorer.logprobs(rollouts)
         return scores
 
     def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
         """Rewards, advantages and the answer's token weights."""
         judged = rollouts.judged  # the same, but where whole responses are trained
-        scored = judged.old_logprobs is not None  # off-policy or response: scored before the window's first step
+        # Noted where the window was scored before its first step; else the training forward's own.
         old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
-        baseline_logprobs = judged.baseline_logprobs if scored else scores.baseline_logprobs  # [B, T]
         answered = old_logprobs if judged.old_logprobs is None else judged.old_logprobs  # [N, C]
-        reward, baseline = self.reward(judged, answered, baseline_logprobs)
-        advantages = self.advantage(reward.value, rollouts.group_ids, baseline)  # [N]
+        reward, baseline = self.reward(judged, answered, scores.baseline_logprobs)
+        reward.value = self.overlong.rewards(reward.value, judged, self.sampling.max_trace_tokens)  # [N]
+        if self.kl_penalty and scores.ref_logprobs is not None:
+            sampled = sampled_tokens(rollouts.segments)  # [N, C]
+            reward.value = self.kl_penalty(reward.value, old_logprobs, scores.ref_logprobs, sampled)
+        advantages = rollouts.advantages  # [N]
+        if advantages is None:
+            advantages = self.advantage(reward.value, rollouts.group_ids, baseline)
         return Judgement(old_logprobs, reward, baseline, advantages, self.answer_weights(rollouts, reward))
 
     def loss_of(
@@ -155,11 +197,12 @@ class NRTModule(PolicyModule):
         return self.loss(
             scores.logprobs,
             judgement.old_logprobs,
-            rollouts.segments,
+            rollouts.loss_segments,
             judgement.advantages,
             judgement.token_weights,
             scores.ref_logprobs,
             whole,
+            rollouts.sampling_logprobs,
         )
 
     def couples_groups(self, rollouts: Rollouts) -> bool:
@@ -169,13 +212,38 @@ class NRTModule(PolicyModule):
     @property
     def needs_baseline(self) -> bool:
         """Whether the answer must be scored after the empty trace."""
-        combined = self.signals is not None and self.signals.needs_baseline
-        return self.aggregator.needs_baseline or self.advantage.needs_baseline or combined
+        filters = any(filter_.needs_baseline for filter_ in self.filters)
+        signals = self.signals is not None and self.signals.needs_baseline
+        return self.aggregator.needs_baseline or self.advantage.needs_baseline or filters or signals
 
     @property
     def needs_own_answers(self) -> bool:
         """Whether the policy must write an answer of its own after every trace, for signals or to be trained on."""
         return self.train_response or (self.signals is not None and self.signals.needs_own_answers)
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the reference must score the rollouts."""
+        return bool(self.loss.kl_coef) or self.kl_penalty is not None
+
+    @property
+    def needs_window(self) -> bool:
+        """Whether `judge_window` must see every window before its first step."""
+        return bool(self.filters) or self.advantage.needs_batch
+
+    @property
+    def needs_sampling_logprobs(self) -> bool:
+        """Whether the engine must give log-probs."""
+        return self.loss.sampler_correction is not None
+
+    def judge_window(self, window: list[Prompts], further: Further) -> list[Prompts]:
+        """The window with filtered groups replaced or without a loss, and with advantages over the batch."""
+        return judge_window(self, window, further)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, and let the reference follow."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def reward(
         self, rollouts: Rollouts, logprobs: Tensor, baseline_logprobs: Tensor | None
@@ -257,7 +325,25 @@ class NRTModule(PolicyModule):
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
         parts = ("aggregator", "signals", "advantage", "token_weights", "loss", "reference", "sampling")
-        return {part: repr(getattr(self, part)) for part in (*parts, "train_response")}
+        more = ("filters", "baseline_scorer", "overlong", "kl_penalty", "train_response")
+        return {part: repr(getattr(self, part)) for part in parts + more}
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whose checkpoint it is, and what filters and reference have learned of the run."""
+        super().on_save_checkpoint(checkpoint)
+        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.filters]
+        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.reference.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As above, and go on with the filters and the reference as they were."""
+        super().on_load_checkpoint(checkpoint)
+        noted = checkpoint.get("nrt_lightning", {})
+        self.reference.load_state_dict(noted.get("reference", {}))
+        for filter_, (name, state) in zip(self.filters, noted.get("filters", []), strict=False):
+            if filter_.name == name:
+                filter_.load_state_dict(state)
 
 
 def rollouts_of(batch: Any) -> Rollouts:

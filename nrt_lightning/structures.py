@@ -7,11 +7,13 @@ Masks are bool and True means "counts". Row n of a `[N, ...]` tensor belongs to 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Struct = TypeVar("Struct", bound="TensorStruct")
@@ -59,14 +61,21 @@ class Row:
 
 @dataclass
 class WindowStep:
-    """The place of a micro-batch in its window: `index` of `size`.
+    """The place of a micro-batch in its window: `index` of `size`, in round `epoch` of `epochs`.
 
     Every micro-batch of a window carries ALL prompts of the window; the rollout callback samples for them at once
-    and hands out slice `index` of `size` at each step.
+    and hands out slice `index` of `size` at each step. The same rollouts are gone through `epochs` times.
     """
 
     index: int = 0
     size: int = 1
+    epoch: int = 0
+    epochs: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether the window begins here."""
+        return self.index == 0 and self.epoch == 0
 
 
 @dataclass
@@ -110,6 +119,8 @@ class Sampling:
         top_k: keep this many most probable tokens; 0 keeps all.
         suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
             marker's probability with it until it has learned the marker.
+        refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves
+            them without a loss.
     """
 
     group_size: int = 8
@@ -120,6 +131,7 @@ class Sampling:
     top_k: int = 0
     suppress_eos: bool = False
     answer_temperature: float | None = None
+    refill_rounds: int = 0
 
 
 @dataclass
@@ -135,6 +147,13 @@ class Segments(TensorStruct):
     def completion_mask(self) -> Tensor:
         """Every real token of the completion, [N, C]."""
         return self.trace_mask | self.marker_mask | self.answer_mask
+
+    def only(self, rows: Tensor | None) -> Segments:
+        """Without the tokens of the rows that are False, [N]; all with None."""
+        if rows is None:
+            return self
+        kept = rows.unsqueeze(1)  # [N, 1]
+        return Segments(self.trace_mask & kept, self.marker_mask & kept, self.answer_mask & kept, self.marker_emitted)
 
 
 @dataclass
@@ -162,6 +181,9 @@ class Rollouts(TensorStruct):
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
     old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
     baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
+    ref_logprobs: Tensor | None = None  # [N, C] under the reference; None: scored when needed
+    advantages: Tensor | None = None  # [N] where they were found over the whole window; None: found in the step
+    learned: Tensor | None = None  # [N] False: carries no loss (its group was filtered, or it is masked); None: all do
     own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
     measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
     answered: Rollouts | None = None  # where these are responses: the same traces with the reference answer
@@ -179,6 +201,11 @@ class Rollouts(TensorStruct):
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
 
+    @property
+    def loss_segments(self) -> Segments:
+        """Which token is what, of the rollouts that carry a loss."""
+        return self.segments.only(self.learned)
+
     def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
         """The rollouts `rows` [n], which are those of `prompts` [b], both ascending; only as wide as they need."""
 
@@ -189,8 +216,8 @@ class Rollouts(TensorStruct):
         completion = leading(segments.completion_mask)
         answer, prompt = leading(self.answer_mask[prompts]), leading(self.prompt_mask[prompts])
 
-        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c]
-            return None if tensor is None else tensor[rows, :completion]
+        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c], [N] -> [n]
+            return None if tensor is None else tensor[rows] if tensor.dim() == 1 else tensor[rows, :completion]
 
         return dataclasses.replace(
             self,
@@ -208,6 +235,9 @@ class Rollouts(TensorStruct):
             own_answers=None if self.own_answers is None else self.own_answers.apply(lambda tensor: tensor[rows]),
             measured={name: value[rows] for name, value in self.measured.items()},
             answered=None if self.answered is None else self.answered.select(prompts, rows),
+            ref_logprobs=cut(self.ref_logprobs),
+            advantages=cut(self.advantages),
+            learned=cut(self.learned),
         )
 
     def empty_traces(self) -> Rollouts:
@@ -234,7 +264,42 @@ class Rollouts(TensorStruct):
             own_answers=None,
             measured={},
             answered=None,
+            ref_logprobs=None,
+            advantages=None,
+            learned=None,
         )
+
+
+def join(structs: Sequence[Struct]) -> Struct:
+    """Groups of several structures as one: rows under one another, padded to the widest.
+
+    What begins with `prompt` is padded on the left, all else on the right; group ids go on counting. What is no
+    tensor is taken from the first, but lists, which are put together.
+    """
+    first = structs[0]
+    values: dict[str, Any] = {}
+    for place in dataclasses.fields(first):
+        parts = [getattr(struct, place.name) for struct in structs]
+        if isinstance(parts[0], TensorStruct):
+            values[place.name] = join(parts)
+        elif isinstance(parts[0], list):
+            values[place.name] = [item for part in parts for item in part]
+        elif isinstance(parts[0], dict):
+            values[place.name] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        elif place.name == "group_ids":
+            starts = itertools.accumulate((len(struct.prompt_ids) for struct in structs), initial=0)  # type: ignore[attr-defined]
+            values[place.name] = torch.cat([part + start for part, start in zip(parts, starts, strict=False)])
+        elif isinstance(parts[0], Tensor):
+            values[place.name] = torch.cat(padded(parts, left=place.name.startswith("prompt")))
+    return dataclasses.replace(first, **values)
+
+
+def padded(tensors: list[Tensor], left: bool) -> list[Tensor]:
+    """Tensors [n, W] as wide as the widest; tensors [n] as they are."""
+    if tensors[0].dim() < 2:
+        return tensors
+    width = max(tensor.shape[1] for tensor in tensors)
+    return [F.pad(t, (width - t.shape[1], 0) if left else (0, width - t.shape[1])) for t in tensors]
 
 
 @dataclass

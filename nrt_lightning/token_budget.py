@@ -132,7 +132,7 @@ def learn_in_parts(module: Learner, rollouts: Rollouts, parts: list[Part]) -> St
     for number, each in enumerate(parts, start=1):
         scores.append(module.score(each.rollouts))
         judgements.append(module.judge(each.rollouts, scores[-1]))
-        out = module.loss_of(each.rollouts, scores[-1], judgements[-1], WholeBatch(rollouts.segments, each.rows))
+        out = module.loss_of(each.rollouts, scores[-1], judgements[-1], WholeBatch(rollouts.loss_segments, each.rows))
         if number < len(parts):
             module.backward_part(out.loss)
         scores[-1] = scores[-1].apply(Tensor.detach)

@@ -19,13 +19,13 @@ LAYERS = [
     {"models", "rollouts", "data", "schedules"},
     {"signals"},
     {"callbacks", "strategies"},
-    {"compatibility", "policy_module", "token_budget", "evaluation", "module", "sft"},
+    {"policy_module", "checks", "token_budget", "window", "evaluation", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module", "compatibility", "token_budget", "evaluation"},
+    "module": {"policy_module", "checks", "token_budget", "window", "evaluation"},
     "sft": {"policy_module", "evaluation"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -22,16 +24,17 @@ from nrt_lightning.rollouts import (
     write_own_answers,
 )
 from nrt_lightning.signals import RolloutEvidence
-from nrt_lightning.structures import OwnAnswers, Prompts, Sampling
+from nrt_lightning.structures import OwnAnswers, Prompts, Rollouts, Sampling, Scores, WindowStep
 
 
 class OnPolicyRollout(Callback):
     """Samples K traces for every prompt and puts the assembled rollouts into the batch, in place.
 
     A batch of type `Prompts` carries the prompts of a whole window. At the window's first micro-batch traces are
-    sampled for all of them; every micro-batch then gets its share. Where the optimizer steps at most once in a window
-    the data is on-policy, and the training forward's own log-probs serve as the old ones; where it steps more often,
-    the window is scored before its first step.
+    sampled for all of them; every micro-batch then gets its share, once in each of the window's epochs. Where the
+    optimizer steps at most once in a window the data is on-policy, and the training forward's own log-probs serve as
+    the old ones; where it steps more often, or the module has parts that look at the whole window (group filters), the
+    window is scored before its first step.
 
     `NRTModule` adds this callback by itself. In a LightningModule of your own, give it `policy` (a `Policy`) and pass
     `sampling` here.
@@ -42,7 +45,8 @@ class OnPolicyRollout(Callback):
         progress: show progress while it generates.
 
     Raises:
-        InputError: the module has no policy or sampling, or the window does not fit `accumulate_grad_batches`.
+        InputError: the module has no policy or sampling, the window does not fit `accumulate_grad_batches`, or it is
+            to be refilled and the data cannot give further rows.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class OnPolicyRollout(Callback):
         self.engine = engine
         self.progress = progress
         self.window: list[Prompts] = []
+        self.tokens, self.seconds = 0, 0.0  # of the sampling for the window
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find what the module offers, and check that windows and optimizer steps fit."""
@@ -64,7 +69,13 @@ class OnPolicyRollout(Callback):
                     "or use NRTModule, which has it."
                 )
         data = getattr(trainer, "datamodule", None)
-        on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches)
+        on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
+        sampling: Any = self.sampling or pl_module.sampling
+        if sampling.refill_rounds and not hasattr(data, "further"):
+            raise InputError(
+                f"sampling.refill_rounds is {sampling.refill_rounds}, but the data cannot give further rows. Use "
+                "QADataModule, give your datamodule a method `further` like its, or set refill_rounds to 0."
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Fill the batch."""
@@ -73,39 +84,67 @@ class OnPolicyRollout(Callback):
                 f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
                 "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
             )
-        if batch.window.index == 0:
-            self.window = self.sample_window(trainer, pl_module, batch, batch_idx)
+        if batch.window.first:
+            self.window = self.fill_window(trainer, pl_module, batch, batch_idx)
         elif len(self.window) != batch.window.size:
             raise RuntimeError("The run begins in the middle of a window; resume from a checkpoint at a window's end.")
         share = self.window[batch.window.index]
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(share, field.name))
 
-    def sample_window(
-        self, trainer: Trainer, pl_module: LightningModule, prompts: Prompts, batch_idx: int
-    ) -> list[Prompts]:
-        """The window's micro-batches with their rollouts."""
-        policy: Policy = pl_module.policy  # type: ignore[assignment]
-        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, "rollout")
+    def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
+        """The window's micro-batches with their rollouts, scored and judged where that must come before the steps."""
+        self.tokens, self.seconds = 0, 0.0
         with trainer.precision_plugin.forward_context():
-            started = time.perf_counter()
-            generations = self.generate(trainer, pl_module, prompts, seed)
-            own = self.own_answers(pl_module, prompts, generations, seed)
-            seconds = time.perf_counter() - started
-            window = hand_out(prompts, generations, policy.marker_id, own)
-            complete_window(pl_module, window)
-            off_policy = not on_policy(prompts.window.size, trainer.accumulate_grad_batches)
-            if off_policy or getattr(pl_module, "train_response", False):
-                score_window(policy, window, responses=off_policy)
-        tokens = int(generations.token_mask.sum())
-        pl_module.log("rollout/tokens_per_second", tokens / max(seconds, 1e-9), batch_size=len(prompts))
-        pl_module.log("rollout/seconds", seconds, batch_size=len(prompts))
+            window = self.sample(trainer, pl_module, prompts, batch_idx, "rollout")
+            whole = getattr(pl_module, "needs_window", False)
+            steps = not on_policy(prompts.window.size, trainer.accumulate_grad_batches, prompts.window.epochs)
+            if whole or steps or getattr(pl_module, "train_response", False):
+                score_window(pl_module, window, only_answers=not (whole or steps))
+            if whole:
+                window = pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
+        pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=len(prompts))
+        pl_module.log("rollout/seconds", self.seconds, batch_size=len(prompts))
+        return window
+
+    def further(
+        self, trainer: Trainer, pl_module: Any, batch_idx: int, like: Prompts, count: int, number: int
+    ) -> list[Prompts]:
+        """Scored rollouts of further rows, in micro-batches no larger than the window's, for one round of refilling.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the module.
+            batch_idx: of the window's first micro-batch.
+            like: a micro-batch of the window.
+            count: rows.
+            number: of the round.
+        """
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        prompts = data.further(count, trainer.current_epoch, batch_idx, number).to(like.prompt_ids.device)
+        prompts.window = WindowStep(0, math.ceil(count / len(like)))
+        more = self.sample(trainer, pl_module, prompts, batch_idx, f"refill {number}")
+        score_window(pl_module, more)
+        return more
+
+    def sample(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int, stream: str) -> list[Prompts]:
+        """Micro-batches of these prompts with their rollouts."""
+        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, stream)
+        started = time.perf_counter()
+        generations = self.generate(trainer, pl_module, prompts, seed)
+        own = self.own_answers(pl_module, prompts, generations, seed)
+        self.seconds += time.perf_counter() - started
+        self.tokens += int(generations.token_mask.sum())
+        window = hand_out(prompts, generations, pl_module.policy.marker_id, own)
+        for share in window:
+            complete(pl_module, share)
         return window
 
     def generate(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> Generations:
         """K traces for every prompt."""
         engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
         request = trace_request(pl_module.policy, prompts, self.sampling or pl_module.sampling, seed)
+        request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
         with generation_progress(trainer, enabled=self.progress) as progress:
             return engine.generate(pl_module.policy, request, progress)
 
@@ -122,10 +161,10 @@ def hand_out(
     prompts: Prompts, generations: Generations, marker_id: int, own: OwnAnswers | None = None
 ) -> list[Prompts]:
     """The micro-batches of a window, each with its share of prompts and their rollouts."""
-    size, per_prompt = prompts.window.size, len(generations) // len(prompts)
-    steps = len(prompts) // size
+    per_prompt = len(generations) // len(prompts)
+    steps = math.ceil(len(prompts) / prompts.window.size)
     window = []
-    for start in range(0, size * steps, steps):
+    for start in range(0, len(prompts), steps):
         share = prompts.select(start, start + steps)
         first, last = start * per_prompt, (start + steps) * per_prompt
         share.rollouts = assemble(share, generations.select(first, last), marker_id)
@@ -135,28 +174,27 @@ def hand_out(
     return window
 
 
-def complete_window(pl_module: Any, window: list[Prompts]) -> None:
+def complete(pl_module: Any, prompts: Prompts) -> None:
     """Make responses of the rollouts, where those are trained, and measure the signals that are measured now."""
+    assert prompts.rollouts is not None
     signals = getattr(pl_module, "signals", None)
-    for prompts in window:
-        assert prompts.rollouts is not None
-        if getattr(pl_module, "train_response", False):
-            prompts.rollouts = respond(prompts.rollouts)
-        if signals is not None:
-            with pl_module.policy.evaluating():
-                prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
+    if getattr(pl_module, "train_response", False):
+        prompts.rollouts = respond(prompts.rollouts)
+    if signals is not None:
+        with pl_module.policy.evaluating():
+            prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
 
 
-def on_policy(window: int, accumulate: int) -> bool:
-    """Whether the optimizer steps at most once in a window.
+def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:
+    """Whether the optimizer steps at most once in a window, in all its epochs.
 
     Raises:
         InputError: neither divides the other, so that a step would mix parts of windows.
 
-    >>> on_policy(4, 4), on_policy(1, 4), on_policy(4, 1)
-    (True, True, False)
+    >>> on_policy(4, 4), on_policy(1, 4), on_policy(4, 1), on_policy(4, 4, epochs=2)
+    (True, True, False, False)
     """
-    if accumulate % window == 0:
+    if accumulate % (window * epochs) == 0:
         return True
     if window % accumulate == 0:
         return False
@@ -166,20 +204,31 @@ def on_policy(window: int, accumulate: int) -> bool:
     )
 
 
-def score_window(policy: Policy, window: list[Prompts], responses: bool = True) -> None:
-    """Note the old policy's log-probs, and the baseline's, before the first optimizer step changes the weights.
+def score_window(module: Any, window: list[Prompts], only_answers: bool = False) -> None:
+    """Note what the models say of a window before the first optimizer step changes the weights.
+
+    A module of your own without a method `score` has its policy's log-probs noted, and the baseline's.
 
     Args:
-        policy: the old one, still.
+        module: with the old policy, still.
         window: its micro-batches.
-        responses: score responses too, beside the reference answers; on-policy the training forward's values serve.
+        only_answers: of responses score only the reference answers, which give the reward: on-policy the training
+            forward's own log-probs of the responses serve.
     """
+    policy: Policy = module.policy
+    score = getattr(module, "score", None) or partial(policy.score, baseline=True)
     with policy.evaluating():
         for prompts in window:
             rollouts = prompts.rollouts
             if rollouts is not None:
-                scores = policy.score(rollouts.judged, baseline=True)
-                rollouts.judged.old_logprobs = scores.logprobs
-                rollouts.judged.baseline_logprobs = scores.baseline_logprobs
-                if responses and rollouts.answered is not None:
-                    rollouts.old_logprobs = policy.score(rollouts).logprobs
+                if rollouts.answered is not None:
+                    note(rollouts.answered, module.score_answers(rollouts.answered))
+                if not only_answers:
+                    note(rollouts, score(rollouts))
+
+
+def note(rollouts: Rollouts, scores: Scores) -> None:
+    """Keep with the rollouts what the old policy and the other models say of them."""
+    rollouts.old_logprobs = scores.logprobs
+    rollouts.baseline_logprobs = scores.baseline_logprobs
+    rollouts.ref_logprobs = scores.ref_logprobs

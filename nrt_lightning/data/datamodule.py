@@ -15,7 +15,7 @@ from nrt_lightning.data.sampler import EvaluationSampler, WindowSampler, shuffle
 from nrt_lightning.data.sources import FileSource, QASource
 from nrt_lightning.data.templates import PlainTemplate, PromptTemplate
 from nrt_lightning.errors import InputError
-from nrt_lightning.structures import Row
+from nrt_lightning.structures import Prompts, Row
 
 DATASET_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -36,6 +36,7 @@ class QADataModule(L.LightningDataModule):
         template: how a conversation becomes a prompt, and its system prompt; `PlainTemplate()` by default.
         batch_size: prompts of one micro-batch on one rank.
         window: micro-batches of one rollout window: traces are sampled for `batch_size * window` prompts at once.
+        window_epochs: how often the rollouts of a window are gone through before others are sampled.
         eval_batch_size: prompts of a batch in validation, test and prediction; as `batch_size` by default.
         max_prompt_tokens: longest prompt, with all its special tokens. Longer rows are dropped, never cut.
         max_answer_tokens: longest answer, with its end token. Longer rows are dropped, never cut.
@@ -64,6 +65,7 @@ class QADataModule(L.LightningDataModule):
         template: PromptTemplate | None = None,
         batch_size: int = 4,
         window: int = 1,
+        window_epochs: int = 1,
         eval_batch_size: int | None = None,
         max_prompt_tokens: int = 1024,
         max_answer_tokens: int = 512,
@@ -85,7 +87,8 @@ class QADataModule(L.LightningDataModule):
         }  # fmt: skip
         self.format = format or QuestionAnswer()
         self.template = template or PlainTemplate()
-        self.batch_size, self.window, self.passes, self.seed = batch_size, window, passes, seed
+        self.batch_size, self.window, self.window_epochs = batch_size, window, window_epochs
+        self.passes, self.seed = passes, seed
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.max_prompt_tokens, self.max_answer_tokens = max_prompt_tokens, max_answer_tokens
         self.max_dropped_share, self.val_rows = max_dropped_share, val_rows
@@ -120,12 +123,28 @@ class QADataModule(L.LightningDataModule):
             ranks = trainer.distributed_sampler_kwargs or ranks
         dataset = self._dataset("train")
         sampler = WindowSampler(
-            len(dataset), self.batch_size, self.window, self.seed, self.passes, start=start, limit=limit, **ranks
-        )
+            len(dataset), self.batch_size, self.window, self.seed, self.passes, start=start, limit=limit,
+            window_epochs=self.window_epochs, **ranks
+        )  # fmt: skip
         self._order = sampler.order
         if start > 0:
             self._check_resumed()
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
+
+    def further(self, count: int, *key: int | str) -> Prompts:
+        """Training rows beside those of the micro-batches, other ones on every process.
+
+        They are drawn by a hash of the key alone, so nothing needs to be kept of them: the order of the micro-batches
+        is what it is without them, and a resumed run draws the same.
+
+        Args:
+            count: rows for this process.
+            key: says where in the run they are drawn.
+        """
+        dataset, trainer = self._dataset("train"), cast(Any, self.trainer)
+        order = shuffled(len(dataset), self.seed, "further", *key).tolist()
+        places = range(trainer.global_rank, count * trainer.world_size, trainer.world_size)
+        return dataset.collate([dataset[order[place % len(order)]] for place in places])
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation rows in order; no loader where there are none."""
@@ -166,7 +185,10 @@ class QADataModule(L.LightningDataModule):
             )
 
     def _check_settings(self) -> None:
-        least = {"batch_size": 1, "window": 1, "eval_batch_size": 1, "passes": 1, "val_rows": 0, "num_workers": 0}
+        least = {
+            "batch_size": 1, "window": 1, "window_epochs": 1, "eval_batch_size": 1, "passes": 1, "val_rows": 0,
+            "num_workers": 0,
+        }  # fmt: skip
         for name, lowest in least.items():
             if getattr(self, name) < lowest:
                 raise InputError(f"{name}={getattr(self, name)} is too small. Give at least {lowest}.")
@@ -185,7 +207,7 @@ class QADataModule(L.LightningDataModule):
                 "Set max_train_rows of the data instead."
             )
         accumulated = trainer.accumulate_grad_batches
-        if self.window % accumulated and accumulated % self.window:
+        if self.window % accumulated and accumulated % (self.window * self.window_epochs):
             raise InputError(
                 f"accumulate_grad_batches={accumulated} and window={self.window} do not fit: an optimizer step would "
                 "mix parts of windows. Make one a multiple of the other."

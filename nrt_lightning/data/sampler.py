@@ -44,7 +44,8 @@ class WindowSampler(DistributedSampler[MicroBatch]):
     """Micro-batches of one rank, a window at a time.
 
     A window is `batch_size * window` rows on each rank. It is given out `window` times with the same rows, so that the
-    rollout can sample for all of them at the first step and hand out a slice at each. Rows are shuffled anew in every
+    rollout can sample for all of them at the first step and hand out a slice at each; and all of that `window_epochs`
+    times, to learn from the same rollouts again. Rows are shuffled anew in every
     pass by a hash of seed and pass; the few that do not fill a last window sit out that pass only. For a `DataLoader`
     with `batch_size=None` whose dataset takes a `MicroBatch`.
 
@@ -59,6 +60,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         rank: which of them this is.
         limit: what the trainer uses of an epoch, as in `Trainer(limit_train_batches=...)`: a number of
             micro-batches, or a share as a float. Needed to find the place of `start`.
+        window_epochs: how often a window is gone through.
 
     Raises:
         InputError: a number is out of range, a pass does not fill one window, or `limit` cuts a window.
@@ -83,12 +85,16 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         num_replicas: int = 1,
         rank: int = 0,
         limit: int | float = 1.0,
+        window_epochs: int = 1,
     ) -> None:
-        for name, value, least in (("batch_size", batch_size, 1), ("window", window, 1), ("passes", passes, 1)):
-            if value < least:
-                raise InputError(f"{name}={value} is too small. Give at least {least}.")
+        for name, value in {
+            "batch_size": batch_size, "window": window, "passes": passes, "window_epochs": window_epochs
+        }.items():  # fmt: skip
+            if value < 1:
+                raise InputError(f"{name}={value} is too small. Give at least 1.")
         super().__init__(cast(Any, range(rows)), num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
         self.rows, self.batch_size, self.window, self.passes, self.start = rows, batch_size, window, passes, start
+        self.window_epochs = window_epochs
         self.window_rows = batch_size * window * num_replicas  # of all ranks together
         self.windows = rows // self.window_rows  # of one pass
         if self.windows == 0:
@@ -96,12 +102,13 @@ class WindowSampler(DistributedSampler[MicroBatch]):
                 f"{rows} rows do not fill one window: {num_replicas} rank(s) x batch_size={batch_size} x "
                 f"window={window} takes {self.window_rows}. Use more rows, or lower batch_size or window."
             )
-        self.steps = self.windows * window * passes
+        self.window_steps = window * window_epochs
+        self.steps = self.windows * self.window_steps * passes
         self.used = min(limit, self.steps) if isinstance(limit, int) else int(self.steps * limit)
-        if self.used < 1 or self.used % window:
+        if self.used < 1 or self.used % self.window_steps:
             raise InputError(
                 f"limit_train_batches={limit} uses {self.used} of {self.steps} micro-batches and cuts a window. "
-                f"Set it to a multiple of window={window}."
+                f"Set it to a multiple of window={window} x window_epochs={window_epochs}."
             )
         self.epoch = start // self.used
 
@@ -117,6 +124,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
             "ranks": self.num_replicas,
             "batch_size": self.batch_size,
             "window": self.window,
+            "window_epochs": self.window_epochs,
             "passes": self.passes,
             "seed": self.seed,
             "epoch_steps": self.used,
@@ -131,11 +139,13 @@ class WindowSampler(DistributedSampler[MicroBatch]):
     def _micro_batches(self, epoch: int, skip: int) -> Iterator[MicroBatch]:
         order, current = torch.empty(0), -1
         for step in range(skip, self.steps):
-            number, index = divmod(step, self.window)
+            number, place_in_window = divmod(step, self.window_steps)
+            window_epoch, index = divmod(place_in_window, self.window)
             data_pass, place = divmod(number, self.windows)
             if data_pass != current:
                 order, current = self._pass_windows(epoch * self.passes + data_pass), data_pass
-            yield MicroBatch(order[place, self.rank].tolist(), WindowStep(index, self.window))
+            where = WindowStep(index, self.window, window_epoch, self.window_epochs)
+            yield MicroBatch(order[place, self.rank].tolist(), where)
 
     def _pass_windows(self, number: int) -> Tensor:
         """Rows of every window and rank in a pass, [windows, ranks, batch_size * window]."""

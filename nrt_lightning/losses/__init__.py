@@ -1,6 +1,7 @@
 """The loss of Native Reasoning Training: its terms as pure functions, its surrogates, and `NRTLoss` that adds them."""
 
 from nrt_lightning.losses.nrt import NRTLoss, WholeBatch
+from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
 from nrt_lightning.losses.surrogates import (
     CISPO,
     ClippedRatio,
@@ -30,6 +31,7 @@ __all__ = [
     "SurrogateOutput",
     "TokenTerm",
     "TraceTerm",
+    "TruncatedImportance",
     "WholeBatch",
     "answer_term",
     "forced_marker_tokens",
@@ -37,6 +39,7 @@ __all__ = [
     "kl_term",
     "marker_term",
     "sampled_tokens",
+    "sampler_ratio",
     "trace_term",
     "trace_tokens",
 ]

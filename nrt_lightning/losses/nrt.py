@@ -21,6 +21,7 @@ from nrt_lightning.functional import (
     masked_mean,
     masked_sum,
 )
+from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
 from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
 from nrt_lightning.losses.terms import (
     FORCED_MARKER_CHOICES,
@@ -77,6 +78,8 @@ class NRTLoss:
             to prefer it to the end token once nobody keeps that out.
         answer_rows: rollouts with an answer term: "all", or "emitted", those that wrote their marker themselves.
             VeriFree and JEPO (arXiv 2505.21493, 2503.19618) learn no answer from a trace that did not end by itself.
+        sampler_correction: weights for tokens that the sampler gave another probability than the trainer does; null
+            takes the two to be the same.
 
     Raises:
         InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` unknown.
@@ -104,6 +107,7 @@ class NRTLoss:
     forced_marker: ForcedMarker = "excluded"
     marker_rows: Literal["forced", "all"] = "forced"
     answer_rows: Literal["all", "emitted"] = "all"
+    sampler_correction: TruncatedImportance | None = None
 
     def __post_init__(self) -> None:
         for name in ("trace_coef", "marker_coef", "answer_coef", "kl_coef"):
@@ -121,6 +125,7 @@ class NRTLoss:
         token_weights: Tensor,
         ref_logprobs: Tensor | None = None,
         whole: WholeBatch | None = None,
+        sampling_logprobs: Tensor | None = None,
     ) -> LossOutput:
         """The loss of N rollouts.
 
@@ -133,25 +138,34 @@ class NRTLoss:
             ref_logprobs: `[N, C]` of the reference; None without one.
             whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
                 batch then add up to the loss of the batch, see `couples_rollouts`.
+            sampling_logprobs: `[N, C]` of the sampler, needed for a `sampler_correction`.
 
         Returns:
             The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
             before its coefficient; and metrics as means over tokens: `ratio_mean`, `ratio_max`, `clip_share` on the
-            trace, `answer_nll` in nats, and `kl` in nats where a reference is given. All but the loss are detached.
+            trace, `answer_nll` in nats, and `kl` in nats where a reference is given; with a `sampler_correction` also
+            `sampler_ratio_mean`, `sampler_ratio_max` and `sampler_capped_share`. All but the loss are detached.
 
         Raises:
-            InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing.
+            InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing, or
+                `sampling_logprobs` where there is a `sampler_correction`.
         """
-        tensors = {"old_logprobs": old_logprobs, "token_weights": token_weights, "ref_logprobs": ref_logprobs}
+        tensors = {
+            "old_logprobs": old_logprobs,
+            "token_weights": token_weights,
+            "ref_logprobs": ref_logprobs,
+            "sampling_logprobs": sampling_logprobs,
+        }
         self._check(logprobs, segments, advantages, tensors)
         masks = self._masks(segments)
-        trace = trace_term(logprobs, old_logprobs, advantages, masks["trace"], self.surrogate)
+        importance, mismatch = self._importance(old_logprobs, sampling_logprobs, sampled_tokens(segments))
+        trace = trace_term(logprobs, old_logprobs, advantages, masks["trace"], self.surrogate, importance)
         terms: dict[str, tuple[float, TokenTerm]] = {
             "trace": (self.trace_coef, trace),
             "marker": (self.marker_coef, marker_term(logprobs, masks["marker"])),
             "answer": (self.answer_coef, answer_term(logprobs, token_weights, masks["answer"])),
         }
-        metrics = self._metrics(logprobs.detach(), old_logprobs, masks["trace"], trace.clipped, segments)
+        metrics = self._metrics(logprobs.detach(), old_logprobs, masks["trace"], trace.clipped, segments) | mismatch
         if ref_logprobs is not None:
             kl = kl_term(logprobs, ref_logprobs, masks["kl"], self.kl)
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
@@ -167,6 +181,20 @@ class NRTLoss:
         It does where clipped tokens leave the denominator of a mean: which ones do is not known until all are scored.
         """
         return self.surrogate.drops_clipped and self.reduction.counts_tokens
+
+    def _importance(
+        self, old_logprobs: Tensor, sampling_logprobs: Tensor | None, sampled: Tensor
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        if self.sampler_correction is None or sampling_logprobs is None:
+            return None, {}
+        ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)  # [N, C]
+        weights = self.sampler_correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
+        metrics = {
+            "sampler_ratio_mean": masked_mean(ratio, sampled),
+            "sampler_ratio_max": torch.where(sampled, ratio, 0).max(),
+            "sampler_capped_share": masked_mean((ratio > self.sampler_correction.cap).to(ratio.dtype), sampled),
+        }
+        return weights, metrics
 
     def _masks(self, segments: Segments) -> dict[str, Tensor]:
         """The tokens of each term, [N, C]."""
@@ -197,6 +225,11 @@ class NRTLoss:
         if self.kl_coef and tensors["ref_logprobs"] is None:
             raise InputError(
                 f"kl_coef={self.kl_coef} needs ref_logprobs: give the module a reference, or set kl_coef=0."
+            )
+        if self.sampler_correction and tensors["sampling_logprobs"] is None:
+            raise InputError(
+                f"sampler_correction={self.sampler_correction} needs sampling_logprobs: ask the engine for log-probs, "
+                "or set sampler_correction to null."
             )
         for name, tensor in {**tensors, "trace_mask": segments.trace_mask}.items():
             if tensor is not None:

@@ -67,7 +67,12 @@ def forced_marker_tokens(segments: Segments) -> Tensor:
 
 
 def trace_term(
-    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, surrogate: Surrogate
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    surrogate: Surrogate,
+    importance: Tensor | None = None,
 ) -> TraceTerm:
     """The policy gradient of the trace: `surrogate(logprobs, old_logprobs, A)` on the trace's tokens.
 
@@ -77,6 +82,7 @@ def trace_term(
         advantages: `[N]` one for each trace.
         mask: `[N, C]` bool, from `trace_tokens`.
         surrogate: the per-token loss.
+        importance: `[N, C]` weight of each token, not negative, from `TruncatedImportance`; None weighs all alike.
 
     Returns:
         Values, the mask (without the clipped tokens if the surrogate drops them) and the clipped tokens.
@@ -89,6 +95,7 @@ def trace_term(
     """
     kept = under(mask, logprobs)  # [N, C]
     weights = under(mask, advantages.detach().unsqueeze(1).expand_as(mask))  # [N, C]
+    weights = weights if importance is None else weights * under(mask, importance)
     output = surrogate(kept, under(mask, old_logprobs), weights)
     clipped = output.clipped & mask
     return TraceTerm(output.loss, mask & ~clipped if surrogate.drops_clipped else mask, clipped)

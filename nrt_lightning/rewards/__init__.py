@@ -6,8 +6,10 @@ The token weightings decide what the derivative of that reward means for the ans
 from nrt_lightning.rewards.arithmetic_mean import ArithmeticMean
 from nrt_lightning.rewards.base import RewardAggregator
 from nrt_lightning.rewards.geometric_mean import GeometricMean
+from nrt_lightning.rewards.kl_penalty import KLPenalty
 from nrt_lightning.rewards.log_prob import LogProb
 from nrt_lightning.rewards.mean_log_prob import MeanLogProb
+from nrt_lightning.rewards.overlong import KeepOverlong, MaskOverlong, OverlongTraces, PenaliseOverlong
 from nrt_lightning.rewards.prob import Prob
 from nrt_lightning.rewards.token_weights import (
     DerivedTokenWeights,
@@ -22,8 +24,13 @@ __all__ = [
     "DerivedTokenWeights",
     "FixedTokenWeights",
     "GeometricMean",
+    "KLPenalty",
+    "KeepOverlong",
     "LogProb",
+    "MaskOverlong",
     "MeanLogProb",
+    "OverlongTraces",
+    "PenaliseOverlong",
     "PosteriorTokenWeights",
     "Prob",
     "RewardAggregator",
