@@ -13,9 +13,16 @@ from cli.small_runs import CONFIGS
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from methods import plain
-from methods.hand_made import GROUP, HandMade, Rollout
+from methods.hand_made import GROUP, HandMade, Rollout, Tokens
 from methods.plain import Expected, baselines, by_group, confidences
-from nrt_lightning import NRTModule, Policy
+from nrt_lightning import (
+    EMADeviationFilter,
+    EMAReference,
+    InitialBaseline,
+    MinimumSpreadFilter,
+    NRTModule,
+    Policy,
+)
 from nrt_lightning.cli import NRTCLI, Parser
 
 METHODS = {path.stem: path for path in sorted((CONFIGS / "methods").glob("*.yaml"))}
@@ -111,9 +118,9 @@ def log_prob_reward(mean: bool) -> Callable[[list[Rollout]], Expected]:
 
 
 def policy_gradient(rows: list[Rollout], rewards: list[float], advantages: list[float], clip: tuple[float, float],
-                    reduce: Callable, kl: float = 0.0) -> Expected:  # fmt: skip
-    """PPO on whole responses, with a KL in the loss."""
-    sampled = [r.sampled(True) for r in rows]
+                    reduce: Callable, kl: float = 0.0, truncated: bool = True) -> Expected:  # fmt: skip
+    """PPO on whole responses, with a KL in the loss; without the traces that were cut, if so asked."""
+    sampled = [r.sampled(True) if r.emitted or truncated else Tokens([], [], []) for r in rows]
     loss = plain.trace_loss(sampled, advantages, plain.ppo(*clip), reduce)
     return Expected(rewards, advantages, loss + kl * plain.kl_loss(sampled, plain.k3, reduce))
 
@@ -154,7 +161,7 @@ def dro(rows: list[Rollout]) -> Expected:
         length = 1 - abs(len(r.answer.old) - len(r.own_ids)) / len(r.answer.old)
         rewards.append(reflection + length)
     advantages = by_group(rewards, plain.normalised)
-    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sums_over(32), kl=0.001)
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sums_over(32), kl=0.001, truncated=False)
 
 
 def nover(rows: list[Rollout]) -> Expected:
@@ -168,7 +175,7 @@ def nover(rows: list[Rollout]) -> Expected:
         beaten = sum(len(x.trace_ids) > len(r.trace_ids) and perplexity(x) > perplexity(r) for x in group)
         rewards.append(1.0 + (len(group) - better) / len(group) + beaten / max(1, len(group) - 1))
     advantages = by_group(rewards, plain.centred)
-    return policy_gradient(rows, rewards, advantages, (0.1, 0.28), plain.sums_over(32), kl=0.1)
+    return policy_gradient(rows, rewards, advantages, (0.1, 0.28), plain.sums_over(32), kl=0.1, truncated=False)
 
 
 def perplexity(r: Rollout) -> float:
@@ -240,6 +247,16 @@ def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypa
     assert out["reward"].tolist() == pytest.approx(expected.rewards, **close)
     assert out["advantages"].tolist() == pytest.approx(expected.advantages, **close | {"abs": 1e-5})
     assert float(out["loss"]) == pytest.approx(expected.loss, **close | {"rel": 1e-5})
+
+
+def test_filters_baselines_and_references_are_the_methods_own() -> None:
+    rlpr = module_of("rlpr_original")
+    assert isinstance(rlpr.baseline_scorer, InitialBaseline)
+    assert rlpr.filters == [EMADeviationFilter(beta=0.5, momentum=0.99, filter_from=11)]
+    assert module_of("dro").filters == [MinimumSpreadFilter(0.01)]
+    reference = module_of("nover").reference
+    assert isinstance(reference, EMAReference)
+    assert (reference.update_rate, reference.every_n_steps) == (0.4, 100)
 
 
 def test_the_batch_tells_methods_apart() -> None:

@@ -20,9 +20,11 @@ from nrt_lightning import (
     GroupNormalized,
     InputError,
     LogProb,
+    MinimumSpreadFilter,
     MultiSampleBound,
     NRTLoss,
     PerplexityRank,
+    RegisterPrograms,
     Sampling,
     SelfCertainty,
     WeightedSumOfSignals,
@@ -141,6 +143,27 @@ def test_signals_of_a_window_are_measured_by_the_old_policy(trainer) -> None:
         mask = rollouts.segments.completion_mask
         expected = (certainty * mask).sum(1) / mask.sum(1).clamp(min=1)
         torch.testing.assert_close(rollouts.judged.measured["certainty"], expected)
+
+
+def test_filtered_responses_are_replaced_with_all_that_belongs_to_them(trainer) -> None:
+    sampling = Sampling(**SAMPLING, refill_rounds=2)
+    signals = sum_of(format=Format(), certainty=SelfCertainty())
+    module = nrt_module(
+        signals=signals, train_response=True, sampling=sampling, filters=[MinimumSpreadFilter(0.15)], loss=NRTLoss()
+    )
+    _, recorder = fit(trainer, module, registers(train=RegisterPrograms("train", 60)), max_steps=2)
+    assert any(m["rollout/refilled_groups"] > 0 for m in recorder.metrics)
+    for batch in recorder.batches:
+        response, judged = batch.rollouts, batch.rollouts.judged
+        assert torch.equal(response.group_ids, judged.group_ids)
+        assert len(judged.measured["certainty"]) == len(response) == 12
+        trace = judged.segments.trace_mask
+        width = min(trace.shape[1], response.completion_ids.shape[1])
+        both = trace[:, :width]
+        assert torch.equal(response.completion_ids[:, :width][both], judged.completion_ids[:, :width][both])
+        for n, row in enumerate(batch.rows[b] for b in judged.group_ids.tolist()):
+            answer = judged.completion_ids[n][judged.segments.answer_mask[n]]
+            assert module.policy.tokenizer.decode(answer, skip_special_tokens=True) == row.answer
 
 
 def test_multi_sample_bound_trains(trainer) -> None:
