@@ -2,13 +2,90 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
+from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.errors import InputError
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.models import BaselineScorer, Reference
-from nrt_lightning.rewards import KLPenalty
+from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator
+from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
+
+
+class Method(Protocol):
+    """The parts of `NRTModule` that must fit."""
+
+    aggregator: RewardAggregator
+    signals: SignalCombiner | None
+    advantage: AdvantageEstimator
+    loss: NRTLoss
+    reference: Reference
+    sampling: Sampling
+    train_response: bool
+    filters: list[GroupFilter]
+    baseline_scorer: BaselineScorer
+    kl_penalty: KLPenalty | None
+
+
+def check_parts(method: Method) -> None:
+    """Refuse parts that cannot work together.
+
+    Raises:
+        InputError: naming them and the mend.
+    """
+    check_advantage(method.advantage, method.aggregator, method.signals, method.sampling)
+    if method.signals is not None:
+        check_signals(method.signals, method.advantage, method.sampling)
+    if method.train_response:
+        check_response(method.loss, method.sampling)
+    check_filters(method.filters, method.sampling)
+    check_models(method.reference, method.baseline_scorer, method.kl_penalty, method.loss, method.sampling)
+
+
+def check_advantage(
+    advantage: AdvantageEstimator, aggregator: RewardAggregator, signals: SignalCombiner | None, sampling: Sampling
+) -> None:
+    """Refuse an advantage without a group, or without the rewards it takes."""
+    if advantage.needs_group and sampling.group_size < 2:
+        raise InputError(
+            f"sampling.group_size is {sampling.group_size}, but {advantage} compares the traces of a group: "
+            "every advantage would be 0. Set group_size to 2 or more."
+        )
+    if advantage.needs_logprobs and signals is None and not isinstance(aggregator, LogProb):
+        raise InputError(f"{advantage} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
+
+
+def check_signals(signals: SignalCombiner, advantage: AdvantageEstimator, sampling: Sampling) -> None:
+    """Refuse signals that the advantage or the sampling cannot serve."""
+    if advantage.needs_baseline:
+        raise InputError(
+            f"{advantage} compares the reward with that of the empty trace, which has no signals. Set its baseline to "
+            "none, and take the confidence as the signal GainOverBaseline, with clip: true for a clipped one."
+        )
+    if signals.needs_group and sampling.group_size < 2:
+        names = [name for name, signal in signals.signals.items() if signal.needs_group]
+        raise InputError(
+            f"sampling.group_size is {sampling.group_size}, but signals.{names[0]} compares the traces of a group. "
+            "Set group_size to 2 or more."
+        )
+
+
+def check_response(loss: NRTLoss, sampling: Sampling) -> None:
+    """Refuse responses whose parts were not drawn alike, or whose sampler is to be corrected for."""
+    own = sampling.answer_temperature
+    if own not in (None, sampling.temperature):
+        raise InputError(
+            f"sampling.answer_temperature is {own} and sampling.temperature {sampling.temperature}, but train_response "
+            "trains both as one sample of the policy. Set answer_temperature to null."
+        )
+    if loss.sampler_correction:
+        raise InputError(
+            "loss.sampler_correction knows the sampler's log-probs of traces alone, and train_response trains answers "
+            "too. Set sampler_correction to null."
+        )
 
 
 def check_filters(filters: list[GroupFilter], sampling: Sampling) -> None:
@@ -34,7 +111,11 @@ def check_models(
     loss: NRTLoss,
     sampling: Sampling,
 ) -> None:
-    """Refuse a baseline, a penalty or a correction that lacks what it needs."""
+    """Refuse a KL term, a baseline, a penalty or a correction that lacks what it needs."""
+    if loss.kl_coef and not reference.available:
+        raise InputError(
+            f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference."
+        )
     baseline_scorer.check(reference)
     if kl_penalty and not reference.available:
         raise InputError(

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
-from nrt_lightning.checks import check_filters, check_models
+from nrt_lightning.checks import check_parts
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import outcomes
 from nrt_lightning.filters import GroupFilter
-from nrt_lightning.functional import check_at_least, pack_segment, unpack_segment
+from nrt_lightning.functional import check_at_least, masked_mean, pack_segment, unpack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.losses import NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
@@ -34,6 +35,7 @@ from nrt_lightning.rewards import (
 )
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.schedules import Schedule
+from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 from nrt_lightning.structures import Judgement, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
 from nrt_lightning.token_budget import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
 from nrt_lightning.window import Further, judge_window
@@ -48,7 +50,8 @@ class NRTModule(PolicyModule):
 
     Args:
         policy: the model that is trained.
-        aggregator: from the confidences in the answer's tokens to the trace reward.
+        aggregator: from the confidences in the answer's tokens to the trace reward, and to the answer's token weights.
+        signals: what the trace reward is combined from; null for the aggregator's reward alone.
         advantage: from the rewards of a group to advantages.
         token_weights: weights of the answer term.
         loss: trace, marker, answer and KL terms.
@@ -62,6 +65,8 @@ class NRTModule(PolicyModule):
             that go through the model: prompts once, completions, and answers once more for the baseline. A group is
             never divided; one above the limit is counted in `train/groups_over_limit`.
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
+        train_response: train what the policy writes by itself, trace, marker and an answer of its own; the reference
+            answer then only gives the reward.
         filters: groups that one of these drops carry no loss, and are replaced as often as `sampling.refill_rounds`
             says; null for none.
         baseline_scorer: whose confidence after the empty trace a trace is held against.
@@ -91,6 +96,8 @@ class NRTModule(PolicyModule):
         schedule: Schedule | None = None,
         max_tokens_per_micro_batch: int | None = None,
         predict_temperature: float = 0.0,
+        signals: SignalCombiner | None = None,
+        train_response: bool = False,
         filters: list[GroupFilter] | None = None,
         baseline_scorer: BaselineScorer | None = None,
         overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
@@ -105,15 +112,15 @@ class NRTModule(PolicyModule):
         self.sampling = sampling or Sampling()
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.predict_temperature = predict_temperature
+        self.signals = signals
+        self.train_response = train_response
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         self.filters = filters or []
         self.baseline_scorer = baseline_scorer or PolicyBaseline()
         self.overlong = overlong
         self.kl_penalty = kl_penalty
-        check_parts(self.advantage, self.loss, self.reference, self.sampling)
-        check_filters(self.filters, self.sampling)
-        check_models(self.reference, self.baseline_scorer, self.kl_penalty, self.loss, self.sampling)
+        check_parts(self)
 
     # Training
 
@@ -151,23 +158,30 @@ class NRTModule(PolicyModule):
 
     def score(self, rollouts: Rollouts) -> Scores:
         """What the models say of the rollouts; the baseline too where the window has not been scored."""
-        known, by_policy = rollouts.baseline_logprobs is not None, self.baseline_scorer.by_policy
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and by_policy and not known)
-        if known:
-            scores.baseline_logprobs = rollouts.baseline_logprobs  # [B, T]
-        elif self.needs_baseline and not by_policy:
-            scores.baseline_logprobs = self.baseline_scorer.logprobs(rollouts)
+        scores = self.score_answers(rollouts)
         scores.ref_logprobs = rollouts.ref_logprobs  # [N, C]
         if self.needs_reference and rollouts.ref_logprobs is None:
             scores.ref_logprobs = self.reference.logprobs(rollouts)
         return scores
 
+    def score_answers(self, rollouts: Rollouts) -> Scores:
+        """As `score`, without the reference: all that a reward takes."""
+        known, by_policy = rollouts.judged.baseline_logprobs, self.baseline_scorer.by_policy  # [B, T]
+        scores = self.policy.score(rollouts, baseline=self.needs_baseline and by_policy and known is None)
+        if known is not None:
+            scores.baseline_logprobs = known
+        elif self.needs_baseline and not by_policy:
+            scores.baseline_logprobs = self.baseline_scorer.logprobs(rollouts)
+        return scores
+
     def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
         """Rewards, advantages and the answer's token weights."""
+        judged = rollouts.judged  # the same, but where whole responses are trained
         # Noted where the window was scored before its first step; else the training forward's own.
         old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
-        reward, baseline = self.reward(rollouts, old_logprobs, scores.baseline_logprobs)
-        reward.value = self.overlong.rewards(reward.value, rollouts, self.sampling.max_trace_tokens)  # [N]
+        answered = old_logprobs if judged.old_logprobs is None else judged.old_logprobs  # [N, C]
+        reward, baseline = self.reward(judged, answered, scores.baseline_logprobs)
+        reward.value = self.overlong.rewards(reward.value, judged, self.sampling.max_trace_tokens)  # [N]
         if self.kl_penalty and scores.ref_logprobs is not None:
             sampled = sampled_tokens(rollouts.segments)  # [N, C]
             reward.value = self.kl_penalty(reward.value, old_logprobs, scores.ref_logprobs, sampled)
@@ -199,7 +213,13 @@ class NRTModule(PolicyModule):
     def needs_baseline(self) -> bool:
         """Whether the answer must be scored after the empty trace."""
         filters = any(filter_.needs_baseline for filter_ in self.filters)
-        return self.aggregator.needs_baseline or self.advantage.needs_baseline or filters
+        signals = self.signals is not None and self.signals.needs_baseline
+        return self.aggregator.needs_baseline or self.advantage.needs_baseline or filters or signals
+
+    @property
+    def needs_own_answers(self) -> bool:
+        """Whether the policy must write an answer of its own after every trace, for signals or to be trained on."""
+        return self.train_response or (self.signals is not None and self.signals.needs_own_answers)
 
     @property
     def needs_reference(self) -> bool:
@@ -230,6 +250,8 @@ class NRTModule(PolicyModule):
     ) -> tuple[TraceReward, Tensor | None]:
         """The trace rewards, and the empty trace's for the same rows [N] where the baseline is known.
 
+        Rewards of a group follow from that group alone. Signals leave the empty trace without a reward.
+
         Args:
             rollouts: N completions.
             logprobs: of the policy that sampled them, [N, C].
@@ -238,24 +260,33 @@ class NRTModule(PolicyModule):
         rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
         mask = rollouts.answer_mask[rows]  # [N, T]
         confidences = pack_segment(logprobs, rollouts.segments.answer_mask, width)  # [N, T]
+        baseline = None if baseline_logprobs is None else baseline_logprobs[rows]  # [N, T]
+        reward = self.aggregator(confidences, mask, baseline)
+        if self.signals is not None:
+            values = self.signals.values(ScoreEvidence(rollouts, confidences, mask, baseline))
+            return TraceReward(self.signals.combine(values), reward.token_weights, values), None
         if baseline_logprobs is None:
-            return self.aggregator(confidences, mask), None
+            return reward, None
         empty = self.aggregator(baseline_logprobs, rollouts.answer_mask, baseline_logprobs).value  # [B]
-        return self.aggregator(confidences, mask, baseline_logprobs[rows]), empty[rows]
+        return reward, empty[rows]
 
     def answer_weights(self, rollouts: Rollouts, reward: TraceReward) -> Tensor:
         """The answer term's weights, in their places in the completions. [N, C]"""
         mask = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
-        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids)  # [N, T]
+        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids, reward.value)  # [N, T]
         return unpack_segment(weights, rollouts.segments.answer_mask)
 
     def log_training(self, rollouts: Rollouts, step: Step) -> None:
         """Log what matters of a batch."""
         judged, out = step.judgement, step.out
         groups = group_metrics(judged.reward.value, judged.baseline, judged.advantages, rollouts.group_ids)
-        groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
+        if self.signals is None:
+            groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
+        for name, value in judged.reward.signals.items():
+            groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
-        traces = rollout_metrics(rollouts, step.scores.entropy)
+        width = rollouts.judged.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
+        traces = rollout_metrics(rollouts.judged, F.pad(step.scores.entropy, (0, width))[:, :width])
         self.log_scalars(groups | losses | out.metrics, "train", len(rollouts))
         self.log_scalars(traces, "rollout", len(rollouts))
         worth = "reward" if judged.baseline is None else "gain"
@@ -293,8 +324,8 @@ class NRTModule(PolicyModule):
 
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
-        parts = ("aggregator", "advantage", "token_weights", "loss", "reference", "sampling")
-        more = ("filters", "baseline_scorer", "overlong", "kl_penalty")
+        parts = ("aggregator", "signals", "advantage", "token_weights", "loss", "reference", "sampling")
+        more = ("filters", "baseline_scorer", "overlong", "kl_penalty", "train_response")
         return {part: repr(getattr(self, part)) for part in parts + more}
 
     # Checkpoints
@@ -323,16 +354,3 @@ def rollouts_of(batch: Any) -> Rollouts:
             f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
         )
     return rollouts
-
-
-def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Reference, sampling: Sampling) -> None:
-    """Refuse parts that cannot work together."""
-    if advantage.needs_group and sampling.group_size < 2:
-        raise InputError(
-            f"sampling.group_size is {sampling.group_size}, but {advantage} compares the traces of a group: "
-            "every advantage would be 0. Set group_size to 2 or more."
-        )
-    if loss.kl_coef and not reference.available:
-        raise InputError(
-            f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference."
-        )

@@ -27,6 +27,8 @@ class TensorStruct:
         def mapped(value: Any) -> Any:
             if isinstance(value, Tensor):
                 return fn(value)
+            if isinstance(value, dict):
+                return {key: mapped(entry) for key, entry in value.items()}
             return value.apply(fn) if isinstance(value, TensorStruct) else value
 
         return dataclasses.replace(self, **{f.name: mapped(getattr(self, f.name)) for f in dataclasses.fields(self)})
@@ -108,8 +110,9 @@ class Sampling:
     Args:
         group_size: traces sampled for each prompt (K).
         max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
-        max_answer_tokens: limit of an answer that the policy writes itself (prediction).
+        max_answer_tokens: limit of an answer that the policy writes itself, in prediction or for training.
         temperature: of the sampling distribution; 0 is greedy.
+        answer_temperature: of the answers that the policy writes itself in training; null for that of the traces.
         top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
         top_k: keep this many most probable tokens; 0 keeps all.
         suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
@@ -125,6 +128,7 @@ class Sampling:
     top_p: float = 1.0
     top_k: int = 0
     suppress_eos: bool = False
+    answer_temperature: float | None = None
     refill_rounds: int = 0
 
 
@@ -151,6 +155,15 @@ class Segments(TensorStruct):
 
 
 @dataclass
+class OwnAnswers(TensorStruct):
+    """What the policy itself wrote after each trace and marker, emitted or forced."""
+
+    ids: Tensor  # [N, W] right-padded, with the end token where there is one
+    mask: Tensor  # [N, W]
+    ended: Tensor  # [N] False where the limit cut it
+
+
+@dataclass
 class Rollouts(TensorStruct):
     """Completions (trace + marker + answer) of a micro-batch, rows of a group side by side."""
 
@@ -169,6 +182,14 @@ class Rollouts(TensorStruct):
     ref_logprobs: Tensor | None = None  # [N, C] under the reference; None: scored when needed
     advantages: Tensor | None = None  # [N] where they were found over the whole window; None: found in the step
     learned: Tensor | None = None  # [N] False: carries no loss (its group was filtered, or it is masked); None: all do
+    own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
+    measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
+    answered: Rollouts | None = None  # where these are responses: the same traces with the reference answer
+
+    @property
+    def judged(self) -> Rollouts:
+        """The traces with the reference answer, which give the reward: these, unless these are responses."""
+        return self if self.answered is None else self.answered
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
@@ -209,6 +230,9 @@ class Rollouts(TensorStruct):
             sampling_logprobs=cut(self.sampling_logprobs),
             old_logprobs=cut(self.old_logprobs),
             baseline_logprobs=None if self.baseline_logprobs is None else self.baseline_logprobs[prompts, :answer],
+            own_answers=None if self.own_answers is None else self.own_answers.apply(lambda tensor: tensor[rows]),
+            measured={name: value[rows] for name, value in self.measured.items()},
+            answered=None if self.answered is None else self.answered.select(prompts, rows),
             ref_logprobs=cut(self.ref_logprobs),
             advantages=cut(self.advantages),
             learned=cut(self.learned),
@@ -235,6 +259,9 @@ class Rollouts(TensorStruct):
             sampling_logprobs=None,
             old_logprobs=None,
             baseline_logprobs=None,
+            own_answers=None,
+            measured={},
+            answered=None,
             ref_logprobs=None,
             advantages=None,
             learned=None,
@@ -257,6 +284,7 @@ class TraceReward(TensorStruct):
 
     value: Tensor  # [N] the trace reward R
     token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
+    signals: dict[str, Tensor] = field(default_factory=dict)  # [N] each: what `value` was combined from
 
 
 @dataclass

@@ -180,11 +180,13 @@ def join(parts: list[Part], rollouts: Rollouts, judgements: list[Judgement]) -> 
     """The judgement of all rollouts."""
     rows = [each.rows for each in parts]
     width, answer = rollouts.completion_ids.shape[1], rollouts.answer_ids.shape[1]
+    names = judgements[0].reward.signals
     return Judgement(
         old_logprobs=joined(rows, [j.old_logprobs for j in judgements], width),
         reward=TraceReward(
             value=joined(rows, [j.reward.value for j in judgements]),
             token_weights=joined(rows, [j.reward.token_weights for j in judgements], answer),
+            signals={name: joined(rows, [j.reward.signals[name] for j in judgements]) for name in names},
         ),
         baseline=joined_or_none(rows, [j.baseline for j in judgements]),
         advantages=joined(rows, [j.advantages for j in judgements]),

@@ -152,18 +152,20 @@ def normalise(module: Judge, window: list[Prompts]) -> None:
 @torch.no_grad()
 def groups_of(module: Judge, rollouts: Rollouts) -> Groups:
     """What filters look at."""
-    judgement = module.judge(rollouts, noted(rollouts))
-    rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
-    baseline = None if rollouts.baseline_logprobs is None else rollouts.baseline_logprobs[rows]  # [N, T]
-    confidences = pack_segment(judgement.old_logprobs, rollouts.segments.answer_mask, width)  # [N, T]
-    return Groups(judgement.reward.value, rows, confidences, rollouts.answer_mask[rows], baseline)
+    rewards = module.judge(rollouts, noted(rollouts)).reward.value
+    judged = rollouts.judged
+    assert judged.old_logprobs is not None, "score the window first"
+    rows, width = judged.group_ids, judged.answer_ids.shape[1]
+    baseline = None if judged.baseline_logprobs is None else judged.baseline_logprobs[rows]  # [N, T]
+    confidences = pack_segment(judged.old_logprobs, judged.segments.answer_mask, width)  # [N, T]
+    return Groups(rewards, rows, confidences, judged.answer_mask[rows], baseline)
 
 
 def noted(rollouts: Rollouts) -> Scores:
     """What was noted when the window was scored."""
     assert rollouts.old_logprobs is not None, "score the window first"
     none = torch.zeros_like(rollouts.old_logprobs)
-    return Scores(rollouts.old_logprobs, none, rollouts.baseline_logprobs, rollouts.ref_logprobs)
+    return Scores(rollouts.old_logprobs, none, rollouts.judged.baseline_logprobs, rollouts.ref_logprobs)
 
 
 def rollouts_in(prompts: Prompts) -> Rollouts:

@@ -17,6 +17,7 @@ LAYERS = [
     {"functional"},
     {"rewards", "advantages", "filters", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
+    {"signals"},
     {"callbacks", "strategies"},
     {"policy_module", "checks", "token_budget", "window", "evaluation", "module", "sft"},
     {"suggestions", "cli", "__main__"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -21,7 +21,8 @@ class AdvantageEstimator(ABC):
     group's statistics and gets advantage 0, and neither its own group nor any other is disturbed.
     """
 
-    needs_batch: ClassVar[bool] = False  # whether it looks beyond the group: all rollouts of a window are then given
+    needs_logprobs = False  # whether rewards must be log-probs
+    needs_batch = False  # whether it looks beyond the group: all rollouts of a window are then given
 
     @property
     @abstractmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ class BatchNormalized(AdvantageEstimator):
         tensor([ 1.2010, -1.2010,  0.2402, -0.2402])
     """
 
-    needs_batch: ClassVar[bool] = True
+    needs_batch = True
     center: Literal["group", "batch"] = "group"
     baseline: BaselineUse = "none"
     eps: float = 0.0

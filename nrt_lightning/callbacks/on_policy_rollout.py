@@ -14,8 +14,17 @@ from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.policy import Policy
-from nrt_lightning.rollouts import Generations, RolloutEngine, TransformersEngine, assemble, trace_request
-from nrt_lightning.structures import Prompts, Sampling, WindowStep
+from nrt_lightning.rollouts import (
+    Generations,
+    RolloutEngine,
+    TransformersEngine,
+    assemble,
+    respond,
+    trace_request,
+    write_own_answers,
+)
+from nrt_lightning.signals import RolloutEvidence
+from nrt_lightning.structures import OwnAnswers, Prompts, Rollouts, Sampling, Scores, WindowStep
 
 
 class OnPolicyRollout(Callback):
@@ -89,8 +98,9 @@ class OnPolicyRollout(Callback):
         with trainer.precision_plugin.forward_context():
             window = self.sample(trainer, pl_module, prompts, batch_idx, "rollout")
             whole = getattr(pl_module, "needs_window", False)
-            if whole or not on_policy(prompts.window.size, trainer.accumulate_grad_batches, prompts.window.epochs):
-                score_window(pl_module, window)
+            steps = not on_policy(prompts.window.size, trainer.accumulate_grad_batches, prompts.window.epochs)
+            if whole or steps or getattr(pl_module, "train_response", False):
+                score_window(pl_module, window, only_answers=not (whole or steps))
             if whole:
                 window = pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
         pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=len(prompts))
@@ -122,9 +132,13 @@ class OnPolicyRollout(Callback):
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, stream)
         started = time.perf_counter()
         generations = self.generate(trainer, pl_module, prompts, seed)
+        own = self.own_answers(pl_module, prompts, generations, seed)
         self.seconds += time.perf_counter() - started
         self.tokens += int(generations.token_mask.sum())
-        return hand_out(prompts, generations, pl_module.policy.marker_id)
+        window = hand_out(prompts, generations, pl_module.policy.marker_id, own)
+        for share in window:
+            complete(pl_module, share)
+        return window
 
     def generate(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> Generations:
         """K traces for every prompt."""
@@ -134,18 +148,41 @@ class OnPolicyRollout(Callback):
         with generation_progress(trainer, enabled=self.progress) as progress:
             return engine.generate(pl_module.policy, request, progress)
 
+    def own_answers(self, pl_module: Any, prompts: Prompts, traces: Generations, seed: int) -> OwnAnswers | None:
+        """An answer of the policy's own after every trace, if the module asks for them."""
+        if not getattr(pl_module, "needs_own_answers", False):
+            return None
+        engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
+        sampling = self.sampling or pl_module.sampling
+        return write_own_answers(pl_module.policy, engine, prompts, traces, sampling, seed + 1)
 
-def hand_out(prompts: Prompts, generations: Generations, marker_id: int) -> list[Prompts]:
+
+def hand_out(
+    prompts: Prompts, generations: Generations, marker_id: int, own: OwnAnswers | None = None
+) -> list[Prompts]:
     """The micro-batches of a window, each with its share of prompts and their rollouts."""
     per_prompt = len(generations) // len(prompts)
     steps = math.ceil(len(prompts) / prompts.window.size)
     window = []
     for start in range(0, len(prompts), steps):
         share = prompts.select(start, start + steps)
-        traces = generations.select(start * per_prompt, (start + steps) * per_prompt)
-        share.rollouts = assemble(share, traces, marker_id)
+        first, last = start * per_prompt, (start + steps) * per_prompt
+        share.rollouts = assemble(share, generations.select(first, last), marker_id)
+        if own is not None:
+            share.rollouts.own_answers = OwnAnswers(own.ids[first:last], own.mask[first:last], own.ended[first:last])
         window.append(share)
     return window
+
+
+def complete(pl_module: Any, prompts: Prompts) -> None:
+    """Make responses of the rollouts, where those are trained, and measure the signals that are measured now."""
+    assert prompts.rollouts is not None
+    signals = getattr(pl_module, "signals", None)
+    if getattr(pl_module, "train_response", False):
+        prompts.rollouts = respond(prompts.rollouts)
+    if signals is not None:
+        with pl_module.policy.evaluating():
+            prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
 
 
 def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:
@@ -167,10 +204,16 @@ def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:
     )
 
 
-def score_window(module: Any, window: list[Prompts]) -> None:
+def score_window(module: Any, window: list[Prompts], only_answers: bool = False) -> None:
     """Note what the models say of a window before the first optimizer step changes the weights.
 
     A module of your own without a method `score` has its policy's log-probs noted, and the baseline's.
+
+    Args:
+        module: with the old policy, still.
+        window: its micro-batches.
+        only_answers: of responses score only the reference answers, which give the reward: on-policy the training
+            forward's own log-probs of the responses serve.
     """
     policy: Policy = module.policy
     score = getattr(module, "score", None) or partial(policy.score, baseline=True)
@@ -178,7 +221,14 @@ def score_window(module: Any, window: list[Prompts]) -> None:
         for prompts in window:
             rollouts = prompts.rollouts
             if rollouts is not None:
-                scores = score(rollouts)
-                rollouts.old_logprobs = scores.logprobs
-                rollouts.baseline_logprobs = scores.baseline_logprobs
-                rollouts.ref_logprobs = scores.ref_logprobs
+                if rollouts.answered is not None:
+                    note(rollouts.answered, module.score_answers(rollouts.answered))
+                if not only_answers:
+                    note(rollouts, score(rollouts))
+
+
+def note(rollouts: Rollouts, scores: Scores) -> None:
+    """Keep with the rollouts what the old policy and the other models say of them."""
+    rollouts.old_logprobs = scores.logprobs
+    rollouts.baseline_logprobs = scores.baseline_logprobs
+    rollouts.ref_logprobs = scores.ref_logprobs

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,8 +49,8 @@ class GroupFilter(ABC):
     A subclass implements `measure` and `keep`.
     """
 
-    needs_baseline: ClassVar[bool] = False  # whether `Groups.baseline_logprobs` must be given
-    needs_group: ClassVar[bool] = True  # whether it compares the rollouts of a group (K >= 2)
+    needs_baseline = False  # whether `Groups.baseline_logprobs` must be given
+    needs_group = True  # whether it compares the rollouts of a group (K >= 2)
 
     @property
     def name(self) -> str:

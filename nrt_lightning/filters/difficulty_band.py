@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -33,8 +32,8 @@ class DifficultyBandFilter(GroupFilter):
         tensor([False,  True, False])
     """
 
-    needs_baseline: ClassVar[bool] = True
-    needs_group: ClassVar[bool] = False
+    needs_baseline = True
+    needs_group = False
     low: float = 0.0
     high: float = 1.0
 

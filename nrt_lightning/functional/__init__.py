@@ -3,7 +3,7 @@
 Imports torch alone, and works inside any trainer.
 """
 
-from nrt_lightning.functional.groups import GroupStatistics, group_normalize, group_statistics
+from nrt_lightning.functional.groups import GroupStatistics, group_logsumexp, group_normalize, group_statistics
 from nrt_lightning.functional.kl import K1, K2, K3, KLEstimator
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.functional.masking import masked_mean, masked_sum, pack_segment, unpack_segment
@@ -35,6 +35,7 @@ __all__ = [
     "check_same_shape",
     "check_share",
     "entropy",
+    "group_logsumexp",
     "group_normalize",
     "group_statistics",
     "masked_mean",

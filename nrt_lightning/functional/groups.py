@@ -109,3 +109,29 @@ def group_normalize(
         usable = stats.std > 0
         result = torch.where(usable, result / torch.where(usable, stats.std + eps, 1), 0)
     return result if valid is None else torch.where(valid, result, 0)
+
+
+def group_logsumexp(values: Tensor, group_ids: Tensor) -> Tensor:
+    """`log sum_j exp(v_j)` over the finite values of each row's group, repeated for every row.
+
+    Args:
+        values: `[N]`; rows that are not finite are left out.
+        group_ids: `[N]` integers, any values in any order.
+
+    Returns:
+        `[N]` in float32 or float64; minus infinity for a group without a finite value.
+
+    Example:
+        >>> group_logsumexp(torch.tensor([0.5, 0.25, float("-inf")]).log(), torch.tensor([0, 0, 0])).exp()
+        tensor([0.7500, 0.7500, 0.7500])
+    """
+    check_same_shape("group_ids", group_ids, "values", values)
+    values = at_least_float32(values)
+    if not len(values):
+        return values
+    row = torch.unique(group_ids, return_inverse=True)[1]  # [N] 0..G-1
+    kept = torch.where(values.isfinite(), values, float("-inf"))
+    highest = kept.new_full((int(row.max()) + 1,), float("-inf")).scatter_reduce(0, row, kept, "amax")  # [G]
+    shift = torch.where(highest.isfinite(), highest, 0)[row]  # [N] so that the largest term is 1
+    total = torch.zeros_like(highest).index_add(0, row, (kept - shift).exp())[row]
+    return total.log() + shift

@@ -76,11 +76,13 @@ class NRTLoss:
         marker_rows: rollouts with a marker term: "forced", those that did not write it themselves, or "all". Where
             traces are sampled with `suppress_eos` every trace ends with the marker, and only "all" teaches the policy
             to prefer it to the end token once nobody keeps that out.
+        answer_rows: rollouts with an answer term: "all", or "emitted", those that wrote their marker themselves.
+            VeriFree and JEPO (arXiv 2505.21493, 2503.19618) learn no answer from a trace that did not end by itself.
         sampler_correction: weights for tokens that the sampler gave another probability than the trainer does; null
             takes the two to be the same.
 
     Raises:
-        InputError: if a coefficient is negative, or `forced_marker` or `marker_rows` unknown.
+        InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` unknown.
 
     Example:
         >>> import torch
@@ -104,6 +106,7 @@ class NRTLoss:
     kl: KLEstimator = field(default_factory=K3)
     forced_marker: ForcedMarker = "excluded"
     marker_rows: Literal["forced", "all"] = "forced"
+    answer_rows: Literal["all", "emitted"] = "all"
     sampler_correction: TruncatedImportance | None = None
 
     def __post_init__(self) -> None:
@@ -111,6 +114,7 @@ class NRTLoss:
             check_at_least(name, getattr(self, name), 0)
         check_choice("forced_marker", self.forced_marker, FORCED_MARKER_CHOICES)
         check_choice("marker_rows", self.marker_rows, ("forced", "all"))
+        check_choice("answer_rows", self.answer_rows, ("all", "emitted"))
 
     def __call__(
         self,
@@ -196,7 +200,10 @@ class NRTLoss:
         """The tokens of each term, [N, C]."""
         marker = segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)
         trace = trace_tokens(segments, self.forced_marker)
-        return {"trace": trace, "marker": marker, "answer": segments.answer_mask, "kl": sampled_tokens(segments)}
+        answer = segments.answer_mask
+        if self.answer_rows == "emitted":
+            answer = answer & segments.marker_emitted.unsqueeze(1)
+        return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled_tokens(segments)}
 
     def _total(
         self, logprobs: Tensor, terms: dict[str, tuple[float, TokenTerm]], whole: WholeBatch | None

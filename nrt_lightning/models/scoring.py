@@ -47,15 +47,21 @@ class PromptCopies(ScoringForward):
         return scores
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:
-        prompts = rollouts.group_ids
-        ids = torch.cat([rollouts.prompt_ids[prompts], rollouts.completion_ids], dim=1)  # [N, P + C]
         wanted = rollouts.segments.completion_mask  # [N, C]
-        mask = torch.cat([rollouts.prompt_mask[prompts], wanted], dim=1)  # [N, P + C]
-        before = torch.zeros_like(mask)
-        before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # a token is predicted at the position before it
-        inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions(mask), "use_cache": False}
+        before, inputs = copies(rollouts)
         logprobs, entropies = score_positions(model, before, rollouts.completion_ids[wanted], inputs)  # [M]
         return scatter_scores(logprobs, entropies, wanted)
+
+
+def copies(rollouts: Rollouts) -> tuple[Tensor, dict[str, Any]]:
+    """The positions [N, P + C] that predict the completions' tokens, and a model's inputs: each with its prompt."""
+    prompts, wanted = rollouts.group_ids, rollouts.segments.completion_mask  # [N], [N, C]
+    ids = torch.cat([rollouts.prompt_ids[prompts], rollouts.completion_ids], dim=1)  # [N, P + C]
+    mask = torch.cat([rollouts.prompt_mask[prompts], wanted], dim=1)  # [N, P + C]
+    before = torch.zeros_like(mask)
+    before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # a token is predicted at the position before it
+    inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions(mask), "use_cache": False}
+    return before, inputs
 
 
 def positions(mask: Tensor) -> Tensor:

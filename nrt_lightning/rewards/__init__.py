@@ -8,9 +8,15 @@ from nrt_lightning.rewards.base import RewardAggregator
 from nrt_lightning.rewards.geometric_mean import GeometricMean
 from nrt_lightning.rewards.kl_penalty import KLPenalty
 from nrt_lightning.rewards.log_prob import LogProb
+from nrt_lightning.rewards.mean_log_prob import MeanLogProb
 from nrt_lightning.rewards.overlong import KeepOverlong, MaskOverlong, OverlongTraces, PenaliseOverlong
 from nrt_lightning.rewards.prob import Prob
-from nrt_lightning.rewards.token_weights import DerivedTokenWeights, FixedTokenWeights, TokenWeighting
+from nrt_lightning.rewards.token_weights import (
+    DerivedTokenWeights,
+    FixedTokenWeights,
+    PosteriorTokenWeights,
+    TokenWeighting,
+)
 from nrt_lightning.rewards.weighted_sum import WeightedSum
 
 __all__ = [
@@ -22,8 +28,10 @@ __all__ = [
     "KeepOverlong",
     "LogProb",
     "MaskOverlong",
+    "MeanLogProb",
     "OverlongTraces",
     "PenaliseOverlong",
+    "PosteriorTokenWeights",
     "Prob",
     "RewardAggregator",
     "TokenWeighting",

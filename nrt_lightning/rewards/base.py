@@ -28,6 +28,7 @@ class RewardAggregator(ABC):
     """
 
     needs_baseline: ClassVar[bool] = False  # whether `baseline_logprobs` must be given
+    minimum: ClassVar[float] = 0.0  # the lowest value it can take, that of an answer without tokens
 
     @property
     def name(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class LogProb(RewardAggregator):
         >>> reward.value.exp(), reward.token_weights
         (tensor([0.1250]), tensor([[1., 1.]]))
     """
+
+    minimum: ClassVar[float] = float("-inf")
 
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None

@@ -3,6 +3,7 @@
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, trace_request
+from nrt_lightning.rollouts.own_answers import respond, write_own_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "Written",
     "assemble",
     "direct_answers",
+    "respond",
     "trace_request",
     "write_answers",
+    "write_own_answers",
 ]

@@ -42,6 +42,8 @@ def join(structs: Sequence[Struct]) -> Struct:
             values[place.name] = join(parts)
         elif isinstance(parts[0], list):
             values[place.name] = [item for part in parts for item in part]
+        elif isinstance(parts[0], dict):
+            values[place.name] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         elif place.name == "group_ids":
             starts = itertools.accumulate((len(struct.prompt_ids) for struct in structs), initial=0)  # type: ignore[attr-defined]
             values[place.name] = torch.cat([part + start for part, start in zip(parts, starts, strict=False)])

@@ -91,6 +91,43 @@ def test_no_config_file_of_that_name(error_of: ErrorOf) -> None:
     assert "nofile.yaml" in error_of("fit", "--config=nofile.yaml")
 
 
+SIGNALS = """
+model:
+  init_args:
+    signals:
+      class_path: nrt_lightning.{combiner}
+      init_args:
+        signals:
+          format: nrt_lightning.Format
+          other: {other}
+        weights: {{{weights}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("combiner", "other", "weights", "message"),
+    [
+        ("WeightedSumOfSignals", "nrt_lightning.Formatt", "", "Did you mean 'Format'"),
+        ("WeightedSumOfSignals", "nrt_lightning.Format", "fromat: 1", "there is no signal 'fromat'. Did you mean"),
+        ("GeometricMeanOfSignals", "nrt_lightning.Repetition", "", "signals.other can be -1.0, and a geometric mean"),
+        (
+            "WeightedSumOfSignals",
+            "{class_path: nrt_lightning.FunctionSignal, init_args: {function: math.flor}}",
+            "",
+            "math has no function 'flor'. Did you mean 'floor'?",
+        ),
+    ],
+)
+def test_signals_that_do_not_exist_or_fit(error_of: ErrorOf, combiner: str, other: str, weights: str, message: str):
+    Path("mine.yaml").write_text(SIGNALS.format(combiner=combiner, other=other, weights=weights))
+    assert message in error_of("fit", "--config", "mine.yaml")
+
+
+def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
+    options = ["--model.aggregator=LogProb", "--model.advantage=MultiSampleBound", "--model.sampling.group_size=1"]
+    assert "Set group_size to 2 or more" in error_of("fit", *options)
+
+
 # Values that only a class can judge
 
 

@@ -1,0 +1,61 @@
+"""Advantages bounded in size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.advantages.base import AdvantageEstimator
+from nrt_lightning.advantages.leave_one_out import LeaveOneOut
+from nrt_lightning.functional import check_at_least, group_statistics
+
+
+@dataclass(frozen=True)
+class ClippedAdvantages(AdvantageEstimator):
+    """`clip(A_k / std(A), -bound, bound)` of another estimator's advantages, std over the rollouts of a prompt.
+
+    JEPO's post-processing, which its authors call important since log-probs range widely (arXiv 2503.19618, appendix
+    B.2, bound 1). They do not say over what the deviation is taken; here it is the group.
+
+    Args:
+        of: the estimator whose advantages are scaled and clipped.
+        bound: the largest size.
+
+    Raises:
+        InputError: if `bound` is not above 0.
+
+    Example:
+        >>> rewards, groups = torch.tensor([-1.0, -2.0, -2.0, -9.0]), torch.tensor([0, 0, 0, 0])
+        >>> ClippedAdvantages()(rewards, groups)
+        tensor([ 0.6763,  0.4058,  0.4058, -1.0000])
+    """
+
+    of: AdvantageEstimator = field(default_factory=LeaveOneOut)
+    bound: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least("bound", self.bound, 0, above=True)
+
+    @property
+    def needs_baseline(self) -> bool:
+        """Whether the rewards of the empty trace must be given: as the other estimator says."""
+        return self.of.needs_baseline
+
+    @property
+    def needs_group(self) -> bool:
+        """Whether K >= 2 is required: always, there is no deviation otherwise."""
+        return True
+
+    @property
+    def needs_logprobs(self) -> bool:  # type: ignore[override]
+        """Whether rewards must be log-probs: as the other estimator says."""
+        return self.of.needs_logprobs
+
+    def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
+        """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
+        advantages = self.of(values, group_ids, baseline_values)
+        std = group_statistics(advantages, group_ids, values.isfinite()).std
+        scaled = torch.where(std > 0, advantages / torch.where(std > 0, std, 1), 0)
+        return scaled.clamp(-self.bound, self.bound)

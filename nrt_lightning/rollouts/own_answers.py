@@ -1,0 +1,83 @@
+"""The policy's own answers in training: written after every trace, for signals to read or to be trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import torch
+
+from nrt_lightning.rollouts.answering import after_marker
+from nrt_lightning.rollouts.assembly import pick
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.structures import OwnAnswers, Rollouts, Segments
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.structures import Prompts, Sampling
+
+
+def write_own_answers(
+    policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations, sampling: Sampling, seed: int
+) -> OwnAnswers:
+    """Let the policy answer after each trace and its marker, emitted or forced.
+
+    Args:
+        policy: who answers.
+        engine: who decodes.
+        prompts: B questions; their answers are not looked at.
+        traces: N = B * K of these prompts, rows of a group side by side.
+        sampling: limit and temperature of the answers.
+        seed: of the draws.
+    """
+    per_prompt = len(traces) // max(len(prompts), 1)
+    repeated = prompts.apply(lambda tensor: tensor.repeat_interleave(per_prompt, dim=0))
+    ids, mask = after_marker(repeated, traces, policy.marker_id)  # [N, P + L + 1]
+    own = sampling.answer_temperature
+    request = GenerationRequest(
+        prompt_ids=ids,
+        prompt_mask=mask,
+        max_new_tokens=sampling.max_answer_tokens,
+        stop_ids=policy.eos_ids,
+        temperature=sampling.temperature if own is None else own,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        seed=seed,
+    )
+    answers = engine.generate(policy, request)
+    return OwnAnswers(answers.token_ids, answers.token_mask, answers.stopped)
+
+
+def respond(rollouts: Rollouts) -> Rollouts:
+    """The responses: trace + marker + own answer, all of it sampled by the policy and trained as its trace.
+
+    Where the policy did not write the marker, the response ends with the trace.
+
+    Args:
+        rollouts: N completions with the policy's own answers.
+    """
+    assert rollouts.own_answers is not None
+    own, segments = rollouts.own_answers, rollouts.segments
+    emitted = segments.marker_emitted.unsqueeze(1)  # [N, 1]
+    trace_length = segments.trace_mask.sum(dim=1, keepdim=True)  # [N, 1]
+    answer_length = own.mask.sum(dim=1, keepdim=True)  # [N, 1]
+    column = torch.arange(int((trace_length + 1 + answer_length).max()), device=emitted.device)  # [C]
+    past = column - trace_length  # [N, C] 0 at the marker, 1 at the first token of the answer
+    written = (past > 0) & (past <= answer_length) & emitted
+    ids = torch.where(past <= 0, pick(rollouts.completion_ids, column.expand_as(past)), 0)
+    return dataclasses.replace(
+        rollouts,
+        completion_ids=torch.where(written, pick(own.ids, past - 1), ids),
+        segments=Segments(
+            trace_mask=(past < 0) | written,
+            marker_mask=(past == 0) & emitted,
+            answer_mask=torch.zeros_like(written),
+            marker_emitted=segments.marker_emitted,
+        ),
+        sampling_logprobs=None,
+        old_logprobs=None,
+        baseline_logprobs=None,
+        own_answers=None,
+        measured={},
+        answered=rollouts,
+    )

@@ -1,0 +1,52 @@
+"""Signals: numbers of which the reward of a trace is combined, one idea a file, and their combinations."""
+
+from nrt_lightning.signals.answer_confidence import AnswerConfidence
+from nrt_lightning.signals.answer_length import AnswerLength
+from nrt_lightning.signals.base import (
+    RolloutEvidence,
+    RolloutSignal,
+    RolloutText,
+    ScoreEvidence,
+    ScoreSignal,
+    Signal,
+    TextSignal,
+)
+from nrt_lightning.signals.combiner import SignalCombiner
+from nrt_lightning.signals.exact_match import ExactMatch
+from nrt_lightning.signals.format import Format
+from nrt_lightning.signals.function import FunctionSignal
+from nrt_lightning.signals.gain import GainOverBaseline
+from nrt_lightning.signals.geometric_mean import GeometricMeanOfSignals
+from nrt_lightning.signals.length_penalty import LengthPenalty
+from nrt_lightning.signals.math_verify import MathVerify
+from nrt_lightning.signals.reasoning_perplexity import PerplexityRank, ReasoningEfficiency
+from nrt_lightning.signals.reasoning_reflection import ReasoningReflection
+from nrt_lightning.signals.repetition import Repetition
+from nrt_lightning.signals.self_certainty import SelfCertainty
+from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
+
+__all__ = [
+    "AnswerConfidence",
+    "AnswerLength",
+    "ExactMatch",
+    "Format",
+    "FunctionSignal",
+    "GainOverBaseline",
+    "GeometricMeanOfSignals",
+    "LengthPenalty",
+    "MathVerify",
+    "PerplexityRank",
+    "ReasoningEfficiency",
+    "ReasoningReflection",
+    "Repetition",
+    "RolloutEvidence",
+    "RolloutSignal",
+    "RolloutText",
+    "ScoreEvidence",
+    "ScoreSignal",
+    "SelfCertainty",
+    "Signal",
+    "SignalCombiner",
+    "TextSignal",
+    "WeightedSumOfSignals",
+]

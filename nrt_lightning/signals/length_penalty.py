@@ -1,0 +1,38 @@
+"""A price on long traces."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from nrt_lightning.functional import check_at_least
+from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
+
+
+@dataclass(frozen=True)
+class LengthPenalty(ScoreSignal):
+    """`-max(0, L - target) / target`, with L the trace's length in tokens; 0 up to the target, -1 at twice the target.
+
+    Args:
+        target: tokens that cost nothing.
+        both_sides: traces shorter than the target cost as much: `-|L - target| / target`.
+
+    Raises:
+        InputError: if `target` is below 1.
+
+    Example:
+        >>> LengthPenalty(target=256)
+        LengthPenalty(target=256, both_sides=False)
+    """
+
+    target: int
+    both_sides: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least("target", self.target, 1)
+
+    def __call__(self, evidence: ScoreEvidence) -> Tensor:
+        """See `ScoreSignal.__call__`."""
+        over = evidence.rollouts.segments.trace_mask.sum(dim=1) / self.target - 1  # [N]
+        return -(over.abs() if self.both_sides else over.clamp(min=0))

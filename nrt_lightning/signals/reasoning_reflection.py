@@ -1,0 +1,73 @@
+"""Confidence in the tokens of the answer that depend on the reasoning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional import check_at_least, group_statistics
+from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
+
+
+@dataclass(frozen=True)
+class ReasoningReflection(ScoreSignal):
+    """`sum_i w(sigma_i) (log c_i - log b_i)`: DRO's reasoning reflection reward, R3 (arXiv 2506.13351, section 4.1.3).
+
+    sigma_i is the standard deviation of log c_i over the rollouts of the prompt: tokens whose confidence hangs on the
+    trace count most. Subtracting the confidence without a trace takes out what earlier answer tokens give away; it is
+    the same for all traces of a prompt.
+
+    What the paper leaves open, and what this does: w only has to grow with sigma, and here w(sigma) = sigma; the
+    deviation is the unbiased one; the trace that the authors mask out is the empty trace.
+
+    Args:
+        threshold: tokens with a smaller sigma count nothing.
+
+    Raises:
+        InputError: if `threshold` is negative.
+
+    Example:
+        >>> ReasoningReflection().needs_baseline, ReasoningReflection().needs_group
+        (True, True)
+    """
+
+    threshold: float = 0.0
+    needs_baseline = True
+    needs_group = True
+
+    def __post_init__(self) -> None:
+        check_at_least("threshold", self.threshold, 0)
+
+    def __call__(self, evidence: ScoreEvidence) -> Tensor:
+        """See `ScoreSignal.__call__`."""
+        if evidence.baseline_logprobs is None:
+            raise InputError("ReasoningReflection needs baseline_logprobs: score the answers after the empty trace.")
+        spread = token_spread(evidence.answer_logprobs, evidence.answer_mask, evidence.rollouts.group_ids)  # [N, T]
+        weights = torch.where(spread >= self.threshold, spread, 0)
+        gain = evidence.answer_logprobs - evidence.baseline_logprobs
+        return torch.where(evidence.answer_mask, weights * gain, 0).sum(dim=1)
+
+
+def token_spread(answer_logprobs: Tensor, answer_mask: Tensor, group_ids: Tensor) -> Tensor:
+    """Standard deviation of each answer token's log-prob over its group, repeated for every rollout.
+
+    Args:
+        answer_logprobs: `[N, T]` in nats.
+        answer_mask: `[N, T]` bool, the same for all rollouts of a group.
+        group_ids: `[N]` integers.
+
+    Returns:
+        `[N, T]`, 0 outside the answer and in a group of one.
+
+    Example:
+        >>> token_spread(torch.tensor([[-1.0, -2.0], [-3.0, -2.0]]), torch.ones(2, 2).bool(), torch.tensor([0, 0]))
+        tensor([[1.4142, 0.0000],
+                [1.4142, 0.0000]])
+    """
+    width = answer_logprobs.shape[1]
+    place = group_ids.unsqueeze(1) * width + torch.arange(width, device=group_ids.device)  # [N, T] one group a token
+    spread = group_statistics(answer_logprobs.flatten(), place.flatten()).std.view_as(answer_logprobs)
+    return torch.where(answer_mask, spread, 0)

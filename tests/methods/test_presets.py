@@ -1,0 +1,279 @@
+"""Every preset, from its YAML: reward, advantage and loss are those of the published formulas, in plain Python."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Callable
+from functools import lru_cache
+
+import pytest
+import torch
+from cli.small_runs import CONFIGS
+from lightning.pytorch import LightningDataModule, LightningModule
+
+from methods import plain
+from methods.hand_made import GROUP, HandMade, Rollout, Tokens
+from methods.plain import Expected, baselines, by_group, confidences
+from nrt_lightning import (
+    EMADeviationFilter,
+    EMAReference,
+    InitialBaseline,
+    MinimumSpreadFilter,
+    NRTModule,
+    Policy,
+)
+from nrt_lightning.cli import NRTCLI, Parser
+
+METHODS = {path.stem: path for path in sorted((CONFIGS / "methods").glob("*.yaml"))}
+
+
+def module_of(name: str) -> NRTModule:
+    """The module that the command in the preset's first line makes."""
+    command = METHODS[name].read_text().splitlines()[0].removeprefix("# nrt-lightning fit ")
+    args = [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(command)]
+    cli = NRTCLI(LightningModule, LightningDataModule, run=False, args=args, subclass_mode_model=True,
+                 subclass_mode_data=True, auto_configure_optimizers=False, parser_class=Parser,
+                 save_config_callback=None)  # fmt: skip
+    return cli.model
+
+
+@lru_cache
+def base() -> Policy:
+    return Policy("embedded:registers-base").load()
+
+
+def nrt(reward: Callable, clip: bool = True) -> Callable[[list[Rollout]], Expected]:
+    """The paper's text: rewards clipped at the baseline; with the quickstart's divisor 32 and marker_rows all."""
+
+    def expected(rows: list[Rollout]) -> Expected:
+        rewards = [reward(confidences(r), baselines(r)) for r in rows]
+        empty = [reward(baselines(r), baselines(r)) for r in rows]
+        gains = [max(0.0, r - b) if clip else r for r, b in zip(rewards, empty)]
+        advantages = by_group(gains, plain.normalised)
+        reduce = plain.sums_over(32)
+        loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.cispo, reduce)
+        loss += 0.3 * reduce([[-x for x in r.marker.new] for r in rows])
+        loss += reduce([[-x for x in r.answer.new] for r in rows])
+        return Expected(rewards, advantages, loss)
+
+    return expected
+
+
+def authors(reward: Callable) -> Callable[[list[Rollout]], Expected]:
+    """The released code: nothing clipped, forced markers carry the advantage, sums over everything / 512."""
+
+    def expected(rows: list[Rollout]) -> Expected:
+        rewards = [reward(confidences(r), baselines(r)) for r in rows]
+        advantages = by_group(rewards, plain.normalised)
+        reduce = plain.sums_over(512, average=False)
+        loss = plain.trace_loss([r.trace + r.marker for r in rows], advantages, plain.cispo, reduce)
+        loss += 0.3 * reduce([[-x for x in r.marker.new] if not r.emitted else [] for r in rows])
+        loss += reduce([[-x for x in r.answer.new] for r in rows])
+        return Expected(rewards, advantages, loss)
+
+    return expected
+
+
+def verifree(rows: list[Rollout]) -> Expected:
+    rewards = [math.prod(confidences(r)) if r.emitted else 0.0 for r in rows]
+    advantages = by_group(rewards, plain.leave_one_out)
+    reduce = plain.sums_over(1)
+    loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.reinforce, reduce)
+    loss += reduce([[-reward * x for x in r.answer.new] for r, reward in zip(rows, rewards)])
+    return Expected(rewards, advantages, loss)
+
+
+def jepo(many: bool) -> Callable[[list[Rollout]], Expected]:
+    def expected(rows: list[Rollout]) -> Expected:
+        rewards = [plain.log_prob(confidences(r), []) if r.emitted else -math.inf for r in rows]
+        estimate = plain.multi_sample if many else plain.leave_one_out
+        advantages = by_group(rewards, lambda group: plain.scaled_and_clipped(estimate(group), group))
+        weights = by_group(rewards, posterior) if many else [float(r.emitted) for r in rows]
+        reduce, sampled = plain.sums_over(1), [r.sampled(False) for r in rows]
+        loss = plain.trace_loss(sampled, advantages, plain.reinforce, reduce)
+        loss += reduce([[-w * x for x in r.answer.new] for r, w in zip(rows, weights)])
+        loss += 0.001 * plain.kl_loss(sampled, plain.k2, reduce)
+        return Expected(rewards, advantages, loss)
+
+    return expected
+
+
+def posterior(rewards: list[float]) -> list[float]:
+    p = [math.exp(r) for r in rewards]  # exp(-inf) is 0
+    return [len(p) * x / sum(p) for x in p]
+
+
+def log_prob_reward(mean: bool) -> Callable[[list[Rollout]], Expected]:
+    def expected(rows: list[Rollout]) -> Expected:
+        reward = plain.mean_log_prob if mean else plain.log_prob
+        rewards = [reward(confidences(r), []) for r in rows]
+        advantages = by_group(rewards, plain.leave_one_out)
+        reduce = plain.sums_over(1)
+        loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.reinforce, reduce)
+        loss += reduce([[-x / (len(r.answer.new) if mean else 1) for x in r.answer.new] for r in rows])
+        return Expected(rewards, advantages, loss)
+
+    return expected
+
+
+def policy_gradient(rows: list[Rollout], rewards: list[float], advantages: list[float], clip: tuple[float, float],
+                    reduce: Callable, kl: float = 0.0, truncated: bool = True) -> Expected:  # fmt: skip
+    """PPO on whole responses, with a KL in the loss; without the traces that were cut, if so asked."""
+    sampled = [r.sampled(True) if r.emitted or truncated else Tokens([], [], []) for r in rows]
+    loss = plain.trace_loss(sampled, advantages, plain.ppo(*clip), reduce)
+    return Expected(rewards, advantages, loss + kl * plain.kl_loss(sampled, plain.k3, reduce))
+
+
+def rlpr(rows: list[Rollout]) -> Expected:
+    rewards = []
+    for r in rows:
+        gain = max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r)))
+        grams = [tuple(r.trace_ids[i : i + 10]) for i in range(len(r.trace_ids) - 9)]
+        repeated = any(grams.count(gram) >= 10 for gram in grams)
+        rewards.append(0.9 * gain + 0.1 * (r.emitted and r.ended) - repeated)
+    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.27), plain.token_mean)
+
+
+def rlvr(rows: list[Rollout]) -> Expected:
+    rewards = [float(r.emitted and r.right) for r in rows]
+    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean)
+
+
+def hybrid(rows: list[Rollout]) -> Expected:
+    rewards = [plain.geometric_mean(confidences(r), []) + (r.emitted and r.right) for r in rows]
+    advantages = by_group(rewards, plain.normalised)
+    reduce = plain.sums_over(32)
+    loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.cispo, reduce)
+    loss += 0.3 * reduce([[-x for x in r.marker.new] for r in rows])
+    loss += reduce([[-x for x in r.answer.new] for r in rows])
+    return Expected(rewards, advantages, loss)
+
+
+def dro(rows: list[Rollout]) -> Expected:
+    rewards = []
+    for n, r in enumerate(rows):
+        group = rows[n // GROUP * GROUP :][:GROUP]
+        spread = [plain.std([other.answer.old[i] for other in group]) for i in range(len(r.answer.old))]
+        reflection = sum(s * (c - b) for s, c, b in zip(spread, r.answer.old, r.baseline))
+        length = 1 - abs(len(r.answer.old) - len(r.own_ids)) / len(r.answer.old)
+        rewards.append(reflection + length)
+    advantages = by_group(rewards, plain.normalised)
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sums_over(32), kl=0.001, truncated=False)
+
+
+def nover(rows: list[Rollout]) -> Expected:
+    rewards = []
+    for n, r in enumerate(rows):
+        group = [x for x in rows[n // GROUP * GROUP :][:GROUP] if x.emitted and x.ended]
+        if not (r.emitted and r.ended):
+            rewards.append(0.0)
+            continue
+        better = sum(perplexity(x) < perplexity(r) for x in group)
+        beaten = sum(len(x.trace_ids) > len(r.trace_ids) and perplexity(x) > perplexity(r) for x in group)
+        rewards.append(1.0 + (len(group) - better) / len(group) + beaten / max(1, len(group) - 1))
+    advantages = by_group(rewards, plain.centred)
+    return policy_gradient(rows, rewards, advantages, (0.1, 0.28), plain.sums_over(32), kl=0.1, truncated=False)
+
+
+def perplexity(r: Rollout) -> float:
+    nll = -sum(r.answer.old) / len(r.answer.old)
+    return math.exp(nll / max(1.0, 1.0 + math.log10(len(r.trace_ids))))
+
+
+def intuitor(rows: list[Rollout]) -> Expected:
+    rewards = [certainty(r) for r in rows]
+    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=0.005)
+
+
+def certainty(r: Rollout) -> float:
+    """Mean of KL(uniform || pi) over the response, token by token from the base's own logits."""
+    from methods.hand_made import QUESTIONS
+
+    policy = base()
+    prompt = policy.tokenizer(QUESTIONS[r.prompt])["input_ids"]
+    response = r.trace_ids + ([policy.marker_id, *r.own_ids] if r.emitted else [])
+    with policy.evaluating():
+        logits = policy.network(torch.tensor([prompt + response])).logits[0].double().tolist()
+    values = []
+    for position in range(len(prompt) - 1, len(prompt) + len(response) - 1):
+        total = math.log(sum(math.exp(x) for x in logits[position]))
+        size = len(logits[position])
+        values.append(sum(-math.log(size) - (x - total) for x in logits[position]) / size)
+    return plain.mean(values)
+
+
+EXPECTED: dict[str, Callable[[list[Rollout]], Expected]] = {
+    "nrt_ws_neg_log_prob": nrt(plain.ws_neg_log_prob),
+    "nrt_ws_inverse_prob": nrt(plain.ws_inverse_prob),
+    "nrt_gm": nrt(plain.geometric_mean),
+    "nrt_am": nrt(plain.arithmetic_mean),
+    "nrt_log_prob": nrt(plain.log_prob),
+    "nrt_prob": nrt(plain.prob),
+    "nrt_authors": authors(plain.ws_neg_log_prob),
+    "rlpr_reimplemented": authors(plain.arithmetic_mean),
+    "verifree_reimplemented": authors(plain.prob),
+    "jepo_reimplemented": authors(plain.log_prob),
+    "rlpr_original": rlpr,
+    "verifree_original": verifree,
+    "jepo_original": jepo(many=False),
+    "jepo_multi_sample": jepo(many=True),
+    "log_prob_reward": log_prob_reward(mean=False),
+    "mean_log_prob_reward": log_prob_reward(mean=True),
+    "rlvr": rlvr,
+    "hybrid": hybrid,
+    "dro": dro,
+    "nover": nover,
+    "intuitor": intuitor,
+}
+
+
+def test_every_preset_is_checked() -> None:
+    assert EXPECTED.keys() | {"sft"} == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = module_of(name), HandMade.make(base())
+    monkeypatch.setattr(module.policy, "score", batch.scores)
+    monkeypatch.setattr(type(module.reference), "logprobs", lambda self, rollouts: batch.logprobs(rollouts, "ref"))
+    monkeypatch.setattr(module, "log_training", lambda *args: None)
+    out = module.training_step(batch.prompts(module.train_response, module.signals), 0)
+    expected = EXPECTED[name](batch.rollouts)
+    close = {"rel": 2e-6, "abs": 1e-7}
+    assert out["reward"].tolist() == pytest.approx(expected.rewards, **close)
+    assert out["advantages"].tolist() == pytest.approx(expected.advantages, **close | {"abs": 1e-5})
+    assert float(out["loss"]) == pytest.approx(expected.loss, **close | {"rel": 1e-5})
+
+
+def test_filters_baselines_and_references_are_the_methods_own() -> None:
+    rlpr = module_of("rlpr_original")
+    assert isinstance(rlpr.baseline_scorer, InitialBaseline)
+    assert rlpr.filters == [EMADeviationFilter(beta=0.5, momentum=0.99, filter_from=11)]
+    assert module_of("dro").filters == [MinimumSpreadFilter(0.01)]
+    reference = module_of("nover").reference
+    assert isinstance(reference, EMAReference)
+    assert (reference.update_rate, reference.every_n_steps) == (0.4, 100)
+
+
+def test_the_batch_tells_methods_apart() -> None:
+    rows = HandMade.make(base()).rollouts
+    rankings = {tuple(e.advantages) for e in (f(rows) for f in EXPECTED.values())}
+    losses = {round(f(rows).loss, 9) for f in EXPECTED.values()}
+    assert len(losses) == len(EXPECTED)
+    assert len(rankings) > len(EXPECTED) - 5  # some differ in the loss alone
+
+
+def test_sft_is_the_mean_cross_entropy_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = module_of("sft"), HandMade.make(base())
+    rows = [batch.rollouts[0].answer.new, batch.rollouts[GROUP].answer.new]
+    width = max(map(len, rows))
+    logprobs = torch.tensor([row + [0.0] * (width - len(row)) for row in rows], dtype=torch.float64)
+    monkeypatch.setattr(module.policy, "score", lambda rollouts: type("Scores", (), {"logprobs": logprobs}))
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    prompts = batch.prompts(response=False)
+    prompts.rollouts = None
+    assert float(module.training_step(prompts, 0)) == pytest.approx(-plain.mean([x for row in rows for x in row]))
