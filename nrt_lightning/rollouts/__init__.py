@@ -2,17 +2,21 @@
 
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
+from nrt_lightning.rollouts.crossing import PromptAndTrace, crossed, first_traces
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, trace_request
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
     "GenerationRequest",
     "Generations",
+    "PromptAndTrace",
     "RolloutEngine",
     "TransformersEngine",
     "Written",
     "assemble",
+    "crossed",
     "direct_answers",
+    "first_traces",
     "trace_request",
     "write_answers",
 ]

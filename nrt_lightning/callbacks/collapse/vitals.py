@@ -1,0 +1,59 @@
+"""What a look at the policy measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from nrt_lightning.metrics import prompt_dependence, rollout_metrics
+from nrt_lightning.rollouts import PromptAndTrace, crossed
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.structures import Rollouts
+
+
+@dataclass
+class Vitals:
+    """The state of a policy that writes traces."""
+
+    step: int  # optimizer steps done
+    gain: float  # nats a trace adds to the log-prob of an answer token, over the empty trace; any aggregation
+    dependence: float  # of traces on their prompt, 0 to 1
+    trace_tokens: float  # mean length
+    trace_entropy: float  # nats a token
+    distinct: float  # distinct traces of a group, as a share of its traces
+    marker_rate: float  # share of traces that end with the marker by themselves
+
+
+@torch.no_grad()
+def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace], step: int) -> Vitals:
+    """Score rollouts, and recent traces after each other's prompts.
+
+    Args:
+        policy: whose state is asked for.
+        rollouts: of some prompts, sampled just now.
+        recent: at least two prompts, each with a trace.
+        step: optimizer steps done.
+    """
+    with policy.evaluating():
+        scores = policy.score(rollouts, baseline=True)
+        crosswise = crossed(recent, policy.marker_id)
+        after_each = policy.score(crosswise).logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
+    looks = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
+    answers = rollouts.segments.answer_mask  # [N, C]
+    with_trace = scores.logprobs.where(answers, 0).sum(dim=1)  # [N]
+    assert scores.baseline_logprobs is not None
+    without = scores.baseline_logprobs.where(rollouts.answer_mask, 0).sum(dim=1)[rollouts.group_ids]  # [N]
+    own = torch.arange(len(recent), device=after_each.device)
+    return Vitals(
+        step=step,
+        gain=float(((with_trace - without) / answers.sum(dim=1).clamp(min=1)).mean()),
+        dependence=float(prompt_dependence(after_each, own).share),
+        trace_tokens=looks["trace_tokens"],
+        trace_entropy=looks["trace_entropy"],
+        distinct=looks["unique_traces"],
+        marker_rate=looks["marker_rate"],
+    )
