@@ -10,7 +10,27 @@ __version__ = "0.1.0"
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
     "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
-    "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
+    "callbacks": [
+        "ExportPolicy",
+        "OnPolicyRollout",
+        "PredictionWriter",
+        "ResultsFile",
+        "RewardCorrectness",
+        "TraceSamples",
+    ],
+    "callbacks.collapse": [
+        "CollapseAction",
+        "CollapseDetector",
+        "CollapseSign",
+        "EmptyTraces",
+        "LostGain",
+        "LostMarker",
+        "LowerLearningRate",
+        "RestoreCheckpoint",
+        "StopTraining",
+        "TemplateTraces",
+        "WorthlessCertainty",
+    ],
     "data": [
         "ChatTemplate",
         "FileSource",

@@ -17,16 +17,18 @@ LAYERS = [
     {"functional"},
     {"rewards", "advantages", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
-    {"callbacks", "strategies"},
-    {"policy_module", "token_budget", "evaluation", "module", "sft"},
+    {"evaluation", "probing"},
+    {"callbacks", "strategies", "preflight"},
+    {"policy_module", "token_budget", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"commands"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module", "token_budget", "evaluation"},
-    "sft": {"policy_module", "evaluation"},
+    "probing": {"evaluation"},
+    "module": {"policy_module", "token_budget"},
+    "sft": {"policy_module"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},
