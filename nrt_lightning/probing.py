@@ -17,9 +17,9 @@ from nrt_lightning.structures import Prompts, Rollouts, Sampling, Scores
 class Probe:
     """K traces for each of B prompts, and what comes of them."""
 
+    traces: Generations  # N of them, with the stop token where there is one
     rollouts: Rollouts
     scores: Scores  # with the baseline
-    ended: Tensor  # [N] the token that ended each trace, -1 where it was cut at its limit
     right: Tensor  # [N] whether the policy's own answer after the trace is the reference answer
 
 
@@ -42,7 +42,7 @@ def probe(policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sam
         scores = policy.score(rollouts, baseline=True)
         repeated = prompts.apply(lambda tensor: tensor.repeat_interleave(sampling.group_size, dim=0))  # N questions
         right = matches(policy, repeated, answers_after(policy, engine, repeated, traces))
-    return Probe(rollouts, scores, ended_by(traces), right)
+    return Probe(traces, rollouts, scores, right)
 
 
 def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations) -> list[str]:
@@ -52,8 +52,3 @@ def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, trace
     request = GenerationRequest(ids, mask, limit, stop_ids=policy.eos_ids, temperature=0.0)
     return texts(policy, engine.generate(policy, request))
 
-
-def ended_by(traces: Generations) -> Tensor:
-    """The token that ended each trace, -1 where none did. [N]"""
-    last = (traces.token_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # [N, 1]
-    return traces.token_ids.gather(1, last).squeeze(1).where(traces.stopped, -1)

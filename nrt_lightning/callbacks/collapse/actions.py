@@ -101,7 +101,7 @@ class RestoreCheckpoint(CollapseAction):
         if best > 0 and now.gain < self.keep * best:
             return
         if self.well_looks % self.every_n_looks == 0:
-            trainer.save_checkpoint(self.path(trainer))
+            trainer.save_checkpoint(self.path(trainer), weights_only=False)  # the optimizer's state too
             self.step = now.step
         self.well_looks += 1
 

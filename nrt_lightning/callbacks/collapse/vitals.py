@@ -54,7 +54,8 @@ def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace]
         step=step,
         gain=float((with_trace - without).mean()),
         answer_logprob=float(with_trace.mean()),
-        dependence=float(prompt_dependence(after_each, own).share),
+        # Below 0 where the policy has moved far from the one that wrote the traces.
+        dependence=max(0.0, float(prompt_dependence(after_each, own).share)),
         trace_tokens=looks["trace_tokens"],
         trace_entropy=looks["trace_entropy"],
         distinct=distinctness(looks["unique_traces"], len(rollouts) // len(rollouts.prompt_ids)),
