@@ -59,8 +59,8 @@ class NRTCLI(LightningCLI):
             trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
 
-def check_writable(directory: str) -> None:
-    """Raise where nothing can be written to a directory or, if it is yet to be made, to the one it goes into.
+def check_writable(directory: str, option: str = "trainer.default_root_dir") -> None:
+    """Raise where nothing can be written to the directory of an option or, if it is yet to be made, to its parent.
 
     Raises:
         InputError: naming the directory.
@@ -69,7 +69,7 @@ def check_writable(directory: str) -> None:
     while not path.exists():
         path = path.parent
     if not path.is_dir() or not os.access(path, os.W_OK):
-        raise InputError(f"trainer.default_root_dir {directory!r} cannot be written ({path}). Give another directory.")
+        raise InputError(f"{option} {directory!r} cannot be written ({path}). Give another directory.")
 
 
 def check_checkpoint(path: str | None) -> None:

@@ -51,4 +51,3 @@ def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, trace
     limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
     request = GenerationRequest(ids, mask, limit, stop_ids=policy.eos_ids, temperature=0.0)
     return texts(policy, engine.generate(policy, request))
-

@@ -34,7 +34,8 @@ ALSO = {
     "__main__": {"cli"},
 }
 MATHEMATICS = {"functional", "rewards", "advantages", "losses"}
-WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli", "commands"}
+WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli", "commands",
+                  "preflight/sampler"}  # fmt: skip
 
 
 def imported(source: str) -> set[str]:

@@ -3,7 +3,7 @@ import torch
 from taught import taught_policy
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
-from nrt_lightning import Sampling, TransformersEngine
+from nrt_lightning import RegisterPrograms, Sampling, TransformersEngine
 from nrt_lightning.probing import probe
 
 
@@ -21,9 +21,10 @@ def test_answers_are_those_the_policy_gives_alone_after_each_trace(policy):
         assert bool(seen.right[row]) == (written == ANSWERS[row // 3])
 
 
-@pytest.mark.parametrize(("others", "least", "most"), [(False, 0.9, 1.0), (True, 0.0, 0.5)])
+@pytest.mark.parametrize(("others", "least", "most"), [(False, 0.9, 1.0), (True, 0.0, 0.3)])
 def test_right_is_told_from_wrong(others, least, most):
     policy = taught_policy(others)
-    prompts = make_prompts(policy, QUESTIONS, ANSWERS)
+    rows = RegisterPrograms("validation", 8).rows()
+    prompts = make_prompts(policy, [row.question for row in rows], [row.answer for row in rows])
     seen = probe(policy, TransformersEngine(), prompts, Sampling(group_size=8, max_trace_tokens=16), seed=3)
     assert least <= float(seen.right.float().mean()) <= most

@@ -21,10 +21,9 @@ class RewardCorrectness(Callback):
     """Logs in validation how the reward of traces follows the correctness of the answers given after them.
 
     For some validation rows the policy writes K traces as in training and an answer after each, greedily. Each trace's
-    reward, which no verifier has seen, is then held against whether that answer is the reference answer: Kendall's tau
-    and AUROC over all traces and within groups, under `correctness/`; `metrics.reward_correctness` says what each means.
-    Meant for rows whose answers exact match can judge; where no answer is ever right there is no order to measure, and
-    only `correctness/right` is logged.
+    reward is then held against whether that answer is the reference answer: Kendall's tau and AUROC over all traces and
+    within groups, under `correctness/`; `nrt_lightning.metrics.reward_correctness` says what each means. For rows whose
+    answers exact match can judge: where no answer is right there is no order to measure, and a warning says so.
 
     A look costs `rows` * K traces, scored completions and answers: with as many rows as a batch, one training step
     without its backward pass, and the answers.

@@ -34,7 +34,7 @@ class PreflightCLI(NRTCLI):
         if self.config.rows < 2:
             raise InputError(f"rows is {self.config.rows}: give 2 or more; a hundred or more tell something.")
         if self.config.json is not None:
-            check_writable(str(Path(self.config.json).parent))
+            check_writable(str(Path(self.config.json).expanduser().parent), "the directory of json,")
 
 
 def main(args: list[str]) -> None:
@@ -58,8 +58,10 @@ def main(args: list[str]) -> None:
         model = preflight.policy.settings.get("model", preflight.policy.source)
         print(f"\n{report(measures, verdict, model)}\n")
         if cli.config.json is not None:
+            path = Path(cli.config.json).expanduser()
+            path.parent.mkdir(parents=True, exist_ok=True)
             figures = dataclasses.asdict(measures) | {"verdict": dataclasses.asdict(verdict)}
-            Path(cli.config.json).write_text(json.dumps(figures, indent=2) + "\n")
+            path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def restrict(data: Any, rows: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -53,8 +55,7 @@ def reward_correctness(rewards: Tensor, right: Tensor, group_ids: Tensor) -> dic
 
 def order(ranks: Tensor, right: Tensor) -> dict[str, Tensor]:
     """AUROC and Kendall's tau-b of traces of both kinds."""
-    tau = kendall_rank_corrcoef(ranks, right.to(ranks.dtype))
-    # Where all ranks are equal there is no order, and tau is 0/0.
+    tau = cast(Tensor, kendall_rank_corrcoef(ranks, right.to(ranks.dtype)))  # 0/0 where all ranks are equal
     return {
         "auroc": binary_auroc(ranks / max(float(ranks.max()), 1.0), right.long()).float(),
         "kendall": torch.nan_to_num(tau).float(),
@@ -89,6 +90,6 @@ class CorrectnessMetric(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """See `reward_correctness`; nothing where there are no traces."""
-        if not self.rewards:
+        if len(self.rewards) == 0:  # a list, or a tensor where processes have been gathered
             return {}
         return reward_correctness(*(dim_zero_cat(state) for state in (self.rewards, self.right, self.group_ids)))

@@ -23,9 +23,9 @@ def prompt_dependence(logprobs: Tensor, own: Tensor) -> PromptDependence:
     """The mutual information of prompts and traces, as a share of the most it could be.
 
     With M prompts, all equally likely, a trace z of prompt x tells `log p(z|x) - log (1/M sum_j p(z|x_j))` nats about
-    its prompt, and log M at most. This is the estimate of RAGEN-2 (arXiv 2604.06268), on whole traces, divided by log M.
-    Entropy cannot tell a policy that has solved its task, whose traces are certain and differ between prompts, from one
-    that writes the same text whatever it is asked (template collapse).
+    its prompt, and log M at most. This is the estimate of RAGEN-2 (arXiv 2604.06268), of whole traces and divided by
+    log M. Entropy cannot tell a policy that has solved its task, whose traces are certain and differ between prompts,
+    from one that writes the same text whatever it is asked (template collapse).
 
     Args:
         logprobs: of each trace after each prompt, summed over its tokens, [N, M].

@@ -113,8 +113,8 @@ def useful_share(sample: Sample) -> tuple[Share, float]:
     """The share of useful traces, and of groups that hold one.
 
     Where some answer is right, a trace is useful if the answer after it is right and the answer without one is not.
-    Otherwise exact match cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of the
-    traces borrowed from other rows do; the 1 % that would do so by luck is taken off the share.
+    Otherwise exact match cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of
+    the traces borrowed from other rows do; the 1 % that would do so by luck is taken off the share.
     """
     if sample.right.any():
         useful = sample.right & ~sample.direct_right.unsqueeze(1)  # [R, K]

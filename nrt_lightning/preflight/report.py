@@ -47,7 +47,9 @@ def answers_table(measures: Measures) -> str:
 def traces_text(measures: Measures) -> str:
     """Length, ends and variety."""
     eos = "banned" if measures.suppress_eos else percent(measures.ended_by_eos)
-    ends = f"ended by the marker {percent(measures.ended_by_marker)}, by the end token {eos}, cut {percent(measures.cut)}"
+    ends = (
+        f"ended by the marker {percent(measures.ended_by_marker)}, by the end token {eos}, cut {percent(measures.cut)}"
+    )
     looks = f"{measures.trace_tokens:.1f} tokens, entropy {measures.trace_entropy:.2f} nats a token"
     return f"Traces\n{wrapped(f'{looks}, distinct {percent(measures.distinct)}; {ends}')}"
 

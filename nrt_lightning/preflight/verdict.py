@@ -24,7 +24,9 @@ class Verdict:
 def judge(measures: Measures) -> Verdict:
     """From figures to words."""
     can_start, reason = answer(measures)
-    return Verdict(can_start, reason, [*base_knobs(measures, can_start), *trace_knobs(measures), *reward_knobs(measures)])
+    return Verdict(
+        can_start, reason, [*base_knobs(measures, can_start), *trace_knobs(measures), *reward_knobs(measures)]
+    )
 
 
 def answer(measures: Measures) -> tuple[Literal["yes", "no", "unclear"], str]:

@@ -20,7 +20,9 @@ class PromptAndTrace:
 
 def first_traces(rollouts: Rollouts) -> list[PromptAndTrace]:
     """Every prompt with the first trace of its group."""
-    firsts = torch.searchsorted(rollouts.group_ids, torch.arange(len(rollouts.prompt_ids), device=rollouts.group_ids.device))
+    firsts = torch.searchsorted(
+        rollouts.group_ids, torch.arange(len(rollouts.prompt_ids), device=rollouts.group_ids.device)
+    )
     return [
         PromptAndTrace(
             rollouts.prompt_ids[prompt][rollouts.prompt_mask[prompt]],

@@ -105,7 +105,7 @@ def test_a_solved_task_raises_no_alarm(quiet_trainer):
     last = recorder.figures[-1]
     assert all(figures["collapse/signs"] == 0 for figures in recorder.figures)
     assert last["collapse/trace_entropy"] < 0.1
-    assert last["collapse/dependence"] > 0.95
+    assert last["collapse/dependence"] > 0.8
     assert last["collapse/gain"] > 1
 
 

@@ -85,5 +85,6 @@ def test_settings_that_cannot_work_are_refused() -> None:
         preflight("--rows=1")
     with pytest.raises(InputError, match="SFTModule writes none"):
         preflight("--rows=4", "--config", str(CONFIGS / "methods" / "sft.yaml"))
-    with pytest.raises(InputError, match="cannot be written"):
-        preflight("--rows=4", "--json=/proc/nowhere/figures.json")
+    Path("file").write_text("")
+    with pytest.raises(InputError, match="the directory of json, 'file' cannot be written"):
+        preflight("--rows=4", "--json=file/figures.json")

@@ -27,7 +27,11 @@ def test_a_good_base_needs_no_knob():
 
 @pytest.mark.parametrize(
     ("useful", "can_start"),
-    [(Share(0.013, 0.0074, 0.022), "yes"), (Share(0.001, 0.0002, 0.0049), "no"), (Share(0.005, 0.002, 0.011), "unclear")],
+    [
+        (Share(0.013, 0.0074, 0.022), "yes"),
+        (Share(0.001, 0.0002, 0.0049), "no"),
+        (Share(0.005, 0.002, 0.011), "unclear"),
+    ],
 )
 def test_about_one_trace_in_200_must_be_useful(useful, can_start):
     verdict = judge(replace(GOOD, useful=useful, useful_groups=0.05))

@@ -25,7 +25,7 @@ def tau_b(rewards, right):
 
 
 def in_groups(measure, groups=(0, 1)):
-    parts = [(REWARDS[GROUPS == g].tolist(), RIGHT[GROUPS == g].tolist()) for g in groups]
+    parts = [(REWARDS[GROUPS.eq(g)].tolist(), RIGHT[GROUPS.eq(g)].tolist()) for g in groups]
     return sum(measure(*part) for part in parts) / len(parts)
 
 

@@ -20,8 +20,9 @@ class CollapseAction(ABC):
     def __call__(self, trainer: Trainer, pl_module: LightningModule) -> str:
         """Act, between two optimizer steps on every process; say what was done, for the warning."""
 
-    def on_healthy(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
-        """Look at a policy that shows no sign of collapse; nothing by default."""
+    def on_well(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
+        """Take note of a policy that shows no sign of collapse; most actions need not."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,9 @@ class LowerLearningRate(CollapseAction):
 class RestoreCheckpoint(CollapseAction):
     """Gives weights and optimizer their state at the last look when the policy was well.
 
-    A look is well when it shows no sign of collapse and traces gain most of what they ever did. The run goes on with the
-    rows that are next: the same rows again would lead to the same collapse. The learning rate stays what it is now; with
-    `LowerLearningRate` beside it, it is lower.
+    A look is well when it shows no sign of collapse and traces gain most of what they ever did. The run goes on with
+    the rows that are next: the same rows again would lead to the same collapse. The learning rate stays what it is;
+    with `LowerLearningRate` beside it, it is lower.
 
     Args:
         directory: where the one checkpoint is kept, `well.ckpt`; null for the trainer's `default_root_dir`. It holds
@@ -95,7 +96,7 @@ class RestoreCheckpoint(CollapseAction):
         """The checkpoint's file."""
         return Path(self.directory or trainer.default_root_dir).expanduser() / "well.ckpt"
 
-    def on_healthy(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
+    def on_well(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
         """Write the checkpoint where it is due."""
         best = max((vitals.gain for vitals in past), default=0.0)
         if best > 0 and now.gain < self.keep * best:

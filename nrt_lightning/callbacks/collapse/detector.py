@@ -25,8 +25,8 @@ class CollapseDetector(Callback):
     """Looks at traces and their worth every few steps, and acts when signs of collapse persist.
 
     A look measures the gain of traces over no trace, their dependence on the prompt, length, entropy, variety and the
-    marker rate, and logs them under `collapse/`. `signs` judge them. When looks show signs `patience` times in a row, it
-    warns, does what `actions` say and begins to count anew. All processes look together and act alike.
+    marker rate, and logs them under `collapse/`. `signs` judge them. When looks show signs `patience` times in a row,
+    it warns, does what `actions` say and begins to count anew. All processes look together and act alike.
 
     A look scores at most `prompts` groups of the batch and `prompts` traces after `prompts` prompts each, without
     gradient: with the defaults and groups of 8 less than half of a training step of 16 prompts.
@@ -58,7 +58,11 @@ class CollapseDetector(Callback):
         actions: list[CollapseAction] | None = None,
         prompts: int = 8,
     ) -> None:
-        for name, value, least in (("every_n_steps", every_n_steps, 1), ("patience", patience, 1), ("prompts", prompts, 2)):
+        for name, value, least in (
+            ("every_n_steps", every_n_steps, 1),
+            ("patience", patience, 1),
+            ("prompts", prompts, 2),
+        ):
             if value < least:
                 raise InputError(f"CollapseDetector: {name} is {value}; give {least} or more.")
         self.every_n_steps = every_n_steps
@@ -109,7 +113,7 @@ class CollapseDetector(Callback):
         found = [said for sign in self.signs if (said := sign(now, self.past)) is not None]
         if not found:
             for action in self.actions:
-                action.on_healthy(trainer, pl_module, now, self.past)
+                action.on_well(trainer, pl_module, now, self.past)
         self.past.append(now)
         self.seen = self.seen + 1 if found else 0
         alarm = self.seen == self.patience
