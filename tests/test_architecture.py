@@ -17,22 +17,35 @@ LAYERS = [
     {"functional"},
     {"rewards", "advantages", "filters", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
+    {"evaluation", "probing"},
     {"signals"},
-    {"callbacks", "strategies"},
-    {"policy_module", "checks", "token_budget", "window", "evaluation", "module", "sft"},
+    {"callbacks", "strategies", "preflight"},
+    {"policy_module", "checks", "token_budget", "window", "module", "sft"},
     {"suggestions", "cli", "__main__"},
+    {"commands"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module", "checks", "token_budget", "window", "evaluation"},
-    "sft": {"policy_module", "evaluation"},
+    "probing": {"evaluation"},
+    "module": {"policy_module", "checks", "token_budget", "window"},
+    "sft": {"policy_module"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},
 }
 MATHEMATICS = {"functional", "rewards", "advantages", "filters", "losses"}
-WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli"}
+WITH_LIGHTNING = {
+    "policy_module",
+    "module",
+    "sft",
+    "callbacks",
+    "strategies",
+    "data/datamodule",
+    "cli",
+    "commands",
+    "preflight/sampler",
+}
 
 
 def imported(source: str) -> set[str]:

@@ -1,9 +1,41 @@
-"""Lightning callbacks: rollouts, and what a run shows and leaves behind."""
+"""Lightning callbacks: rollouts, and what a run shows, watches for and leaves behind."""
 
+from nrt_lightning.callbacks.collapse import (
+    CollapseAction,
+    CollapseDetector,
+    CollapseSign,
+    EmptyTraces,
+    LostGain,
+    LostMarker,
+    LowerLearningRate,
+    RestoreCheckpoint,
+    StopTraining,
+    TemplateTraces,
+    WorthlessCertainty,
+)
 from nrt_lightning.callbacks.export import ExportPolicy
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.callbacks.predictions import PredictionWriter
 from nrt_lightning.callbacks.results import ResultsFile
+from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
-__all__ = ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"]
+__all__ = [
+    "CollapseAction",
+    "CollapseDetector",
+    "CollapseSign",
+    "EmptyTraces",
+    "ExportPolicy",
+    "LostGain",
+    "LostMarker",
+    "LowerLearningRate",
+    "OnPolicyRollout",
+    "PredictionWriter",
+    "RestoreCheckpoint",
+    "ResultsFile",
+    "RewardCorrectness",
+    "StopTraining",
+    "TemplateTraces",
+    "TraceSamples",
+    "WorthlessCertainty",
+]

@@ -2,6 +2,7 @@
 
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
+from nrt_lightning.rollouts.crossing import PromptAndTrace, crossed, first_traces
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, trace_request
 from nrt_lightning.rollouts.own_answers import respond, write_own_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
@@ -9,12 +10,15 @@ from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 __all__ = [
     "GenerationRequest",
     "Generations",
+    "PromptAndTrace",
     "RolloutEngine",
     "TransformersEngine",
     "Written",
     "assemble",
+    "crossed",
     "direct_answers",
     "respond",
+    "first_traces",
     "trace_request",
     "write_answers",
     "write_own_answers",

@@ -1,0 +1,33 @@
+"""Collapse of reasoning: what is measured, what counts as a sign, and what to do about it."""
+
+from nrt_lightning.callbacks.collapse.actions import (
+    CollapseAction,
+    LowerLearningRate,
+    RestoreCheckpoint,
+    StopTraining,
+)
+from nrt_lightning.callbacks.collapse.detector import CollapseDetector
+from nrt_lightning.callbacks.collapse.signs import (
+    CollapseSign,
+    EmptyTraces,
+    LostGain,
+    LostMarker,
+    TemplateTraces,
+    WorthlessCertainty,
+)
+from nrt_lightning.callbacks.collapse.vitals import Vitals
+
+__all__ = [
+    "CollapseAction",
+    "CollapseDetector",
+    "CollapseSign",
+    "EmptyTraces",
+    "LostGain",
+    "LostMarker",
+    "LowerLearningRate",
+    "RestoreCheckpoint",
+    "StopTraining",
+    "TemplateTraces",
+    "Vitals",
+    "WorthlessCertainty",
+]

@@ -1,0 +1,113 @@
+"""Whether the reward means anything: held against the correctness of the answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.metrics import CorrectnessMetric
+from nrt_lightning.probing import probe
+from nrt_lightning.structures import Prompts, Sampling
+
+log = logging.getLogger(__name__)
+
+
+class RewardCorrectness(Callback):
+    """Logs in validation how the reward of traces follows the correctness of the answers given after them.
+
+    For some validation rows the policy writes K traces as in training and an answer after each, greedily. Each trace's
+    reward is then held against whether that answer is the reference answer: Kendall's tau and AUROC over all traces and
+    within groups, under `correctness/`; `nrt_lightning.metrics.reward_correctness` says what each means. For rows whose
+    answers exact match can judge: where no answer is right there is no order to measure, and a warning says so.
+
+    A look costs `rows` * K traces, scored completions and answers: with as many rows as a batch, one training step
+    without its backward pass, and the answers.
+
+    Args:
+        every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
+        rows: validation rows looked at by each process, the first ones.
+        sampling: how traces are drawn; null for the module's own `sampling`.
+
+    Raises:
+        InputError: the module has no traces or no reward, or the settings leave nothing to compare.
+
+    Example:
+        >>> RewardCorrectness(every_n_steps=100).rows
+        32
+    """
+
+    def __init__(self, every_n_steps: int = 50, rows: int = 32, sampling: Sampling | None = None) -> None:
+        if every_n_steps < 1 or rows < 1:
+            raise InputError(
+                f"RewardCorrectness: every_n_steps is {every_n_steps} and rows is {rows}; give both 1 or more."
+            )
+        self.every_n_steps = every_n_steps
+        self.rows = rows
+        self.sampling = sampling
+        self.metric = CorrectnessMetric()
+        self.last: int | None = None
+        self.left = 0  # rows still to be looked at in this validation
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check the module, before anything is computed."""
+        missing = [name for name in ("policy", "engine", "reward") if not hasattr(pl_module, name)]
+        sampling = self.sampling or getattr(pl_module, "sampling", None)
+        if missing or sampling is None:
+            raise InputError(
+                f"RewardCorrectness needs {', '.join(missing or ['sampling'])}, which {type(pl_module).__name__} does "
+                "not have: use it with NRTModule, or take it out of trainer.callbacks."
+            )
+        if sampling.group_size < 2:
+            raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether a look is due."""
+        step = trainer.global_step
+        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
+        self.left = self.rows if due and not trainer.sanity_checking else 0
+        if self.left:
+            self.last = step
+            self.metric.to(pl_module.device).reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the rows of this batch that are due."""
+        if not self.left or not isinstance(batch, Prompts):
+            return
+        module: Any = pl_module
+        prompts = batch.select(0, min(self.left, len(batch)))
+        self.left -= len(prompts)
+        seed = counter_seed(run_seed(), 0, batch_idx, trainer.global_rank, "correctness")
+        with trainer.precision_plugin.forward_context():
+            seen = probe(module.policy, module.engine, prompts, self.sampling or module.sampling, seed)
+            reward, _ = module.reward(seen.rollouts, seen.scores.logprobs, seen.scores.baseline_logprobs)
+        groups = seen.rollouts.group_ids  # [N]
+        counted = torch.ones_like(seen.right) if prompts.counted is None else prompts.counted[groups]
+        place = (trainer.global_rank << 48) + (batch_idx << 24)  # a group's id is its own over batches and processes
+        self.metric.update(reward.value[counted], seen.right[counted], (groups + place)[counted])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the look."""
+        if not self.metric.update_called:
+            return
+        values = self.metric.compute()
+        self.metric.reset()
+        same = trainer.world_size > 1  # equal on all processes already; said to Lightning, which would warn
+        pl_module.log_dict({f"correctness/{name}": value for name, value in values.items()}, sync_dist=same)
+        if not values["right"]:
+            log.warning(
+                "RewardCorrectness: none of the answers was right, so there is no order to measure. Either the policy "
+                "cannot answer yet, or exact match cannot judge these rows."
+            )
