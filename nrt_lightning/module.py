@@ -76,6 +76,7 @@ class NRTModule(PolicyModule):
         self.reference = reference
         self.sampling = sampling or Sampling()
         self.predict_temperature = predict_temperature
+        self.reference.check(policy)
         check_parts(self.advantage, self.loss, self.reference, self.sampling)
 
     # Training
