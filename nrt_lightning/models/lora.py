@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.models.adapter import Adapter
@@ -91,6 +92,7 @@ class LoRA(Adapter):
             target_modules=self.targets,
             use_dora=self.dora,
             use_rslora=self.rslora,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=rows,
         )
         with warnings.catch_warnings():  # peft asks a model by an old name whether it checkpoints activations
@@ -108,8 +110,7 @@ class LoRA(Adapter):
         return f"LoRA({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"
 
 
-def linear_names(model: nn.Module) -> list[str]:
-    """Full names of the linear layers, those of GPT-2's own kind too."""
-    from transformers.pytorch_utils import Conv1D
-
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+def linear_names(model: PreTrainedModel) -> list[str]:
+    """Full names of the linear layers but the output head, those of GPT-2's own kind too."""
+    head, kinds = model.get_output_embeddings(), nn.Linear | Conv1D
+    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from peft.tuners.trainable_tokens import TrainableTokensLayer
 from torch import Tensor, nn
 
+from nrt_lightning.functional.linear_logprobs import OwnRow
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -22,22 +24,27 @@ class MarkerRows(TrainableTokensLayer):
     At 128k tokens and 4,096 dimensions that copy is 1 GiB for every token decoded, and its gradient another one.
     """
 
+    def own_row(self) -> OwnRow | None:
+        """The trained row; None where the adapter is disabled or the row is in the matrix already."""
+        if self.disable_adapters or self.merged or not self.active_adapters:
+            return None
+        [name] = self.active_adapters
+        [token] = self.token_indices[name]
+        return OwnRow(token, self.trainable_tokens_delta[name][0])
+
     def forward_adapters(self, x: Tensor, active_adapters: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """The base's values, with those of the trained rows in their places."""
+        """The base's values, with those of the trained row in their place."""
         base: Any = self.base_layer
-        out = base(x, *args, **kwargs)
-        if self.disable_adapters or self.merged:
+        out, own = base(x, *args, **kwargs), self.own_row()
+        if own is None:
             return out
-        for name in active_adapters:
-            for token, row in zip(self.token_indices[name], self.trainable_tokens_delta[name], strict=True):
-                if isinstance(base, nn.Embedding):
-                    scale = self._get_embed_scale()  # some models scale what they look up
-                    value = (row if scale is None else row * scale.to(row.dtype)).to(out.dtype)  # [H]
-                    out = torch.where((x == token).unsqueeze(-1), value, out)  # [..., H]
-                else:
-                    bias = None if base.bias is None else base.bias[token : token + 1]
-                    logit = F.linear(x, row.unsqueeze(0).to(x.dtype), bias)  # [..., 1]
-                    out[..., token] = logit.squeeze(-1).to(out.dtype)  # in place: it was made just now, [..., V]
+        if isinstance(base, nn.Embedding):
+            scale = self._get_embed_scale()  # some models scale what they look up
+            value = own.value if scale is None else own.value * scale.to(own.value.dtype)  # [H]
+            return torch.where((x == own.index).unsqueeze(-1), value.to(out.dtype), out)  # [..., H]
+        bias = None if base.bias is None else base.bias[own.index : own.index + 1]
+        logit = F.linear(x, own.value.unsqueeze(0).to(x.dtype), bias)  # [..., 1]
+        out[..., own.index] = logit.squeeze(-1).to(out.dtype)  # in place: it was made just now, [..., V]
         return out
 
 
