@@ -120,6 +120,7 @@ class NRTModule(PolicyModule):
         self.baseline_scorer = baseline_scorer or PolicyBaseline()
         self.overlong = overlong
         self.kl_penalty = kl_penalty
+        reference.check(policy)
         check_parts(self)
 
     # Training

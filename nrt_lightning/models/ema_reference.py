@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,24 +38,41 @@ class EMAReference(FrozenReference):
         check_at_least("every_n_steps", every_n_steps, 1)
         self.update_rate = update_rate
         self.every_n_steps = every_n_steps
+        self.trained: list[str] = []  # the weights that move
+
+    def load(self, policy: Policy) -> None:
+        """See `FrozenReference`."""
+        super().load(policy)
+        self.trained = [name for name, weight in policy.named_parameters() if weight.requires_grad]
+
+    def build(self, policy: Policy) -> Policy:
+        """A second policy, with an adapter where the policy has one: it is the adapter that moves."""
+        return (
+            policy.sibling(dtype=self.dtype or policy.settings["dtype"]).load()
+            if policy.readable
+            else copy.deepcopy(policy)
+        )
 
     @torch.no_grad()
     def follow(self, policy: Policy, step: int) -> None:
         """See `Reference`."""
         if step % self.every_n_steps or not self.frozen:
             return
-        ours = dict(self.frozen[0].named_parameters())
-        for name, theirs in policy.named_parameters():
-            ours[name].lerp_(whole(theirs).to(ours[name]), self.update_rate)
+        ours, theirs = dict(self.frozen[0].named_parameters()), dict(policy.named_parameters())
+        for name in self.trained:
+            ours[name].lerp_(whole(theirs[name]).to(ours[name]), self.update_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Reference`."""
-        return dict(self.frozen[0].network.state_dict()) if self.frozen else {}
+        ours = dict(self.frozen[0].named_parameters()) if self.frozen else {}
+        return {name: ours[name].detach() for name in self.trained if ours}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Reference`."""
-        if self.frozen and state:
-            self.frozen[0].network.load_state_dict(state)
+        ours = dict(self.frozen[0].named_parameters()) if self.frozen else {}
+        for name, weight in state.items():
+            if ours:
+                ours[name].data.copy_(weight)
 
     def __repr__(self) -> str:
         return f"EMAReference(update_rate={self.update_rate}, every_n_steps={self.every_n_steps}, dtype={self.dtype!r})"

@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny import BASE, sampled
 
-from nrt_lightning import EMAReference, InputError, Policy
+from nrt_lightning import EMAReference, InputError, LoRA, Policy
 
 
 def step(policy, reference, number, by=0.01):
@@ -61,3 +61,21 @@ def test_state_is_restored_exactly(policy):
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(InputError, match=f"{name}={value}"):
         EMAReference(**{name: value})
+
+
+def test_of_a_policy_with_an_adapter_the_adapter_moves():
+    policy = Policy(BASE, adapter=LoRA(rank=2)).load()
+    reference = loaded(policy, update_rate=1.0, every_n_steps=1)
+    with torch.no_grad():
+        for p in policy.parameters():
+            if p.requires_grad:
+                p.add_(0.02)
+    reference.follow(policy, 1)
+    rollouts = sampled(policy)
+    torch.testing.assert_close(reference.logprobs(rollouts), policy.score(rollouts).logprobs.detach())
+    state = reference.state_dict()
+    assert state
+    assert sum(w.numel() for w in state.values()) == sum(p.numel() for p in policy.parameters() if p.requires_grad)
+    other = loaded(Policy(BASE, adapter=LoRA(rank=2)).load(), update_rate=1.0, every_n_steps=1)
+    other.load_state_dict(state)
+    torch.testing.assert_close(other.logprobs(rollouts), reference.logprobs(rollouts))
