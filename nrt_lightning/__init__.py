@@ -22,7 +22,11 @@ EXPORTS = {
         "QuestionAnswer",
     ],
     "data.corpus": ["RegisterCorpus"],
+    "data.pointer_corpus": ["PointerCorpus"],
+    "data.pointers": ["PointerChasing"],
     "data.registers": ["RegisterPrograms"],
+    "data.report_corpus": ["ReportCorpus"],
+    "data.reports": ["SloppyReports"],
     "errors": ["InputError"],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
     "models": [

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from nrt_lightning.data.corpus import KINDS, READ_OFF, Mixture, RegisterCorpus, make_document
+from nrt_lightning.data.corpus import READ_OFF, RegisterCorpus
+from nrt_lightning.data.pretraining import KINDS, Mixture
 from nrt_lightning.data.registers import RegisterPrograms, run_program, split_of
 from nrt_lightning.data.tiny_tokenizer import CHARACTERS, EOS, build_tokenizer
 from nrt_lightning.errors import InputError
@@ -20,8 +21,8 @@ def documents() -> list[str]:
 
 
 def only(count: int = 300, **weights: float) -> list[str]:
-    rng = random.Random(0)
-    return [make_document(rng, Mixture(**{**NOTHING, **weights})) for _ in range(count)]
+    rng, corpus = random.Random(0), RegisterCorpus(mixture=Mixture(**{**NOTHING, **weights}))
+    return [corpus.document(rng) for _ in range(count)]
 
 
 def test_rows_follow_from_the_seed_and_grow_at_the_end():
