@@ -1,10 +1,11 @@
-"""The command line: `nrt-lightning fit | validate | test | predict`, a LightningCLI."""
+"""The command line: `nrt-lightning fit | validate | test | predict`, a LightningCLI, and commands of our own."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,9 @@ import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.errors import InputError
 from nrt_lightning.suggestions import suggestion
+
+# Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
+COMMANDS: dict[str, str] = {}
 
 
 class Parser(LightningArgumentParser):
@@ -85,24 +89,40 @@ def check_checkpoint(path: str | None) -> None:
             raise InputError(f"ckpt_path {path!r} is no checkpoint that can be read ({error}).") from error
 
 
-def run(args: list[str] | None = None) -> NRTCLI:
-    """Run a command line from Python, and get the CLI with its trainer, model and data.
+def run(args: list[str] | None = None) -> NRTCLI | None:
+    """Run a command line from Python, and get the CLI with its trainer, model and data; None from our own commands.
 
     Args:
         args: the command and its options; null for those of the process.
     """
+    words = sys.argv[1:] if args is None else args
+    if words and words[0] in COMMANDS:
+        import_module(COMMANDS[words[0]]).main(words[1:])
+        return None
+    more = f"Further commands, each with its own --help: {', '.join(COMMANDS)}."
+    settings = {command: {"allow_abbrev": False} for command in NRTCLI.subcommands()}
+    return make_cli(NRTCLI, args, save_config_kwargs={"overwrite": True}, parser_kwargs=settings | {"epilog": more})
+
+
+def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRTCLI:
+    """A CLI for any module and data; with `run=False` a command of our own reads the configs that `fit` reads.
+
+    Args:
+        kind: its class.
+        args: what to parse; null for the arguments of the process.
+        settings: further ones of LightningCLI.
+    """
     for name in nrt_lightning.__all__:  # short class names are looked up among what is imported
         getattr(nrt_lightning, name)
-    return NRTCLI(
+    return kind(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
         subclass_mode_data=True,
-        save_config_kwargs={"overwrite": True},
         auto_configure_optimizers=False,
         parser_class=Parser,
-        parser_kwargs={command: {"allow_abbrev": False} for command in ("fit", "validate", "test", "predict")},
         args=args,
+        **settings,
     )
 
 

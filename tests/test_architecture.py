@@ -20,6 +20,7 @@ LAYERS = [
     {"callbacks", "strategies"},
     {"policy_module", "module", "sft"},
     {"suggestions", "cli", "__main__"},
+    {"commands"},
     {"__init__"},
 ]
 ALSO = {
@@ -31,7 +32,7 @@ ALSO = {
     "__main__": {"cli"},
 }
 MATHEMATICS = {"functional", "rewards", "advantages", "losses"}
-WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli"}
+WITH_LIGHTNING = {"policy_module", "module", "sft", "callbacks", "strategies", "data/datamodule", "cli", "commands"}
 
 
 def imported(source: str) -> set[str]:
