@@ -10,7 +10,14 @@ __version__ = "0.1.0"
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
     "advantages": ["AdvantageEstimator", "GroupNormalized", "LeaveOneOut"],
-    "callbacks": ["ExportPolicy", "OnPolicyRollout", "PredictionWriter", "ResultsFile", "TraceSamples"],
+    "callbacks": [
+        "DifficultyGain",
+        "ExportPolicy",
+        "OnPolicyRollout",
+        "PredictionWriter",
+        "ResultsFile",
+        "TraceSamples",
+    ],
     "data": [
         "ChatTemplate",
         "FileSource",

@@ -21,6 +21,7 @@ from nrt_lightning.models import NoReference, Policy, Reference
 from nrt_lightning.policy_module import PolicyModule
 from nrt_lightning.rewards import FixedTokenWeights, RewardAggregator, TokenWeighting, WeightedSum
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, assemble, write_answers
+from nrt_lightning.rollouts.answering import checked_matches, checked_rows, matches
 from nrt_lightning.schedules import Schedule
 from nrt_lightning.structures import LossOutput, Prompts, Rollouts, Sampling, TraceReward
 
@@ -160,16 +161,21 @@ class NRTModule(PolicyModule):
 
     # Evaluation
 
-    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+    def validation_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
         """Answer the questions greedily, and score the reference answers."""
-        self.evaluate(batch, self.val_metrics)
+        return self.evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch: Prompts, batch_idx: int) -> None:
+    def test_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
         """As `validation_step`."""
-        self.evaluate(batch, self.test_metrics)
+        return self.evaluate(batch, self.test_metrics)
 
-    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> None:
-        """Add what the policy makes of these questions to `metrics`."""
+    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> dict[str, Tensor]:
+        """Add what the policy makes of these questions to `metrics`.
+
+        Returns:
+            `logprobs` of the reference answers' tokens after the policy's own traces and `baseline_logprobs` after the
+            empty trace, both [B, T]: what callbacks get as the step's outputs.
+        """
         policy, greedy = self.policy, dataclasses.replace(self.sampling, temperature=0.0)
         limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
         with policy.evaluating():
@@ -178,19 +184,25 @@ class NRTModule(PolicyModule):
             rollouts = assemble(prompts, written.traces, policy.marker_id)
             scores = policy.score(rollouts, baseline=True)
         right = matches(policy, prompts, written.answer_texts)  # [B]
-        answer_logprobs = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [B]
+        checked = checked_matches(prompts, written.answer_texts)  # [B]
+        logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, limit)  # [B, T]
         assert scores.baseline_logprobs is not None
-        baseline_logprobs = scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1)  # [B]
         metrics.update(
             counted=prompts.counted,
             exact_match=right & written.marker_emitted,
             exact_match_forced=right,
             exact_match_without_trace=matches(policy, prompts, direct.answer_texts),
-            confidence=answer_logprobs.exp(),
-            confidence_without_trace=baseline_logprobs.exp(),
+            confidence=logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
+            confidence_without_trace=scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
             marker_rate=written.marker_emitted,
             trace_tokens=rollouts.segments.trace_mask.sum(dim=1),
         )
+        metrics.update(
+            counted=checked_rows(prompts),
+            checked_match=checked & written.marker_emitted,
+            checked_match_forced=checked,
+        )
+        return {"logprobs": logprobs, "baseline_logprobs": scores.baseline_logprobs}
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""
@@ -219,14 +231,6 @@ def rollouts_of(batch: Any) -> Rollouts:
             f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
         )
     return rollouts
-
-
-def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """Whether each text is the reference answer, but for space around it. [B]"""
-    rows = [ids[mask].tolist() for ids, mask in zip(prompts.answer_ids, prompts.answer_mask, strict=True)]
-    answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
-    return torch.tensor(same, device=prompts.prompt_ids.device)
 
 
 def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Reference, sampling: Sampling) -> None:
