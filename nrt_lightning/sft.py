@@ -7,12 +7,13 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from nrt_lightning.evaluation import checked_matches, matches, with_checks
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
 from nrt_lightning.policy_module import PolicyModule
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, direct_answers
-from nrt_lightning.rollouts.answering import checked_matches, checked_rows, matches, write_directly
+from nrt_lightning.rollouts.answering import write_directly
 from nrt_lightning.schedules import Schedule
 from nrt_lightning.structures import Prompts
 
@@ -77,7 +78,7 @@ class SFTModule(PolicyModule):
             confidence=logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
         )
         held = checked_matches(prompts, answers)  # [B]
-        metrics.update(counted=checked_rows(prompts), checked_match=held, checked_match_forced=held)
+        metrics.update(counted=with_checks(prompts), checked_match=held, checked_match_forced=held)
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """An answer for every question, in the same fields as `NRTModule`'s with an empty trace."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -106,38 +105,3 @@ def texts(policy: Policy, generations: Generations) -> list[str]:
     """The text of every row, without special tokens."""
     rows = [ids[mask].tolist() for ids, mask in zip(generations.token_ids, generations.token_mask, strict=True)]
     return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-
-
-def matches(policy: Policy, prompts: Prompts, written: list[str]) -> Tensor:
-    """Whether each text is the reference answer, but for space around it. [B]"""
-    rows = [ids[mask].tolist() for ids, mask in zip(prompts.answer_ids, prompts.answer_mask, strict=True)]
-    answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    same = [text.strip() == answer.strip() for text, answer in zip(written, answers, strict=True)]
-    return torch.tensor(same, device=prompts.prompt_ids.device)
-
-
-def checked_rows(prompts: Prompts) -> Tensor:
-    """Whether each row counts and checks something. [B]"""
-    some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)
-    return some if prompts.counted is None else some & prompts.counted
-
-
-def checked_matches(prompts: Prompts, written: list[str]) -> Tensor:
-    """Whether each text holds all that its row checks, in the row's order. [B]"""
-    held = [holds(text, row.checks) for text, row in zip(written, prompts.rows, strict=True)]
-    return torch.tensor(held, device=prompts.prompt_ids.device)
-
-
-def holds(text: str, pieces: Sequence[str]) -> bool:
-    """Whether a text holds pieces one after another.
-
-    >>> holds("e is 2, so it is b 2.", ("e is 2", "b 2")), holds("b 2, e is 2.", ("e is 2", "b 2"))
-    (True, False)
-    """
-    at = 0
-    for piece in pieces:
-        place = text.find(piece, at)
-        if place < 0:
-            return False
-        at = place + len(piece)
-    return True
