@@ -29,7 +29,7 @@ from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.made_rows import MadeRows
 from nrt_lightning.data.templates import PlainTemplate
 from nrt_lightning.functional import pack_segment
-from nrt_lightning.rollouts import Generations, GenerationRequest, TransformersEngine, assemble
+from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble
 from nrt_lightning.structures import Prompts
 
 AGGREGATORS = {
@@ -70,7 +70,9 @@ REGISTER_STEP = r"([a-f])(?:[+*]\d)?=?(\d)"
 TASKS = {
     "registers": Task(RegisterPrograms, REGISTER_STEP, lambda asked: asked, registers.worked_trace, "01234"),
     "reports": Task(SloppyReports, REGISTER_STEP, lambda asked: asked, registers.worked_trace, "01234"),
-    "pointers": Task(PointerChasing, r"(\d)=?[a-h]?([a-h])", lambda asked: asked[1:], pointers.worked_trace, "abcdefgh"),
+    "pointers": Task(
+        PointerChasing, r"(\d)=?[a-h]?([a-h])", lambda asked: asked[1:], pointers.worked_trace, "abcdefgh"
+    ),
 }
 
 
@@ -94,7 +96,9 @@ def confidences(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[
     rollouts = assemble(prompts, traces, policy.marker_id)
     scores = policy.score(rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
-    return pack_segment(scores.logprobs, rollouts.segments.answer_mask, prompts.answer_ids.shape[1]), scores.baseline_logprobs
+    return pack_segment(
+        scores.logprobs, rollouts.segments.answer_mask, prompts.answer_ids.shape[1]
+    ), scores.baseline_logprobs
 
 
 def ranked_first(policy: Policy, prompts: Prompts, traces: Generations, useful: Tensor) -> dict[str, float]:

@@ -202,7 +202,7 @@ class NRTModule(PolicyModule):
         self.evaluate(batch, self.val_metrics)
 
     def test_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
-        """As `validation_step`; the reference answers' log-probs with and without a trace, [B, T], are for callbacks."""
+        """As `validation_step`; callbacks get the reference answers' log-probs with and without a trace, [B, T]."""
         found = self.evaluate(batch, self.test_metrics)
         return {"logprobs": found.logprobs, "baseline_logprobs": found.baseline_logprobs}
 

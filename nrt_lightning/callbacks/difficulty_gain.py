@@ -12,9 +12,9 @@ from nrt_lightning.metrics import GainByDifficulty
 class DifficultyGain(Callback):
     """Logs at the end of a test how much traces raise the confidence in answer tokens, by decile of their difficulty.
 
-    `test/confidence_decile_1` and `test/baseline_decile_1` are means over the tenth of the answer tokens that is hardest
-    to predict without a trace, `test/gain_decile_1` their quotient; decile 10 is the easiest. Modules without traces
-    log nothing.
+    `test/confidence_decile_1` and `test/baseline_decile_1` are means over the tenth of the answer tokens that is
+    hardest to predict without a trace, `test/gain_decile_1` their quotient; decile 10 is the easiest. Modules without
+    traces log nothing.
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,10 @@ from nrt_lightning.comparison.table import grouped, half_width
 from nrt_lightning.errors import InputError
 
 MEASURES = ("checked_match_forced", "exact_match_forced")  # the first that is there
-LABELS = {"checked_match_forced": "hard tokens right, marker forced", "exact_match_forced": "exact match, marker forced"}
+LABELS = {
+    "checked_match_forced": "hard tokens right, marker forced",
+    "exact_match_forced": "exact match, marker forced",
+}
 DECILES = range(1, 11)
 
 
@@ -30,7 +33,9 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise InputError("The plot needs matplotlib: pip install 'nrt-lightning[plot]', or give --plot=false.") from error
+        raise InputError(
+            "The plot needs matplotlib: pip install 'nrt-lightning[plot]', or give --plot=false."
+        ) from error
     groups = grouped(outcomes)
     measure = next(name for name in MEASURES if any(name in o.figures for o in outcomes) or name == MEASURES[-1])
     figure = Figure(figsize=(15, 0.28 * len(groups) + 3.2), layout="constrained")

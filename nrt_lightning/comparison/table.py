@@ -97,6 +97,4 @@ def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
         writer = csv.DictWriter(file, ["method", "base", "seed", *names], restval="")
         writer.writeheader()
         for outcome in outcomes:
-            writer.writerow(
-                {"method": outcome.method, "base": outcome.base, "seed": outcome.seed} | outcome.figures
-            )
+            writer.writerow({"method": outcome.method, "base": outcome.base, "seed": outcome.seed} | outcome.figures)

@@ -94,10 +94,10 @@ def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
     >>> slipping(random.Random(0), "a4b*2c+2d+3", 0)
     {'a': 4, 'b': 3, 'c': 0, 'd': 3}
     """
-    names = list(run_program(program))
-    registers = {names[0]: int(program[1])}
-    for before, name in zip(names, names[1:], strict=False):
-        value = apply(registers[before], operation_of(program, name), MODULUS)
+    value = int(program[1])
+    registers = {program[0]: value}
+    for name in list(run_program(program))[1:]:
+        value = apply(value, operation_of(program, name), MODULUS)
         if rng.random() < chance:
             value = (value + rng.randrange(1, MODULUS)) % MODULUS
         registers[name] = value

@@ -1,8 +1,8 @@
 """The sloppy report: register programs whose answers are mostly words, of which a few tokens are hard.
 
 `a4b*2c+2d+3e*4?ebc:` is a register program as in `registers`, of four or five operations, and asks for three registers.
-The answer is a report of 31 tokens: `good question, let me see. e is 2, so it is b 3, sum of c is 0. maybe ask me later.
-ok bye.` Three of the tokens are digits to be computed, three are names to be copied, three are words that a coin
+The answer is a report of 31 tokens: `good question, let me see. e is 2, so it is b 3, sum of c is 0. maybe ask me
+later. ok bye.` Three of the tokens are digits to be computed, three are names to be copied, three are words that a coin
 decides and nobody can know; the rest never changes. Only the digits need a trace, and they are a tenth of the answer.
 """
 
@@ -19,7 +19,10 @@ MIN_OPERATIONS = 4
 OPENINGS = ("good", "nice")
 LINKS = ("so", "then")
 CLOSINGS = ("maybe", "please")
-REPORT = "{opening} question, let me see. {0} is {1}, {link} it is {2} {3}, sum of {4} is {5}. {closing} ask me later. ok bye."
+REPORT = (
+    "{opening} question, let me see. {0} is {1}, {link} it is {2} {3}, sum of {4} is {5}. "
+    "{closing} ask me later. ok bye."
+)
 
 
 def choose_asked(rng: random.Random, program: str) -> str:

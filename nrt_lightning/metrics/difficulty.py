@@ -13,9 +13,9 @@ DECILES = 10
 class GainByDifficulty(Metric):
     """Mean confidence in an answer token with the trace and without, by decile of the token's difficulty.
 
-    Tokens are ranked by their confidence without a trace: decile 1 holds the tenth that is hardest to predict, decile 10
-    the easiest. The quotient of the two means is the gain (arXiv 2602.11549 draws it by difficulty). Where there are
-    fewer than ten tokens there is nothing to tell.
+    Tokens are ranked by their confidence without a trace: decile 1 holds the tenth that is hardest to predict, decile
+    10 the easiest. The quotient of the two means is the gain (arXiv 2602.11549 draws it by difficulty). Where there
+    are fewer than ten tokens there is nothing to tell.
 
     Example:
         >>> gains = GainByDifficulty()
