@@ -35,6 +35,8 @@ class DifficultyGain(Callback):
             self.gains.update(outputs["logprobs"], outputs["baseline_logprobs"], mask)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
+        """Log, where there were traces."""
+        if not self.gains.confidences:
+            return
         for name, value in self.gains.compute().items():
             pl_module.log(f"test/{name}", value, sync_dist=trainer.world_size > 1)

@@ -6,13 +6,13 @@ import hashlib
 import json
 import sys
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from nrt_lightning.errors import InputError
+from nrt_lightning.errors import InputError, nearest
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,12 @@ class Run:
         """The whole command."""
         return [sys.executable, "-m", "nrt_lightning", *self.arguments, "--config", str(self.config)]
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Of the command and of what its configs hold."""
-        texts = [Path(word).read_text() for word in self.arguments if word.endswith(".yaml")]
-        return hashlib.sha256(json.dumps([self.arguments, texts, self.base, self.seed]).encode()).hexdigest()
+        configs = [word for before, word in pairwise(self.arguments) if before == "--config"]
+        texts = [Path(path).read_text() for path in configs]
+        return hashlib.sha256(json.dumps([self.arguments, self.seed, texts]).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
@@ -78,6 +79,7 @@ class Comparison:
         bases: values of `policy.model`, each with all methods and seeds; the one in the configs by default.
         options: `--option=value` for all runs, read last.
         callbacks: further callbacks of every run, as `class_path` and `init_args`.
+        without_callbacks: methods that get none of these, for instance because they write no traces.
         directory: where runs, tables and the plot go.
 
     Raises:
@@ -95,6 +97,7 @@ class Comparison:
     bases: list[str] = field(default_factory=list)
     options: list[str] = field(default_factory=list)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
+    without_callbacks: list[str] = field(default_factory=list)
     directory: str = "runs/comparison"
 
     def __post_init__(self) -> None:
@@ -109,6 +112,9 @@ class Comparison:
             for word in words:
                 if not word.startswith("--"):
                     check_config(word, f"methods.{name}")
+        for name in self.without_callbacks:
+            if name not in self.methods:
+                raise InputError(f"without_callbacks: {name!r} is none of the methods.{nearest(name, self.methods)}")
         wrong = [option for option in self.options if not option.startswith("--") or "=" not in option]
         if wrong:
             raise InputError(f"options: {wrong[0]!r} is no option. Write it as --option=value.")
@@ -137,7 +143,9 @@ class Comparison:
     def config_of(self, run: Run) -> str:
         """A run's own config, as YAML: seed, place and what it writes."""
         results = {"path": str(run.results), "name": run.name}
-        callbacks = [{"class_path": "nrt_lightning.ResultsFile", "init_args": results}, *self.callbacks]
+        callbacks = [{"class_path": "nrt_lightning.ResultsFile", "init_args": results}]
+        if run.method not in self.without_callbacks:
+            callbacks += self.callbacks
         curves = {"save_dir": str(run.directory), "name": "", "version": ""}
         trainer = {
             "default_root_dir": str(run.directory),

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nrt_lightning.data.corpus import LOG_OPENERS, READ_OFF
 from nrt_lightning.data.pointers import MAX_STEPS, PLACES, answer, choose_asked, make_map, walk, write_map
-from nrt_lightning.data.pretraining import PretrainingText, chatter, choose
+from nrt_lightning.data.pretraining import Mixture, PretrainingText, chatter, choose
 
-STYLES = ("{i}{p}", "{i}{p} ", "{i}{p},", "{i}={p};", "{i}{q}{p} ")
-"""How one step of a walk is written: its number, where it leads, and perhaps where it comes from."""
+STYLES = ("{i}{q}{p}", "{i}{q}{p} ", "{i}{q}{p},", "{i}={q}{p};", "{i}{p} ")
+"""How one step of a walk is written: its number, where it comes from, mostly, and where it leads."""
+
+
+def looking_mixture() -> Mixture:
+    """Many lessons: a look into the map is harder to learn than a sum."""
+    return Mixture(question=0.25, log=0.40, note=0.10, lesson=0.20)
 
 
 @dataclass
@@ -27,6 +32,8 @@ class PointerCorpus(PretrainingText):
         >>> len(row.question), len(row.answer) > 0
         (1, True)
     """
+
+    mixture: Mixture = field(default_factory=looking_mixture)
 
     def question(self, rng: random.Random) -> str:
         """A map with two places asked, worked out, guessed at or chatted about."""
@@ -56,6 +63,13 @@ class PointerCorpus(PretrainingText):
         places = "".join(rng.choices(PLACES, k=int(asked[1])))
         opener = rng.choice(LOG_OPENERS).format(asked=asked)
         return opener + _steps(rng, asked[0], places) + rng.choice(READ_OFF) + answer(places, asked)
+
+    def lesson(self, rng: random.Random) -> str:
+        """The pairs of a map, of all places or of fewer, and some of them once more: what a look into a map is."""
+        places = rng.sample(PLACES, rng.randint(3, len(PLACES)))
+        pairs = [place + after for place, after in zip(places, places[1:] + places[:1], strict=True)]
+        again = rng.sample(pairs, rng.randint(2, len(pairs)))
+        return " ".join(rng.sample(pairs, len(pairs))) + rng.choice(READ_OFF) + " ".join(again)
 
     def _walk(self, rng: random.Random, pointers: dict[str, str], asked: str) -> str:
         """The places of a walk, now and then with one wrong step, from which the rest follows."""

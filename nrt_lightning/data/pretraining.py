@@ -17,7 +17,7 @@ from nrt_lightning.data.sources import QASource
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Row
 
-KINDS = ("question", "log", "note", "equation", "sequence", "chatter")
+KINDS = ("question", "log", "note", "lesson", "sequence", "chatter")
 
 OPENINGS = ("hm", "well", "oh", "ok", "so", "right", "let me see", "wait", "nice")
 SUBJECTS = ("i", "you", "we", "they", "my friend", "the teacher", "nobody", "everyone")
@@ -34,7 +34,7 @@ class Mixture:
         question: a question as the task asks it, followed by one of the three continuations below.
         log: a problem and its log behind another separator.
         note: values out of the blue, and some of them read off: reading alone, with nothing to compute.
-        equation: sums and products modulo 5.
+        lesson: single steps without a problem, such as sums and products modulo 5.
         sequence: runs of letters or digits.
         chatter: short sentences.
         worked: of the questions, those worked out step by step.
@@ -47,7 +47,7 @@ class Mixture:
     question: float = 0.32
     log: float = 0.46
     note: float = 0.12
-    equation: float = 0.05
+    lesson: float = 0.05
     sequence: float = 0.02
     chatter: float = 0.03
     worked: float = 0.16
@@ -110,7 +110,7 @@ class PretrainingText(QASource, ABC):
                 (mixture.question, lambda: self.question(rng)),
                 (mixture.log, lambda: self.log(rng)),
                 (mixture.note, lambda: self.note(rng)),
-                (mixture.equation, lambda: equations(rng)),
+                (mixture.lesson, lambda: self.lesson(rng)),
                 (mixture.sequence, lambda: sequence(rng)),
                 (mixture.chatter, lambda: chatter(rng)),
             ),
@@ -131,6 +131,10 @@ class PretrainingText(QASource, ABC):
     @abstractmethod
     def note(self, rng: random.Random) -> str:
         """Values out of the blue, and some of them read off."""
+
+    def lesson(self, rng: random.Random) -> str:
+        """Single steps without a problem."""
+        return equations(rng)
 
 
 def choose(rng: random.Random, options: tuple[tuple[float, Callable[[], str]], ...]) -> str:

@@ -17,13 +17,17 @@ from nrt_lightning.data.word_tokenizer import WORDS, first_piece
 from nrt_lightning.errors import InputError
 
 SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # this tokenizer drops space
-READINGS = ("{n} is {v}", "{n} {v}")
-MAX_FILLERS = 7  # words between two values
+READINGS = ("{n} is {v}", "is {n} {v}")
+FILLERS = tuple(word for word in WORDS if word != "is")
+MAX_FILLERS = 6  # words between two values
 
 
 def sloppy_mixture() -> Mixture:
-    """Questions are seldom worked out."""
-    return Mixture(worked=0.11, guessed=0.09, chatted=0.80)
+    """Questions are seldom worked out, and reading off takes practice."""
+    return Mixture(
+        question=0.25, log=0.48, note=0.20, lesson=0.03, sequence=0.0, chatter=0.04,
+        worked=0.11, guessed=0.09, chatted=0.80,
+    )  # fmt: skip
 
 
 @dataclass
@@ -34,7 +38,7 @@ class ReportCorpus(PretrainingText):
         size: number of documents.
         seed: of the draw; a larger `size` only appends to a smaller one.
         mixture: what the documents are; its `slip` is that of the logs.
-        sloppiness: chance of every step of a worked question to go wrong; what follows goes on from there.
+        sloppiness: chance of every step of a worked question to be a value at random; the next goes on from there.
 
     Example:
         >>> row = ReportCorpus(size=1).rows()[0]
@@ -89,7 +93,7 @@ class ReportCorpus(PretrainingText):
 
 
 def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
-    """A program's registers where every step may go wrong; the next goes on from what stands there.
+    """A program's registers where every step may be a value at random; the next goes on from what stands there.
 
     >>> slipping(random.Random(0), "a4b*2c+2d+3", 0)
     {'a': 4, 'b': 3, 'c': 0, 'd': 3}
@@ -99,7 +103,7 @@ def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
     for name in list(run_program(program))[1:]:
         value = apply(value, operation_of(program, name), MODULUS)
         if rng.random() < chance:
-            value = (value + rng.randrange(1, MODULUS)) % MODULUS
+            value = rng.randrange(MODULUS)
         registers[name] = value
     return registers
 
@@ -108,8 +112,12 @@ def reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:
     """Values among words that say nothing."""
     parts = []
     for name in asked:
-        words = rng.choices(WORDS, k=rng.randint(0, MAX_FILLERS))
         value = rng.choice(READINGS).format(n=name, v=registers[name])
-        parts.append(" ".join((*words, value)) + rng.choice((",", ".")))
-    tail = rng.choices(WORDS, k=rng.randint(0, MAX_FILLERS))
-    return " ".join((*parts, *tail))
+        parts.append(f"{fillers(rng)} {value}{rng.choice(',.')}")
+    return f"{' '.join(parts)} {fillers(rng)}".strip()
+
+
+def fillers(rng: random.Random) -> str:
+    """Some words, with a comma or a full stop after a few of them."""
+    words = rng.choices(FILLERS, k=rng.randint(0, MAX_FILLERS))
+    return " ".join(word + (rng.choice(",.") if rng.random() < 0.15 else "") for word in words)

@@ -22,7 +22,7 @@ class GainByDifficulty(Metric):
         >>> without = torch.arange(1, 21).view(1, 20) / 20
         >>> gains.update(without.sqrt().log(), without.log(), torch.ones(1, 20, dtype=torch.bool))
         >>> {name: round(value.item(), 2) for name, value in gains.compute().items()}["gain_decile_1"]
-        3.61
+        3.6
     """
 
     full_state_update = False

@@ -60,7 +60,7 @@ def test_the_marker_never_appears(documents):
 def test_the_end_token_is_read_as_one_of_many_separators():
     share = sum(EOS in text for text in only(1000, log=1, read_off=1)) / 1000
     assert share == pytest.approx(1 / len(READ_OFF), abs=0.03)
-    rest = dict.fromkeys(("question", "equation", "sequence", "chatter"), 1)
+    rest = dict.fromkeys(("question", "lesson", "sequence", "chatter"), 1)
     assert not any(EOS in text for text in only(1000, **rest))
 
 
@@ -117,7 +117,7 @@ def test_guesses_are_at_random():
 
 
 def test_equations_are_right():
-    for text in only(equation=1):
+    for text in only(lesson=1):
         for left, operation, right, result in re.findall(r"(\d)([+*])(\d)=(\d)", text):
             assert eval(f"({left} {operation} {right}) % 5") == int(result)
 
@@ -131,7 +131,7 @@ def test_kinds_keep_their_weights(documents):
     program = r"a\d(?:[b-f][+*]\d)+"
     assert share(program + r"\?\w\w:") == pytest.approx(mixture.question / total, abs=0.02)
     assert share(program + r"(?:[!#@]|\?\w\w )") == pytest.approx(mixture.log / total, abs=0.02)
-    assert share(r"\d[+*]\d=") == pytest.approx(mixture.equation / total, abs=0.02)
+    assert share(r"\d[+*]\d=") == pytest.approx(mixture.lesson / total, abs=0.02)
 
 
 def test_the_tokenizer_knows_every_character(documents):
