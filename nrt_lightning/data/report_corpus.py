@@ -19,14 +19,14 @@ from nrt_lightning.errors import InputError
 SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # this tokenizer drops space
 READINGS = ("{n} is {v}", "is {n} {v}")
 FILLERS = tuple(word for word in WORDS if word != "is")
-MAX_FILLERS = 6  # words between two values
+MAX_FILLERS = 4  # words between two values
 
 
 def sloppy_mixture() -> Mixture:
-    """Questions are seldom worked out, and reading off takes practice."""
+    """Questions are seldom worked out; sums and reading off take practice."""
     return Mixture(
-        question=0.25, log=0.48, note=0.20, lesson=0.03, sequence=0.0, chatter=0.04,
-        worked=0.11, guessed=0.09, chatted=0.80,
+        question=0.20, log=0.52, note=0.14, lesson=0.10, sequence=0.0, chatter=0.04,
+        worked=0.11, guessed=0.09, chatted=0.80, read_off=0.6,
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ def pointers_of(question: str) -> dict[str, str]:
 
 def test_the_example_of_the_documentation():
     question = "cf ad ga hb eh bg de fc?a42:"
-    assert worked_trace(question) == "1d2e3h4b"
+    assert worked_trace(question) == "1ad2de3eh4hb"
     assert answer("dehb", "a42") == "4b,2e"
 
 
@@ -30,7 +30,7 @@ def test_answers_follow_the_map():
         assert row.answer == f"{last}{places[int(last)]},{earlier}{places[int(earlier)]}"
         assert int(earlier) < int(last)
         assert len(set(places)) == len(places), "no place twice: nothing can be guessed from a short loop"
-        assert worked_trace(row.question) == "".join(f"{i}{p}" for i, p in enumerate(places) if i)
+        assert worked_trace(row.question) == "".join(f"{i}{places[i - 1]}{places[i]}" for i in range(1, len(places)))
 
 
 def test_maps_are_one_cycle():
