@@ -115,35 +115,54 @@ def ranked_first(policy: Policy, prompts: Prompts, traces: Generations, useful: 
     return shares
 
 
+@dataclass(frozen=True)
+class Skills:
+    """What a base can do."""
+
+    worked: float  # share of sampled traces that have all steps
+    useful: float  # share that says what is asked, and says it right
+    reading: float  # confidence in the answer's hard tokens after a right trace
+    guessing: float  # the same after the empty trace
+    first: dict[str, float]  # by aggregation, `ranked_first`
+
+
+def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skills:
+    """Sample traces for validation questions, and look at them."""
+    policy = Policy(model).load()
+    prompts = encode(policy, task, questions)
+    hard_ids = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(task.hard)))
+    hard = torch.isin(prompts.answer_ids, hard_ids) & prompts.answer_mask  # [B, T]
+    stops = [policy.marker_id, *policy.eos_ids]
+    with policy.evaluating():
+        request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 32, stops, size)
+        traces = TransformersEngine().generate(policy, request)
+        ids = [ids[mask].tolist() for ids, mask in zip(traces.token_ids, traces.token_mask)]
+        texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        pairs = [(prompts.rows[i // size].question, text) for i, text in enumerate(texts)]
+        useful = torch.tensor([task.useful(question, trace) for question, trace in pairs])
+        worked = torch.tensor([task.worked(question, trace) for question, trace in pairs])
+        ideal = from_texts(policy, [task.worked_trace(row.question) for row in prompts.rows])
+        logprobs, baseline = confidences(policy, prompts, ideal)
+        return Skills(
+            worked=float(worked.float().mean()),
+            useful=float(useful.float().mean()),
+            reading=float(logprobs.exp()[hard].mean()),
+            guessing=float(baseline.exp()[hard].mean()),
+            first=ranked_first(policy, prompts, traces, useful.view(-1, size)),
+        )
+
+
 def main() -> None:
-    """Sample, look and print."""
+    """Print a row of the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("task", choices=TASKS)
-    parser.add_argument("--questions", type=int, default=256)
-    parser.add_argument("--traces", type=int, default=8)
+    parser.add_argument("--questions", type=int, default=1024)
     options = parser.parse_args()
-    task, policy, engine = TASKS[options.task], Policy(options.model).load(), TransformersEngine()
-    prompts = encode(policy, task, options.questions)
-    stops = [policy.marker_id, *policy.eos_ids]
-    with policy.evaluating():
-        request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 32, stops, options.traces, seed=0)
-        traces = engine.generate(policy, request)
-        ids = [ids[mask].tolist() for ids, mask in zip(traces.token_ids, traces.token_mask)]
-        texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        questions = [row.question for row in prompts.rows for _ in range(options.traces)]
-        useful = torch.tensor([task.useful(q, t) for q, t in zip(questions, texts)])
-        worked = torch.tensor([task.worked(q, t) for q, t in zip(questions, texts)])
-        ideal = from_texts(policy, [task.worked_trace(row.question) for row in prompts.rows])
-        hard = torch.isin(prompts.answer_ids, torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(task.hard))))
-        hard &= prompts.answer_mask
-        logprobs, baseline = confidences(policy, prompts, ideal)
-        print(f"worked {worked.float().mean():.3f}  useful {useful.float().mean():.4f}")
-        print(f"reading {logprobs.exp()[hard].mean():.3f}  without trace {baseline.exp()[hard].mean():.3f}")
-        shares = ranked_first(policy, prompts, traces, useful.view(-1, options.traces))
-        print("ranked first: " + "  ".join(f"{name} {share:.2f}" for name, share in shares.items()))
-        for question, text in list(zip(questions, texts))[:: options.traces * 16]:
-            print(repr(question), repr(text))
+    found = skills(options.model, TASKS[options.task], options.questions)
+    print(f"worked {found.worked:.3f}  useful {found.useful:.4f}  reading {found.reading:.3f}  ", end="")
+    print(f"without trace {found.guessing:.3f}")
+    print("a useful trace ranks first: " + "  ".join(f"{name} {share:.2f}" for name, share in found.first.items()))
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ def test_a_failed_run_is_named_with_its_last_words_and_the_others_go_on(tmp_path
 
 def test_the_command_writes_table_figures_and_plot(tmp_path, stand_in, capsys):
     config = tmp_path / "comparison.yaml"
-    config.write_text(yaml.safe_dump({"configs": [], "methods": {"gm": [], "am": []}, "seeds": [0, 1]}, sort_keys=False))
+    config.write_text(
+        yaml.safe_dump({"configs": [], "methods": {"gm": [], "am": []}, "seeds": [0, 1]}, sort_keys=False)
+    )
     main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--jobs=2"])
     out = capsys.readouterr().out
     width = 12.706 * math.sqrt(0.005) / math.sqrt(2)
