@@ -118,9 +118,7 @@ def test_a_failed_run_is_named_with_its_last_words_and_the_others_go_on(tmp_path
 
 def test_the_command_writes_table_figures_and_plot(tmp_path, stand_in, capsys):
     config = tmp_path / "comparison.yaml"
-    config.write_text(
-        yaml.safe_dump({"configs": [], "methods": {"gm": [], "am": []}, "seeds": [0, 1]}, sort_keys=False)
-    )
+    config.write_text("{configs: [], methods: {gm: [], am: []}, seeds: [0, 1]}")
     main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--jobs=2"])
     out = capsys.readouterr().out
     width = 12.706 * math.sqrt(0.005) / math.sqrt(2)
@@ -138,7 +136,7 @@ def test_the_command_writes_table_figures_and_plot(tmp_path, stand_in, capsys):
 
 def test_the_command_fails_where_a_run_failed(tmp_path, stand_in):
     config = tmp_path / "comparison.yaml"
-    config.write_text(yaml.safe_dump({"configs": [], "methods": {"bad": ["--fail=true"], "good": []}, "seeds": [0]}))
+    config.write_text("{configs: [], methods: {bad: [--fail=true], good: []}, seeds: [0]}")
     with pytest.raises(SystemExit, match="1 runs failed: bad-0"):
         main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--plot=false"])
     assert "`good`" in (tmp_path / "runs" / "table.md").read_text()
@@ -202,6 +200,6 @@ def test_mistakes_are_refused_before_anything_runs(tmp_path, settings, message):
 
 def test_fewer_than_one_job_is_refused(tmp_path):
     config = tmp_path / "comparison.yaml"
-    config.write_text(yaml.safe_dump({"configs": [], "methods": {"gm": []}}))
+    config.write_text("{configs: [], methods: {gm: []}}")
     with pytest.raises(InputError, match="jobs=0: give at least 1"):
         main(["--config", str(config), "--jobs=0"])
