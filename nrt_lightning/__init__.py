@@ -19,6 +19,7 @@ EXPORTS = {
         "MultiSampleBound",
     ],
     "callbacks": [
+        "DifficultyGain",
         "ExportPolicy",
         "OnPolicyRollout",
         "PredictionWriter",
@@ -50,7 +51,11 @@ EXPORTS = {
         "QuestionAnswer",
     ],
     "data.corpus": ["RegisterCorpus"],
+    "data.pointer_corpus": ["PointerCorpus"],
+    "data.pointers": ["PointerChasing"],
     "data.registers": ["RegisterPrograms"],
+    "data.report_corpus": ["ReportCorpus"],
+    "data.reports": ["SloppyReports"],
     "errors": ["InputError"],
     "filters": [
         "DifficultyBandFilter",

@@ -19,7 +19,10 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.suggestions import suggestion
 
 # Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
-COMMANDS: dict[str, str] = {"preflight": "nrt_lightning.commands.preflight"}
+COMMANDS: dict[str, str] = {
+    "compare": "nrt_lightning.commands.compare",
+    "preflight": "nrt_lightning.commands.preflight",
+}
 
 
 class Parser(LightningArgumentParser):

@@ -16,7 +16,7 @@ from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.checks import check_parts
 from nrt_lightning.errors import InputError
-from nrt_lightning.evaluation import outcomes
+from nrt_lightning.evaluation import Evaluation, evaluate
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least, masked_mean, pack_segment, unpack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
@@ -301,14 +301,17 @@ class NRTModule(PolicyModule):
         """Answer the questions greedily, and score the reference answers."""
         self.evaluate(batch, self.val_metrics)
 
-    def test_step(self, batch: Prompts, batch_idx: int) -> None:
-        """As `validation_step`."""
-        self.evaluate(batch, self.test_metrics)
+    def test_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
+        """As `validation_step`; callbacks get the reference answers' log-probs with and without a trace, [B, T]."""
+        found = self.evaluate(batch, self.test_metrics)
+        return {"logprobs": found.logprobs, "baseline_logprobs": found.baseline_logprobs}
 
-    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> None:
-        """Add what the policy makes of these questions to `metrics`."""
+    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> Evaluation:
+        """What the policy makes of these questions, added to `metrics`."""
         with self.policy.evaluating():
-            metrics.update(counted=prompts.counted, **outcomes(self.policy, self.engine, prompts, self.sampling))
+            found = evaluate(self.policy, self.engine, prompts, self.sampling)
+        found.add_to(metrics, prompts)
+        return found
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from nrt_lightning.evaluation import matches
+from nrt_lightning.evaluation import checked_matches, matches, with_checks
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
@@ -77,6 +77,8 @@ class SFTModule(PolicyModule):
             exact_match_forced=right,
             confidence=logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
         )
+        held = checked_matches(prompts, answers)  # [B]
+        metrics.update(counted=with_checks(prompts), checked_match=held, checked_match_forced=held)
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """An answer for every question, in the same fields as `NRTModule`'s with an empty trace."""

@@ -50,6 +50,7 @@ class Row:
     messages: list[dict[str, str]]  # the conversation up to and with the question: {"role": ..., "content": ...}
     answer: str | None = None  # None where only prediction is wanted
     origin: str = ""  # where it was read, for errors: "train.jsonl:12"
+    checks: tuple[str, ...] = ()  # pieces that a right answer holds, in this order; empty where only the whole counts
 
     @property
     def question(self) -> str:

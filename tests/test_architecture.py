@@ -20,6 +20,7 @@ LAYERS = [
     {"evaluation", "probing"},
     {"signals"},
     {"callbacks", "strategies", "preflight"},
+    {"comparison"},
     {"policy_module", "checks", "token_budget", "window", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"commands"},

@@ -1,6 +1,12 @@
-"""What the package ships: the tiny base model of the register task."""
+"""What the package ships: the tiny base models, one for each task made in code."""
 
 from pathlib import Path
 
 REGISTERS_BASE = Path(__file__).parent / "registers-base"
 """A Llama of 164 thousand parameters with a character tokenizer, for `from_pretrained(REGISTERS_BASE)`."""
+
+REPORTS_BASE = Path(__file__).parent / "reports-base"
+"""The same with a token a word, for the sloppy report."""
+
+POINTERS_BASE = Path(__file__).parent / "pointers-base"
+"""The same with the character tokenizer, for pointer chasing."""

@@ -13,6 +13,7 @@ from nrt_lightning.callbacks.collapse import (
     TemplateTraces,
     WorthlessCertainty,
 )
+from nrt_lightning.callbacks.difficulty_gain import DifficultyGain
 from nrt_lightning.callbacks.export import ExportPolicy
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.callbacks.predictions import PredictionWriter
@@ -24,6 +25,7 @@ __all__ = [
     "CollapseAction",
     "CollapseDetector",
     "CollapseSign",
+    "DifficultyGain",
     "EmptyTraces",
     "ExportPolicy",
     "LostGain",

@@ -8,26 +8,18 @@ all of them together.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from nrt_lightning.data.sources import QASource
+from nrt_lightning.data.made_rows import SHARES, MadeRows, Problem, split_by_hash
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.structures import Row
 
 MODULUS = 5
 NAMES = "abcdef"
 MIN_OPERATIONS, MAX_OPERATIONS = 3, 5
 OPERATIONS = ("+1", "+2", "+3", "+4", "*2", "*3", "*4")
-SHARES = {"corpus": 0.7, "train": 0.15, "validation": 0.075, "test": 0.075}
-"""Which share of all programs belongs to whom; `corpus` is what the base model may have read."""
-
-MAX_ROWS = 5000  # a held-out split has some 7,000 programs: beyond this, drawing distinct rows becomes slow
-
 _HEAD = re.compile(rf"a[0-4](?:[b-f][+*][1-4]){{{MIN_OPERATIONS}}}")
 _PROGRAM = re.compile(rf"a[0-4](?:[b-f][+*][1-4]){{{MIN_OPERATIONS},{MAX_OPERATIONS}}}")
 
@@ -47,13 +39,7 @@ def split_of(program: str) -> str:
     head = _HEAD.match(program)
     if head is None:
         raise InputError(f"program={program!r} is not a register program; write one like 'a4b*2c+2d+3'.")
-    digest = hashlib.blake2b(head[0].encode(), digest_size=4).digest()
-    place = int.from_bytes(digest, "big") / 2**32
-    for name, share in SHARES.items():
-        place -= share
-        if place < 0:
-            return name
-    return "test"  # only rounding of the shares' sum leads here
+    return split_by_hash(head[0])
 
 
 def make_program(rng: random.Random, split: str) -> str:
@@ -139,7 +125,7 @@ def choose_asked(rng: random.Random, program: str) -> str:
 
 
 @dataclass
-class RegisterPrograms(QASource):
+class RegisterPrograms(MadeRows):
     """Questions about register programs with their answers, without any reasoning.
 
     Rows follow from the seed alone, are distinct, and a larger `size` only appends to a smaller one. Programs of
@@ -156,31 +142,10 @@ class RegisterPrograms(QASource):
         True
     """
 
-    split: Literal["train", "validation", "test"] = "train"
-    size: int = 1024
-    seed: int = 0
+    task = "registers"
 
-    def __post_init__(self) -> None:
-        known = [name for name in SHARES if name != "corpus"]
-        if self.split not in known:
-            raise InputError(f"RegisterPrograms(split={self.split!r}): no such split.{nearest(self.split, known)}")
-        if not 1 <= self.size <= MAX_ROWS:
-            raise InputError(f"RegisterPrograms(size={self.size!r}): choose a size from 1 to {MAX_ROWS}.")
-
-    def rows(self) -> list[Row]:
-        """The rows, in the order drawn."""
-        rng = random.Random(f"registers {self.split} {self.seed}")
-        drawn: dict[str, str] = {}  # question to answer; a dict keeps the order and refuses doubles
-        while len(drawn) < self.size:
-            program = make_program(rng, self.split)
-            asked = choose_asked(rng, program)
-            drawn[f"{program}?{asked}:"] = answer(program, asked)
-        return [
-            Row(
-                id=f"registers-{self.split}-{self.seed}-{index}",
-                messages=[{"role": "user", "content": question}],
-                answer=value,
-                origin=f"RegisterPrograms({self.split!r}, seed={self.seed}):{index}",
-            )
-            for index, (question, value) in enumerate(drawn.items())
-        ]
+    def draw(self, rng: random.Random) -> Problem:
+        """A program with two registers asked."""
+        program = make_program(rng, self.split)
+        asked = choose_asked(rng, program)
+        return Problem(f"{program}?{asked}:", answer(program, asked))

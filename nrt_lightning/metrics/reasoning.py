@@ -32,6 +32,8 @@ class ReasoningMetrics(Metric):
         "exact_match",  # the answer as the policy wrote it, after a marker it emitted itself
         "exact_match_forced",  # the answer it wrote after the marker, emitted or forced
         "exact_match_without_trace",  # the answer it wrote after the empty trace
+        "checked_match",  # the pieces that the row checks, in the answer after a marker it emitted itself
+        "checked_match_forced",  # the same after the marker, emitted or forced
         "confidence",
         "confidence_without_trace",
         "marker_rate",  # the share of traces that end with the marker

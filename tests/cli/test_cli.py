@@ -23,6 +23,7 @@ import nrt_lightning
 from cli.small_runs import CONFIGS, QUICKSTART, Command, small_args
 from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
 from nrt_lightning.cli import NRTCLI, Parser, main, run
+from nrt_lightning.comparison import Comparison
 from nrt_lightning.models.policy import resolve
 
 FIELDS = ["id", "question", "trace", "answer", "marker_emitted"]
@@ -251,7 +252,8 @@ def command_of(config: Path) -> list[str]:
     return [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(first.removeprefix("# nrt-lightning "))]
 
 
-ALL = sorted(CONFIGS.rglob("*.yaml"))
+COMPARISONS = sorted((CONFIGS / "comparisons").glob("*.yaml"))
+ALL = sorted(set(CONFIGS.rglob("*.yaml")) - set(COMPARISONS))
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 
 
@@ -281,6 +283,18 @@ def test_every_method_trains(nrt: Command, config: Path) -> None:
     )
     assert cli.trainer.global_step == 1
     assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+
+
+@pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
+def test_every_comparison_is_of_runs_that_can_be_parsed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIGS.parent)
+    assert config.read_text().startswith(f"# nrt-lightning compare --config configs/comparisons/{config.name}\n")
+    comparison = Comparison(**yaml.safe_load(config.read_text()))
+    assert config.stem in comparison.directory
+    for run_ in comparison.runs[: len(comparison.methods)]:
+        with pytest.raises(SystemExit) as caught:
+            run([*run_.arguments, "--print_config"])
+        assert caught.value.code in (0, None), run_.name
 
 
 def test_every_method_says_where_it_comes_from() -> None:

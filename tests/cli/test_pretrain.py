@@ -1,4 +1,4 @@
-"""The embedded base is rebuilt from nothing by one config."""
+"""The embedded bases are rebuilt from nothing by one config each."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 
 from cli.small_runs import CONFIGS
 from nrt_lightning import Policy
-from nrt_lightning.assets import REGISTERS_BASE
+from nrt_lightning.assets import POINTERS_BASE, REGISTERS_BASE, REPORTS_BASE
 from nrt_lightning.cli import run
 from nrt_lightning.data.registers import RegisterPrograms, worked_trace
 
-CONFIG = str(CONFIGS / "pretrain" / "registers_base.yaml")
+BASES = {"registers": REGISTERS_BASE, "reports": REPORTS_BASE, "pointers": POINTERS_BASE}
 
 
 class Losses(L.Callback):
@@ -27,30 +27,31 @@ class Losses(L.Callback):
         Losses.values.append(float(trainer.callback_metrics["train/loss"]))
 
 
-def pretrain(*options: str) -> Policy:
+def pretrain(task: str, *options: str) -> Policy:
+    config = str(CONFIGS / "pretrain" / f"{task}_base.yaml")
     quiet = ["--trainer.logger=false", "--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
-    run(["fit", "--config", CONFIG, *quiet, f"--trainer.callbacks+={__name__}.Losses", *options])
-    return Policy("./runs/registers-base/model").load()
+    run(["fit", "--config", config, *quiet, f"--trainer.callbacks+={__name__}.Losses", *options])
+    return Policy(f"./runs/{task}-base/model").load()
 
 
-def test_a_shortened_rebuild_learns_and_is_a_base_without_the_marker() -> None:
+@pytest.mark.parametrize("task", BASES)
+def test_a_shortened_rebuild_learns_and_is_a_base_without_the_marker(task: str) -> None:
     short = ["--data.train.size=1280", "--data.passes=1", "--data.batch_size=32", "--model.schedule.warmup=5"]
-    policy = pretrain(*short)
+    policy = pretrain(task, *short)
     assert len(Losses.values) == 40
     assert sum(Losses.values[-5:]) < 0.75 * sum(Losses.values[:5])
     assert policy.marker_is_new
-    shipped = Policy(str(REGISTERS_BASE)).load()
+    shipped = Policy(str(BASES[task])).load()
     ours, theirs = policy.network.state_dict(), shipped.network.state_dict()
     assert {name: weight.shape for name, weight in ours.items()} == {name: w.shape for name, w in theirs.items()}
-    assert {path.name for path in REGISTERS_BASE.iterdir()} == {
-        p.name for p in Path("runs/registers-base/model").iterdir()
-    }
+    exported = Path(f"runs/{task}-base/model")
+    assert {path.name for path in BASES[task].iterdir()} == {path.name for path in exported.iterdir()}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_full_rebuild_reads_registers_off_a_log() -> None:
-    policy = pretrain()
+    policy = pretrain("registers")
     rows, right = RegisterPrograms("validation", 64).rows(), 0
     for row in rows:
         trace = worked_trace(row.question)

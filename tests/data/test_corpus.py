@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from nrt_lightning.data.corpus import KINDS, READ_OFF, Mixture, RegisterCorpus, make_document
+from nrt_lightning.data.corpus import READ_OFF, RegisterCorpus
+from nrt_lightning.data.pretraining import KINDS, Mixture
 from nrt_lightning.data.registers import RegisterPrograms, run_program, split_of
 from nrt_lightning.data.tiny_tokenizer import CHARACTERS, EOS, build_tokenizer
 from nrt_lightning.errors import InputError
@@ -20,8 +21,8 @@ def documents() -> list[str]:
 
 
 def only(count: int = 300, **weights: float) -> list[str]:
-    rng = random.Random(0)
-    return [make_document(rng, Mixture(**{**NOTHING, **weights})) for _ in range(count)]
+    rng, corpus = random.Random(0), RegisterCorpus(mixture=Mixture(**{**NOTHING, **weights}))
+    return [corpus.document(rng) for _ in range(count)]
 
 
 def test_rows_follow_from_the_seed_and_grow_at_the_end():
@@ -59,7 +60,7 @@ def test_the_marker_never_appears(documents):
 def test_the_end_token_is_read_as_one_of_many_separators():
     share = sum(EOS in text for text in only(1000, log=1, read_off=1)) / 1000
     assert share == pytest.approx(1 / len(READ_OFF), abs=0.03)
-    rest = dict.fromkeys(("question", "equation", "sequence", "chatter"), 1)
+    rest = dict.fromkeys(("question", "lesson", "sequence", "chatter"), 1)
     assert not any(EOS in text for text in only(1000, **rest))
 
 
@@ -116,7 +117,7 @@ def test_guesses_are_at_random():
 
 
 def test_equations_are_right():
-    for text in only(equation=1):
+    for text in only(lesson=1):
         for left, operation, right, result in re.findall(r"(\d)([+*])(\d)=(\d)", text):
             assert eval(f"({left} {operation} {right}) % 5") == int(result)
 
@@ -130,7 +131,7 @@ def test_kinds_keep_their_weights(documents):
     program = r"a\d(?:[b-f][+*]\d)+"
     assert share(program + r"\?\w\w:") == pytest.approx(mixture.question / total, abs=0.02)
     assert share(program + r"(?:[!#@]|\?\w\w )") == pytest.approx(mixture.log / total, abs=0.02)
-    assert share(r"\d[+*]\d=") == pytest.approx(mixture.equation / total, abs=0.02)
+    assert share(r"\d[+*]\d=") == pytest.approx(mixture.lesson / total, abs=0.02)
 
 
 def test_the_tokenizer_knows_every_character(documents):

@@ -5,11 +5,10 @@ from itertools import product
 
 import pytest
 
+from nrt_lightning.data.made_rows import SHARES
 from nrt_lightning.data.registers import (
-    MAX_ROWS,
     NAMES,
     OPERATIONS,
-    SHARES,
     RegisterPrograms,
     answer,
     choose_asked,
@@ -83,8 +82,8 @@ def test_rows_do_not_change_between_releases():
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_rows_and_ids_are_distinct_even_at_the_largest_size(split):
-    rows = RegisterPrograms(split, MAX_ROWS).rows()
-    assert len({row.question for row in rows}) == len({row.id for row in rows}) == MAX_ROWS
+    rows = RegisterPrograms(split, RegisterPrograms.max_rows).rows()
+    assert len({row.question for row in rows}) == len({row.id for row in rows}) == RegisterPrograms.max_rows
 
 
 def test_splits_are_disjoint_even_in_their_beginnings():

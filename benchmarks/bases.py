@@ -1,0 +1,169 @@
+"""What a base can do before any training: the table of bases in docs/results.md.
+
+python -m benchmarks.bases embedded:registers-base registers
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nrt_lightning import (
+    ArithmeticMean,
+    GeometricMean,
+    LogProb,
+    PointerChasing,
+    Policy,
+    Prob,
+    RegisterPrograms,
+    SloppyReports,
+    WeightedSum,
+)
+from nrt_lightning.data import pointers, registers
+from nrt_lightning.data.encoding import PromptEncoder
+from nrt_lightning.data.made_rows import MadeRows
+from nrt_lightning.data.templates import PlainTemplate
+from nrt_lightning.functional import pack_segment
+from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble
+from nrt_lightning.structures import Prompts
+
+AGGREGATORS = {
+    "WS -log p": WeightedSum("neg_log_prob"),
+    "WS 1/p": WeightedSum("inverse_prob"),
+    "GM": GeometricMean(),
+    "AM": ArithmeticMean(),
+    "LogProb": LogProb(),
+    "Prob": Prob(),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a task's traces are read."""
+
+    rows: type[MadeRows]
+    step: str  # a step of a trace: what it names and what it finds
+    asked: Callable[[str], str]  # from the text before the colon to what is asked
+    worked_trace: Callable[[str], str]
+    hard: str  # the answer's tokens that a trace must tell
+
+    def found(self, trace: str) -> dict[str, str]:
+        """What a trace says, by name; the last word counts."""
+        return dict(re.findall(self.step, trace.replace(" ", "")))
+
+    def useful(self, question: str, trace: str) -> bool:
+        """Whether a trace says what is asked, and says it right."""
+        right, said = self.found(self.worked_trace(question)), self.found(trace)
+        return all(said.get(name) == right[name] for name in self.asked(question.rpartition("?")[2][:-1]))
+
+    def worked(self, question: str, trace: str) -> bool:
+        """Whether a trace has all steps, right or wrong."""
+        return self.found(self.worked_trace(question)).keys() <= self.found(trace).keys()
+
+
+REGISTER_STEP = r"([a-f])(?:[+*]\d)?=?(\d)"
+TASKS = {
+    "registers": Task(RegisterPrograms, REGISTER_STEP, lambda asked: asked, registers.worked_trace, "01234"),
+    "reports": Task(SloppyReports, REGISTER_STEP, lambda asked: asked, registers.worked_trace, "01234"),
+    "pointers": Task(
+        PointerChasing, r"(\d)=?[a-h]?([a-h])", lambda asked: asked[1:], pointers.worked_trace, "abcdefgh"
+    ),
+}
+
+
+def encode(policy: Policy, task: Task, size: int) -> Prompts:
+    """Validation questions."""
+    encoded = PromptEncoder(policy.tokenizer, PlainTemplate()).encode(task.rows("validation", size).rows())
+    return encoded.collate([encoded[i] for i in range(len(encoded))])
+
+
+def from_texts(policy: Policy, texts: list[str]) -> Generations:
+    """Traces given as text, as if they had ended by themselves."""
+    ids = [[*policy.tokenizer(t, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id] for t in texts]
+    width = max(map(len, ids))
+    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in ids])
+    tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids])
+    return Generations(tokens, mask, stopped=torch.ones(len(ids), dtype=torch.bool))
+
+
+def confidences(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[Tensor, Tensor]:
+    """Log-probs of the answers after the traces [N, T], and after the empty trace [B, T]."""
+    rollouts = assemble(prompts, traces, policy.marker_id)
+    scores = policy.score(rollouts, baseline=True)
+    assert scores.baseline_logprobs is not None
+    return pack_segment(
+        scores.logprobs, rollouts.segments.answer_mask, prompts.answer_ids.shape[1]
+    ), scores.baseline_logprobs
+
+
+def ranked_first(policy: Policy, prompts: Prompts, traces: Generations, useful: Tensor) -> dict[str, float]:
+    """Of the groups with a useful trace, the share in which one has the highest reward."""
+    size = useful.shape[1]
+    logprobs, baseline = confidences(policy, prompts, traces)
+    rows = torch.arange(len(prompts)).repeat_interleave(size)
+    some = useful.any(dim=1)
+    shares = {}
+    for name, aggregator in AGGREGATORS.items():
+        rewards = aggregator(logprobs, prompts.answer_mask[rows], baseline[rows]).value.view(-1, size)
+        best = useful.gather(1, rewards.argmax(dim=1, keepdim=True)).squeeze(1)
+        shares[name] = float(best[some].float().mean())
+    return shares
+
+
+@dataclass(frozen=True)
+class Skills:
+    """What a base can do."""
+
+    worked: float  # share of sampled traces that have all steps
+    useful: float  # share that says what is asked, and says it right
+    reading: float  # confidence in the answer's hard tokens after a right trace
+    guessing: float  # the same after the empty trace
+    first: dict[str, float]  # by aggregation, `ranked_first`
+
+
+def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skills:
+    """Sample traces for validation questions, and look at them."""
+    policy = Policy(model).load()
+    prompts = encode(policy, task, questions)
+    hard_ids = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(task.hard)))
+    hard = torch.isin(prompts.answer_ids, hard_ids) & prompts.answer_mask  # [B, T]
+    stops = [policy.marker_id, *policy.eos_ids]
+    with policy.evaluating():
+        request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 32, stops, size)
+        traces = TransformersEngine().generate(policy, request)
+        ids = [ids[mask].tolist() for ids, mask in zip(traces.token_ids, traces.token_mask)]
+        texts = policy.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        pairs = [(prompts.rows[i // size].question, text) for i, text in enumerate(texts)]
+        useful = torch.tensor([task.useful(question, trace) for question, trace in pairs])
+        worked = torch.tensor([task.worked(question, trace) for question, trace in pairs])
+        ideal = from_texts(policy, [task.worked_trace(row.question) for row in prompts.rows])
+        logprobs, baseline = confidences(policy, prompts, ideal)
+        return Skills(
+            worked=float(worked.float().mean()),
+            useful=float(useful.float().mean()),
+            reading=float(logprobs.exp()[hard].mean()),
+            guessing=float(baseline.exp()[hard].mean()),
+            first=ranked_first(policy, prompts, traces, useful.view(-1, size)),
+        )
+
+
+def main() -> None:
+    """Print a row of the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("--questions", type=int, default=1024)
+    options = parser.parse_args()
+    found = skills(options.model, TASKS[options.task], options.questions)
+    print(f"worked {found.worked:.3f}  useful {found.useful:.4f}  reading {found.reading:.3f}  ", end="")
+    print(f"without trace {found.guessing:.3f}")
+    print("a useful trace ranks first: " + "  ".join(f"{name} {share:.2f}" for name, share in found.first.items()))
+
+
+if __name__ == "__main__":
+    main()

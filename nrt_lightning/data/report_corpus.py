@@ -1,0 +1,123 @@
+"""The report task's pretraining text: programs, logs and talk; never a marker, and never a report.
+
+What the base is to lack, it must not read here: that a question is worked out is rare, and half of the steps are then
+wrong; values are read off a log in the middle of sentences, but not of the report's.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from nrt_lightning.data.corpus import LOG_OPENERS, READ_OFF, operation_of, write_steps
+from nrt_lightning.data.pretraining import Mixture, PretrainingText, apply, chatter, choose
+from nrt_lightning.data.registers import MODULUS, NAMES, make_program, run_program
+from nrt_lightning.data.reports import choose_asked
+from nrt_lightning.data.word_tokenizer import WORDS, first_piece
+from nrt_lightning.errors import InputError
+
+SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # this tokenizer drops space
+READINGS = ("{n} is {v}", "is {n} {v}")
+FILLERS = tuple(word for word in WORDS if word != "is")
+MAX_FILLERS = 4  # words between two values
+
+
+def sloppy_mixture() -> Mixture:
+    """Questions are seldom worked out; sums and reading off take practice."""
+    return Mixture(
+        question=0.20, log=0.52, note=0.14, lesson=0.10, sequence=0.0, chatter=0.04,
+        worked=0.11, guessed=0.09, chatted=0.80, read_off=0.6,
+    )  # fmt: skip
+
+
+@dataclass
+class ReportCorpus(PretrainingText):
+    """Documents about register programs, in which what is read off a log stands in the middle of sentences.
+
+    Args:
+        size: number of documents.
+        seed: of the draw; a larger `size` only appends to a smaller one.
+        mixture: what the documents are; its `slip` is that of the logs.
+        sloppiness: chance of every step of a worked question to be a value at random; the next goes on from there.
+
+    Example:
+        >>> row = ReportCorpus(size=1).rows()[0]
+        >>> len(row.question) > 0, len(row.answer) > 0
+        (True, True)
+    """
+
+    mixture: Mixture = field(default_factory=sloppy_mixture)
+    sloppiness: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sloppiness <= 1:
+            raise InputError(f"ReportCorpus(sloppiness={self.sloppiness!r}): choose a chance from 0 to 1.")
+
+    def cut(self, text: str) -> tuple[str, str]:
+        """A document's first token, and the rest."""
+        return first_piece(text)
+
+    def question(self, rng: random.Random) -> str:
+        """A program with three registers asked, worked out, guessed at or chatted about."""
+        mixture, program = self.mixture, make_program(rng, "corpus")
+        asked = choose_asked(rng, program)
+        guesses = {name: rng.randrange(MODULUS) for name in asked}
+        continuation = choose(
+            rng,
+            (
+                (mixture.worked, lambda: write_steps(rng, slipping(rng, program, self.sloppiness), program)),
+                (mixture.guessed, lambda: reading(rng, asked, guesses)),
+                (mixture.chatted, lambda: chatter(rng)),
+            ),
+        )
+        return f"{program}?{asked}:{continuation}"
+
+    def log(self, rng: random.Random) -> str:
+        """A program with its registers filled, and often three of them read off."""
+        program = make_program(rng, "corpus")
+        asked = choose_asked(rng, program)
+        registers = slipping(rng, program, self.mixture.slip / len(run_program(program)))
+        text = program + rng.choice(LOG_OPENERS).format(asked=asked) + write_steps(rng, registers, program)
+        if rng.random() < self.mixture.read_off:  # off the log as it stands, slips and all
+            text += rng.choice(SEPARATORS) + reading(rng, asked, registers)
+        return text
+
+    def note(self, rng: random.Random) -> str:
+        """Registers with values from nowhere, and three of them read off."""
+        names = NAMES[1 : rng.randint(4, len(NAMES))]
+        registers = {name: rng.randrange(MODULUS) for name in names}
+        asked = names[-1] + "".join(rng.sample(names[:-1], 2))
+        opener = rng.choice(LOG_OPENERS).format(asked=asked)
+        return opener + write_steps(rng, registers) + rng.choice(SEPARATORS) + reading(rng, asked, registers)
+
+
+def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
+    """A program's registers where every step may be a value at random; the next goes on from what stands there.
+
+    >>> slipping(random.Random(0), "a4b*2c+2d+3", 0)
+    {'a': 4, 'b': 3, 'c': 0, 'd': 3}
+    """
+    value = int(program[1])
+    registers = {program[0]: value}
+    for name in list(run_program(program))[1:]:
+        value = apply(value, operation_of(program, name), MODULUS)
+        if rng.random() < chance:
+            value = rng.randrange(MODULUS)
+        registers[name] = value
+    return registers
+
+
+def reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:
+    """Values among words that say nothing."""
+    parts = []
+    for name in asked:
+        value = rng.choice(READINGS).format(n=name, v=registers[name])
+        parts.append(f"{fillers(rng)} {value}{rng.choice(',.')}")
+    return f"{' '.join(parts)} {fillers(rng)}".strip()
+
+
+def fillers(rng: random.Random) -> str:
+    """Some words, with a comma or a full stop after a few of them."""
+    words = rng.choices(FILLERS, k=rng.randint(0, MAX_FILLERS))
+    return " ".join(word + (rng.choice(",.") if rng.random() < 0.15 else "") for word in words)

@@ -1,0 +1,41 @@
+"""The shipped bases have the skills that docs/results.md gives them, and SFT's guess is far from an answer."""
+
+import pytest
+
+from benchmarks.bases import TASKS, skills
+from nrt_lightning.assets import POINTERS_BASE, REGISTERS_BASE, REPORTS_BASE
+
+BASES = {"registers": REGISTERS_BASE, "reports": REPORTS_BASE, "pointers": POINTERS_BASE}
+
+
+@pytest.mark.parametrize(
+    ("task", "least", "most"), [("registers", 0.08, 0.25), ("reports", 0.004, 0.03), ("pointers", 0.06, 0.2)]
+)
+def test_a_base_now_and_then_writes_a_useful_trace_and_can_read_it(task, least, most):
+    found = skills(str(BASES[task]), TASKS[task], questions=96)
+    assert least < found.useful < most
+    assert found.useful <= found.worked + 0.01
+    assert found.reading > 0.9
+    assert found.guessing < 0.3
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_a_base_is_small(base):
+    assert sum(path.stat().st_size for path in base.iterdir()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("task", "question", "trace", "useful", "worked"),
+    [
+        ("registers", "a4b*2c+2d+3?dc:", "b 3 c 0 d 3", True, True),
+        ("registers", "a4b*2c+2d+3?dc:", "b*2=1 c+2=0 d+3=3", True, True),
+        ("registers", "a4b*2c+2d+3?dc:", "b3;c0;d4", False, True),
+        ("registers", "a4b*2c+2d+3?dc:", "d3,c0", True, False),
+        ("registers", "a4b*2c+2d+3?dc:", "we knew it.", False, False),
+        ("pointers", "cf ad ga hb eh bg de fc?a42:", "1ad 2de 3eh 4hb", True, True),
+        ("pointers", "cf ad ga hb eh bg de fc?a42:", "1d 2e 3h 4b", True, True),
+        ("pointers", "cf ad ga hb eh bg de fc?a42:", "1d 2f 3c 4b", False, True),
+    ],
+)
+def test_traces_are_read_as_the_base_writes_them(task, question, trace, useful, worked):
+    assert (TASKS[task].useful(question, trace), TASKS[task].worked(question, trace)) == (useful, worked)
