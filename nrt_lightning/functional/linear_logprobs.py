@@ -1,4 +1,4 @@
-"""Log-probs and entropy straight from hidden states, a few positions at a time: the logits never exist all at once."""
+"""Log-probs and entropy straight from hidden states, a few positions at a time."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ CHUNK = 128  # positions at a time: 64 MiB of float32 logits at a vocabulary of 
 
 
 def linear_logprobs(
-    hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None = None, chunk: int = CHUNK
+    hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None = None, chunk: int = CHUNK, keep: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of tokens, and the entropy of their distributions, under the logits `hidden @ weight.T + bias`.
 
-    The same values and gradients as through dense logits. The backward pass computes the logits again, chunk by chunk:
-    one matrix product in four is the price of a peak that does not grow with the number of positions.
+    The same values and gradients as through dense logits, faster for fewer passes over them. The logits never exist all
+    at once: the backward pass computes them again, chunk by chunk, and one matrix product in four is the price of a
+    peak that does not grow with the number of positions. With `keep` the probabilities wait for it instead.
 
     Args:
         hidden: `[M, H]`.
@@ -25,6 +26,7 @@ def linear_logprobs(
         ids: the tokens, `[M]`.
         bias: of the output head, `[V]`.
         chunk: positions at a time.
+        keep: hold the probabilities `[M, V]` for the backward pass.
 
     Returns:
         Log-probs `[M]` in nats, with gradient, and entropies `[M]` in nats, without; float32 or float64.
@@ -38,7 +40,7 @@ def linear_logprobs(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
-    return LinearLogprobs.apply(hidden, weight, ids, bias, chunk)
+    return LinearLogprobs.apply(hidden, weight, ids, bias, chunk, keep)
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -46,29 +48,36 @@ class LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None, chunk: int
+        ctx: Any, hidden: Tensor, weight: Tensor, ids: Tensor, bias: Tensor | None, chunk: int, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        """Chunks of logits, of which three numbers a position are kept."""
-        kept = [statistics(chunk_logits(h, weight, bias), i) for h, i in chunks(hidden, ids, chunk)]
-        logprobs, entropies, log_normaliser = (torch.cat(part) for part in zip(*kept, strict=True))
-        ctx.save_for_backward(hidden, weight, ids, bias, log_normaliser)
+        """Chunks of logits, of which three numbers a position are kept, and the probabilities if asked."""
+        found, probs = [], []
+        for h, i in chunks(hidden, ids, chunk):
+            *numbers, p = statistics(chunk_logits(h, weight, bias), i)
+            found.append(numbers)
+            probs += [p] if keep and any(ctx.needs_input_grad) else []
+        logprobs, entropies, log_normaliser = (torch.cat(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(hidden, weight, ids, bias, log_normaliser, *probs)
         ctx.chunk = chunk
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, Tensor | None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """`d logprob / d logits = onehot(id) - softmax(logits)`, chunk by chunk."""
-        hidden, weight, ids, bias, log_normaliser = ctx.saved_tensors
-        want_hidden, want_weight, _, want_bias, _ = ctx.needs_input_grad
+        hidden, weight, ids, bias, log_normaliser, *kept = ctx.saved_tensors
+        want_hidden, want_weight, _, want_bias, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         grad_bias = torch.zeros_like(bias) if want_bias else None
         for start in range(0, len(ids), ctx.chunk):
             part = slice(start, start + ctx.chunk)
             h, grad = hidden[part], grads[0][part].unsqueeze(-1)  # [c, H], [c, 1]
-            logits = chunk_logits(h, weight, bias)  # [c, V]
-            slope = logits.sub_(log_normaliser[part].unsqueeze(-1)).exp_().mul_(-grad)
+            if kept:
+                slope = kept[start // ctx.chunk] * -grad  # [c, V]
+            else:
+                logits = chunk_logits(h, weight, bias)  # [c, V]
+                slope = logits.sub_(log_normaliser[part].unsqueeze(-1)).exp_().mul_(-grad)
             slope = slope.scatter_add_(-1, ids[part].unsqueeze(-1), grad).to(weight.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
@@ -76,7 +85,7 @@ class LinearLogprobs(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, h)
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
-        return grad_hidden, grad_weight, None, grad_bias, None
+        return grad_hidden, grad_weight, None, grad_bias, None, None
 
 
 def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:
@@ -90,11 +99,11 @@ def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs of the tokens, entropies, and log-normalisers; `logits` is overwritten. [c] each"""
+def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-probs of the tokens, entropies and log-normalisers [c], and probabilities [c, V]; `logits` is overwritten."""
     log_normaliser = logits.logsumexp(dim=-1)
     logprobs = logits.sub_(log_normaliser.unsqueeze(-1))  # [c, V]
     chosen = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     probs = logprobs.exp()
-    entropies = -(probs.mul_(logprobs.clamp_(min=torch.finfo(logits.dtype).min))).sum(dim=-1)  # 0 * inf is 0
-    return chosen, entropies, log_normaliser
+    finite = logprobs.clamp_(min=torch.finfo(logits.dtype).min)  # 0 * inf is 0
+    return chosen, -torch.einsum("cv,cv->c", probs, finite), log_normaliser, probs

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from nrt_lightning.models.packed_groups import PackedGroups
 from nrt_lightning.models.prompt_tree import PromptTree
 from nrt_lightning.models.scoring import PromptCopies, ScoringForward
 from nrt_lightning.models.shared_prompt import SharedPrompt
@@ -20,7 +21,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BestScoring(ScoringForward):
-    """`SharedPrompt` where the model allows it, else `PromptTree`, else `PromptCopies`: the same results, dearer."""
+    """The first of `PackedGroups`, `SharedPrompt`, `PromptTree` and `PromptCopies` that the model allows.
+
+    All give the same results; each is dearer than the one before.
+    """
 
     def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
         """See `ScoringForward`."""
@@ -29,7 +33,7 @@ class BestScoring(ScoringForward):
 
 def choose(model: PreTrainedModel, length: int) -> ScoringForward:
     """The cheapest scoring forward that the model allows for sequences this long; said where it is not the best."""
-    for scoring in (SharedPrompt(), PromptTree()):
+    for scoring in (PackedGroups(), SharedPrompt(), PromptTree()):
         reason = scoring.refusal(model, length)
         if reason is None:
             return scoring

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-DENSE = 2**24  # logits computed at once: 64 MiB in float32
+DENSE = 2**24  # logits whose probabilities are kept: 64 MiB in float32
 FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, and whether their logits are their head's
 
 
@@ -75,16 +75,18 @@ def score_positions(
         inputs: of the model's forward.
 
     Returns:
-        Log-probs [M] with gradient and entropies [M] without. Above `DENSE` logits they are computed in chunks.
+        Log-probs [M] with gradient and entropies [M] without. More than `DENSE` logits are not kept for the backward
+        pass, which computes them again.
     """
     head = model.get_output_embeddings()
-    if logits_are_final(model, head) and len(targets) * head.out_features > DENSE:
+    if logits_are_final(model, head):
+        keep = len(targets) * head.out_features <= DENSE
 
-        def chunked(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
-            pair = linear_logprobs(hidden[where], head.weight, targets, head.bias)
+        def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
+            pair = linear_logprobs(hidden[where], head.weight, targets, head.bias, keep=keep)
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
-        with head_forward(head, chunked):
+        with head_forward(head, logprobs_and_entropies):
             pair = model(**accepted(model, inputs)).logits[0]  # [M, 2]
         return pair[:, 0], pair[:, 1].detach()
     with head_forward(head, lambda hidden: type(head).forward(head, hidden[where].unsqueeze(0))):

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.scoring import accepted, positions
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
+from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.sampling import draw, restrict
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class TransformersEngine(RolloutEngine):
         model, group_size = policy.network, request.group_size
         width = int(request.prompt_mask[prompts].sum(dim=1).max())
         mask = request.prompt_mask[prompts, -width:]  # [b, width]
-        cache = DynamicCache(config=model.config)
+        cache = decoding_cache(model.config)
         logits = forward(model, request.prompt_ids[prompts, -width:], mask, positions(mask), cache)  # [b, V]
         cache.batch_repeat_interleave(group_size)
         logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)

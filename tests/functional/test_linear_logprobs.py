@@ -18,15 +18,16 @@ def case(dtype, positions=23, vocabulary=101, bias=True):
 
 @pytest.mark.parametrize("chunk", [1, 7, 23, 1000])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
-def test_same_as_dense(chunk, bias, dtype, tolerance):
+def test_same_as_dense(chunk, bias, keep, dtype, tolerance):
     hidden, weight, ids, b = case(dtype, bias=bias)
     upstream = torch.linspace(-2, 3, len(ids), dtype=dtype)
     leaves = [t for t in (hidden, weight, b) if t is not None]
     logits = torch.nn.functional.linear(hidden, weight, b)
     dense = token_logprobs(logits, ids)
     expected = torch.autograd.grad((dense * upstream).sum(), leaves)
-    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk)
+    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk, keep)
     got = torch.autograd.grad((logprobs * upstream).sum(), leaves)
     torch.testing.assert_close(logprobs, dense, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(entropies, entropy(logits), atol=tolerance, rtol=tolerance)
@@ -83,3 +84,14 @@ def test_no_positions():
     hidden, weight, ids, _ = case(torch.float32, positions=0, bias=False)
     logprobs, entropies = linear_logprobs(hidden, weight, ids)
     assert logprobs.shape == entropies.shape == (0,)
+
+
+def test_an_impossible_token_has_a_finite_entropy_and_gradient():
+    hidden, weight, ids, b = case(torch.float32)
+    b = b.detach().index_fill(0, torch.tensor([5]), -torch.inf)
+    ids = ids.where(ids != 5, 6)
+    for keep in (True, False):
+        logprobs, entropies = linear_logprobs(hidden, weight, ids, b, 8, keep)
+        (grad,) = torch.autograd.grad(logprobs.sum(), [hidden])
+        assert torch.isfinite(entropies).all()
+        assert torch.isfinite(grad).all()

@@ -55,7 +55,7 @@ def test_under_activation_checkpointing_the_tree_serves(llama_dir):
 
 def test_windows_shorter_than_the_sequence_are_scored_by_copies(tmp_path, caplog):
     policy = Policy(save_tiny(tmp_path, "mistral")).load()  # with the family's windows of 4,096 tokens
-    assert isinstance(choose(policy.network, 4096), SharedPrompt)
+    assert isinstance(choose(policy.network, 4096), PackedGroups)
     policy.network.config.sliding_window = 8
     with caplog.at_level("INFO"):
         assert isinstance(choose(policy.network, 9), PromptCopies)
@@ -93,7 +93,7 @@ def test_garbage_in_padding_changes_nothing(policy):
 
 def test_best_is_the_default(policy):
     assert policy.scoring == BestScoring()
-    assert isinstance(choose(policy.network, 99), SharedPrompt)
+    assert isinstance(choose(policy.network, 99), PackedGroups)
 
 
 def test_packed_groups_leave_the_model_as_it_was(policy):

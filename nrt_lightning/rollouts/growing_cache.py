@@ -1,0 +1,47 @@
+"""A cache that is written in place: the usual one copies all keys and values for every token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import DynamicCache, PretrainedConfig
+from transformers.cache_utils import DynamicLayer
+
+ROOM = 64  # tokens a buffer can take before it is copied into a larger one
+
+
+class GrowingLayer(DynamicLayer):
+    """Keys and values as views of buffers with room for more tokens."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.buffers: dict[str, Tensor] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append keys and values; give back all of them. [A, heads, L, size]"""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+        else:
+            self.keys = self._appended("keys", self.keys, key_states)
+            self.values = self._appended("values", self.values, value_states)
+        return self.keys, self.values
+
+    def _appended(self, name: str, held: Tensor, new: Tensor) -> Tensor:
+        length = held.shape[2] + new.shape[2]
+        buffer = self.buffers.get(name)
+        # Repeating or selecting rows leaves `held` as a tensor of its own.
+        if buffer is None or held.data_ptr() != buffer.data_ptr() or length > buffer.shape[2]:
+            buffer = held.new_empty(*held.shape[:2], length + ROOM, held.shape[3])
+            buffer[:, :, : held.shape[2]] = held
+            self.buffers[name] = buffer
+        buffer[:, :, held.shape[2] : length] = new
+        return buffer[:, :, :length]
+
+
+def decoding_cache(config: PretrainedConfig) -> DynamicCache:
+    """A cache for decoding: layers that keep everything grow in place, others are those of transformers."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache

@@ -1,0 +1,51 @@
+"""The cache that grows in place holds what transformers' own would."""
+
+import pytest
+import torch
+from transformers import DynamicCache, LlamaConfig, MistralConfig
+
+from nrt_lightning.rollouts.growing_cache import ROOM, decoding_cache
+
+CONFIG = LlamaConfig(num_hidden_layers=2, hidden_size=16, num_attention_heads=2)
+
+
+def tokens(rows, length, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, 2, length, 8, generator=generator) for _ in range(2)]
+
+
+@pytest.mark.parametrize("steps", [3, ROOM + 5])
+def test_holds_what_a_plain_cache_holds(steps):
+    """Through prefill, repeating, steps beyond the room, and leaving rows."""
+    ours, plain = decoding_cache(CONFIG), DynamicCache(config=CONFIG)
+    for cache in (ours, plain):
+        for layer in range(2):
+            cache.update(*tokens(3, 7, layer), layer)
+        cache.batch_repeat_interleave(2)
+        for step in range(steps):
+            if step == steps // 2:
+                cache.batch_select_indices(torch.tensor([0, 2, 5]))
+            rows = 6 if step < steps // 2 else 3
+            for layer in range(2):
+                cache.update(*tokens(rows, 1, 10 + step + layer), layer)
+    for mine, theirs in zip(ours.layers, plain.layers, strict=True):
+        assert torch.equal(mine.keys, theirs.keys)
+        assert torch.equal(mine.values, theirs.values)
+    assert ours.get_seq_length() == plain.get_seq_length() == 7 + steps
+
+
+def test_appending_copies_nothing_while_there_is_room():
+    cache = decoding_cache(CONFIG)
+    cache.update(*tokens(2, 5), 0)
+    cache.update(*tokens(2, 1), 0)
+    place = cache.layers[0].keys.data_ptr()
+    for _ in range(ROOM):
+        cache.update(*tokens(2, 1), 0)
+        assert cache.layers[0].keys.data_ptr() == place
+    cache.update(*tokens(2, 1), 0)
+    assert cache.layers[0].keys.data_ptr() != place
+
+
+def test_sliding_windows_stay_those_of_transformers():
+    config = MistralConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, sliding_window=4)
+    assert type(decoding_cache(config).layers[0]) is type(DynamicCache(config=config).layers[0])
