@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nrt_lightning.functional.linear_logprobs import CHUNK
+from nrt_lightning.models.packed_groups import BUCKET
+from nrt_lightning.rollouts.growing_cache import ROOM
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Sizes that tensors have anyway: chunks and buckets of the scoring forwards, pairs, ranks of adapters.
+# Sizes that tensors have anyway: buckets of the scoring forwards, pairs, ranks of adapters.
 TAKEN = {1, 2, 4, 8, 16, 32, 64, 128, 256}
+STEPS = 2  # tokens of a small trace: the second is decoded from a cache of P + 1, which stands for all but the last
 
 
 @dataclass(frozen=True)
@@ -35,16 +41,24 @@ class Lengths:
         """C."""
         return self.trace + 1 + self.answer if self.thinking else self.answer
 
-    def extents(self) -> list[int]:
-        """Every size that a tensor may have along its tokens or rows, in one order for all lengths."""
+    @property
+    def chunks(self) -> int:
+        """Pieces in which the output head goes through the completions."""
+        return math.ceil(self.rollouts * self.completion / CHUNK)
+
+    def extents(self, chunk: int) -> list[int]:
+        """Every size that a tensor may have along its tokens or rows, in one order for all lengths.
+
+        Args:
+            chunk: positions that the output head takes at a time.
+        """
         b, n, p, t, c = self.prompts, self.rollouts, self.prompt, self.answer, self.completion
         sequences = [p, t, t + 1, c, c - 1, c + 1, p + c, p + c - 1, p + t, p + t + 1, p + self.group_size * c]
         rows = [b * p, n * c, n * (c - 1), b * p + n * (c - 1), b * t, b * (t + 1), b * (p + t), n * (p + c)]
-        decoding = [p + 1 if self.trace == STEPS else p + self.trace - 1]
-        return [b, n, *sequences, *rows, *decoding]
-
-
-STEPS = 2  # tokens of a small trace: the second is decoded from a cache of P + 1, which stands for P + trace - 1
+        buckets = [rows * width for whole, width in ((n, c - 1), (b, t)) for rows in (min(BUCKET, whole), whole % BUCKET)]
+        cache = p + self.trace - 1  # tokens before the last is decoded
+        buffer = p + math.ceil((self.trace - 1) / (ROOM + 1)) * (ROOM + 1)
+        return [b, n, chunk, *sequences, *rows, *buckets, cache, buffer]
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,7 @@ class Scale:
 
     lengths: Lengths
     widths: Widths
+    chunk: int  # positions that the output head takes at a time
     full: dict[int, int]
 
 
@@ -112,32 +127,34 @@ def scale_down(config: PretrainedConfig, lengths: Lengths) -> Scale:
     """Sizes so small that a step takes moments, no two of which can be taken for each other."""
     widths, draw = Widths.of(config), random.Random(0)
     tied = widths.hidden == widths.heads * widths.head_size
-    while True:
-        small_lengths = Lengths(
-            lengths.prompts, lengths.group_size, draw.randint(9, 60), STEPS, draw.randint(5, 40), lengths.thinking
-        )
-        kv = min(3, widths.kv_heads)
-        heads, size = kv * (widths.heads // widths.kv_heads), 2 * draw.randint(3, 12)
-        small_widths = Widths(
+    for _ in range(100_000):
+        prompt, answer = draw.randint(9, 60), draw.randint(5, 40)
+        small = Lengths(lengths.prompts, lengths.group_size, prompt, STEPS, answer, lengths.thinking)
+        chunk = max(3, math.ceil(small.rollouts * small.completion / lengths.chunks))
+        kv_heads = 1 if widths.kv_heads == 1 else draw.randint(2, 7)
+        heads, size = kv_heads * (widths.heads // widths.kv_heads), 2 * draw.randint(3, 12)
+        narrow = Widths(
             hidden=heads * size if tied else draw.randint(20, 150),
             intermediate=draw.randint(20, 250),
             heads=heads,
-            kv_heads=kv,
+            kv_heads=kv_heads,
             head_size=size,
-            vocabulary=draw.randint(40, 400),
+            vocabulary=draw.randint(70, 400),
         )
         full = correspondence(
-            [*small_lengths.extents(), *small_widths.extents()], [*lengths.extents(), *widths.extents()]
+            [*small.extents(chunk), *narrow.extents()],
+            [*lengths.extents(min(CHUNK, lengths.rollouts * lengths.completion)), *widths.extents()],
         )
         if full is not None:
-            return Scale(small_lengths, small_widths, full)
+            return Scale(small, narrow, chunk, full)
+    raise RuntimeError(f"no small sizes found for {lengths} and {widths}")
 
 
 def correspondence(small: list[int], full: list[int]) -> dict[int, int] | None:
     """Small to full sizes; None where a small one would stand for two.
 
-    >>> correspondence([3, 5, 3], [30, 50, 30])
-    {3: 30, 5: 50}
+    >>> correspondence([3, 5, 3], [30, 50, 30])[5]
+    50
     >>> correspondence([3, 3], [30, 50]) is None
     True
     """
@@ -145,4 +162,4 @@ def correspondence(small: list[int], full: list[int]) -> dict[int, int] | None:
     for one, other in zip(small, full, strict=True):
         if found.setdefault(one, other) != other:
             return None
-    return {one: other for one, other in found.items() if one != other or one not in TAKEN}
+    return found

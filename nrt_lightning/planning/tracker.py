@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-Shape = tuple[int, ...]
 
 
 class LiveMemory(TorchDispatchMode):
@@ -23,17 +22,17 @@ class LiveMemory(TorchDispatchMode):
 
     Args:
         full: the full size of every small size that stands for another; other sizes are what they are.
-        part: the part of the memory that a tensor of such a shape, in small sizes, belongs to.
+        part: the part of the memory that a tensor belongs to.
 
     Example:
-        >>> with LiveMemory({3: 1000}, lambda shape: "all") as memory:
+        >>> with LiveMemory({3: 1000}, lambda tensor: "all") as memory:
         ...     one = torch.ones(3, 2)  # stands for 1000 x 2
         ...     two = (one + 1).sum()  # 8,000 bytes more, and 4
         >>> memory.peak
         {'all': 16004}
     """
 
-    def __init__(self, full: dict[int, int], part: Callable[[Shape], str]) -> None:
+    def __init__(self, full: dict[int, int], part: Callable[[Tensor], str]) -> None:
         super().__init__()
         self.full, self.part = full, part
         self.alive: dict[str, int] = defaultdict(int)  # bytes by part
@@ -54,7 +53,7 @@ class LiveMemory(TorchDispatchMode):
         storage = tensor.untyped_storage()
         if storage._cdata in self.known or not storage.nbytes():
             return
-        part, size = self.part(tuple(tensor.shape)), self.bytes(tensor)
+        part, size = self.part(tensor), self.bytes(tensor)
         self.known.add(storage._cdata)
         self.alive[part] += size
         weakref.finalize(storage, self.forget, storage._cdata, part, size)
