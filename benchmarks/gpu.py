@@ -22,9 +22,10 @@ import torch
 from benchmarks.bound import bound_gflop
 from benchmarks.measure import matmul_rate, table
 from benchmarks.workload import EOS_ID, MARKER, MARKER_ID, PAD_ID, Workload, build_model, build_tokenizer, prompts
-from nrt_lightning import NRTLoss, NRTModule, Policy
+from nrt_lightning import NRTModule, Policy
 from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
 from nrt_lightning.structures import Prompts, Rollouts
+from nrt_lightning.token_budget import learn_at_once
 
 LENGTHS: dict[str, Any] = {
     "prompt_tokens": (256,) * 4,
@@ -70,12 +71,7 @@ def build(work: Workload, device: torch.device) -> NRTModule:
 
 def learn(module: NRTModule, rollouts: Rollouts, optimizer: torch.optim.Optimizer) -> None:
     """What `training_step` and the optimizer do, without Trainer and logging."""
-    scores = module.policy.score(rollouts, baseline=True)
-    old = scores.logprobs.detach()
-    reward, baseline = module.reward(rollouts, old, scores.baseline_logprobs)
-    advantages = module.advantage(reward.value, rollouts.group_ids, baseline)
-    weights = module.answer_weights(rollouts, reward)
-    NRTLoss()(scores.logprobs, old, rollouts.segments, advantages, weights).loss.backward()
+    learn_at_once(module, rollouts).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 

@@ -13,16 +13,18 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional import pack_segment, unpack_segment
+from nrt_lightning.evaluation import outcomes
+from nrt_lightning.functional import check_at_least, pack_segment, unpack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.losses import NRTLoss
+from nrt_lightning.losses import NRTLoss, WholeBatch
 from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
 from nrt_lightning.models import NoReference, Policy, Reference
 from nrt_lightning.policy_module import PolicyModule
 from nrt_lightning.rewards import FixedTokenWeights, RewardAggregator, TokenWeighting, WeightedSum
-from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, assemble, write_answers
+from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.schedules import Schedule
-from nrt_lightning.structures import LossOutput, Prompts, Rollouts, Sampling, TraceReward
+from nrt_lightning.structures import Judgement, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
+from nrt_lightning.token_budget import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
 
 
 class NRTModule(PolicyModule):
@@ -43,6 +45,10 @@ class NRTModule(PolicyModule):
         engine: what draws them.
         optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
         schedule: of the learning rate; null for a linear one with 10 % warm-up.
+        max_tokens_per_micro_batch: split a batch into micro-batches of at most this many tokens, groups of like length
+            together, whose gradients add up to that of the whole batch; null for one forward pass. Tokens are those
+            that go through the model: prompts once, completions, and answers once more for the baseline. A group is
+            never divided; one above the limit is counted in `train/groups_over_limit`.
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
 
     Raises:
@@ -66,6 +72,7 @@ class NRTModule(PolicyModule):
         engine: RolloutEngine = TransformersEngine(),  # noqa: B008
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        max_tokens_per_micro_batch: int | None = None,
         predict_temperature: float = 0.0,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule)
@@ -75,7 +82,10 @@ class NRTModule(PolicyModule):
         self.loss = loss or NRTLoss()
         self.reference = reference
         self.sampling = sampling or Sampling()
+        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
         self.predict_temperature = predict_temperature
+        if max_tokens_per_micro_batch is not None:
+            check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         check_parts(self.advantage, self.loss, self.reference, self.sampling)
 
     # Training
@@ -92,21 +102,55 @@ class NRTModule(PolicyModule):
             self.reference.load(self.policy)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
-        """One micro-batch of rollouts: confidences, rewards, advantages, loss."""
+        """One batch of rollouts: confidences, rewards, advantages, loss."""
         rollouts = rollouts_of(batch)
+        step = self.learn(rollouts)
+        self.log_training(rollouts, step)
+        return {"loss": step.loss, "reward": step.judgement.reward.value, "advantages": step.judgement.advantages}
+
+    def learn(self, rollouts: Rollouts) -> Step:
+        """Scores, judgement and loss, in micro-batches where `max_tokens_per_micro_batch` asks for them."""
+        limit = self.max_tokens_per_micro_batch
+        if limit is None:
+            return learn_at_once(self, rollouts)
+        parts = split(rollouts, limit, self.largest)
+        over = sum(count > limit for count in tokens_of_groups(rollouts))
+        counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(float(over))}
+        self.log_scalars(counts, "train", len(rollouts))
+        return learn_in_parts(self, rollouts, parts)
+
+    def score(self, rollouts: Rollouts) -> Scores:
+        """What the models say of the rollouts; the baseline too where the window has not been scored."""
+        scores = self.policy.score(rollouts, baseline=self.needs_baseline and rollouts.old_logprobs is None)
+        scores.ref_logprobs = self.reference.logprobs(rollouts) if self.loss.kl_coef else None
+        return scores
+
+    def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
+        """Rewards, advantages and the answer's token weights."""
         scored = rollouts.old_logprobs is not None  # off-policy: the window was scored before its first step
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and not scored)
         old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
         baseline_logprobs = rollouts.baseline_logprobs if scored else scores.baseline_logprobs  # [B, T]
-
         reward, baseline = self.reward(rollouts, old_logprobs, baseline_logprobs)
         advantages = self.advantage(reward.value, rollouts.group_ids, baseline)  # [N]
-        token_weights = self.answer_weights(rollouts, reward)  # [N, C]
-        ref_logprobs = self.reference.logprobs(rollouts) if self.loss.kl_coef else None  # [N, C]
-        out = self.loss(scores.logprobs, old_logprobs, rollouts.segments, advantages, token_weights, ref_logprobs)
+        return Judgement(old_logprobs, reward, baseline, advantages, self.answer_weights(rollouts, reward))
 
-        self.log_training(rollouts, scores.entropy, reward, baseline, advantages, out)
-        return {"loss": out.loss, "reward": reward.value, "advantages": advantages}
+    def loss_of(
+        self, rollouts: Rollouts, scores: Scores, judgement: Judgement, whole: WholeBatch | None = None
+    ) -> LossOutput:
+        """The loss, with gradient into `scores.logprobs`."""
+        return self.loss(
+            scores.logprobs,
+            judgement.old_logprobs,
+            rollouts.segments,
+            judgement.advantages,
+            judgement.token_weights,
+            scores.ref_logprobs,
+            whole,
+        )
+
+    def couples_groups(self, rollouts: Rollouts) -> bool:
+        """Whether the loss of a group depends on the log-probs of other groups in the batch."""
+        return rollouts.old_logprobs is not None and self.loss.couples_rollouts
 
     @property
     def needs_baseline(self) -> bool:
@@ -137,23 +181,16 @@ class NRTModule(PolicyModule):
         weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids)  # [N, T]
         return unpack_segment(weights, rollouts.segments.answer_mask)
 
-    def log_training(
-        self,
-        rollouts: Rollouts,
-        entropy: Tensor,
-        reward: TraceReward,
-        baseline: Tensor | None,
-        advantages: Tensor,
-        out: LossOutput,
-    ) -> None:
-        """Log what matters of a micro-batch."""
-        groups = group_metrics(reward.value, baseline, advantages, rollouts.group_ids)
-        groups[f"reward_{self.aggregator.name}"] = reward.value.mean()
+    def log_training(self, rollouts: Rollouts, step: Step) -> None:
+        """Log what matters of a batch."""
+        judged, out = step.judgement, step.out
+        groups = group_metrics(judged.reward.value, judged.baseline, judged.advantages, rollouts.group_ids)
+        groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
-        traces = rollout_metrics(rollouts, entropy)
+        traces = rollout_metrics(rollouts, step.scores.entropy)
         self.log_scalars(groups | losses | out.metrics, "train", len(rollouts))
         self.log_scalars(traces, "rollout", len(rollouts))
-        worth = "reward" if baseline is None else "gain"
+        worth = "reward" if judged.baseline is None else "gain"
         bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
         self.log_throughput(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
@@ -170,27 +207,8 @@ class NRTModule(PolicyModule):
 
     def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> None:
         """Add what the policy makes of these questions to `metrics`."""
-        policy, greedy = self.policy, dataclasses.replace(self.sampling, temperature=0.0)
-        limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
-        with policy.evaluating():
-            written = write_answers(policy, self.engine, prompts, greedy, limit)
-            direct = write_answers(policy, self.engine, prompts, greedy, limit, thinking=False)
-            rollouts = assemble(prompts, written.traces, policy.marker_id)
-            scores = policy.score(rollouts, baseline=True)
-        right = matches(policy, prompts, written.answer_texts)  # [B]
-        answer_logprobs = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [B]
-        assert scores.baseline_logprobs is not None
-        baseline_logprobs = scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1)  # [B]
-        metrics.update(
-            counted=prompts.counted,
-            exact_match=right & written.marker_emitted,
-            exact_match_forced=right,
-            exact_match_without_trace=matches(policy, prompts, direct.answer_texts),
-            confidence=answer_logprobs.exp(),
-            confidence_without_trace=baseline_logprobs.exp(),
-            marker_rate=written.marker_emitted,
-            trace_tokens=rollouts.segments.trace_mask.sum(dim=1),
-        )
+        with self.policy.evaluating():
+            metrics.update(counted=prompts.counted, **outcomes(self.policy, self.engine, prompts, self.sampling))
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""
@@ -219,14 +237,6 @@ def rollouts_of(batch: Any) -> Rollouts:
             f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
         )
     return rollouts
-
-
-def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """Whether each text is the reference answer, but for space around it. [B]"""
-    rows = [ids[mask].tolist() for ids, mask in zip(prompts.answer_ids, prompts.answer_mask, strict=True)]
-    answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
-    same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
-    return torch.tensor(same, device=prompts.prompt_ids.device)
 
 
 def check_parts(advantage: AdvantageEstimator, loss: NRTLoss, reference: Reference, sampling: Sampling) -> None:

@@ -89,6 +89,26 @@ class PolicyModule(L.LightningModule):
         seed_all(counter_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank, "train"))
         self._started = time.perf_counter()
 
+    # Optimization
+
+    def largest(self, count: int) -> int:
+        """The largest of a number on all processes."""
+        if self.trainer.world_size == 1:
+            return count
+        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="max"))
+
+    def backward_part(self, loss: Tensor) -> None:
+        """Add the gradient of a part of the batch now; Lightning takes that of the part that is returned."""
+        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, and clear the gradients at once: none take up memory while traces are sampled."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        optimizer.zero_grad()
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: Lightning asks for it after the training step, which may have taken gradients already."""
+
     # Logging
 
     def log_scalars(self, values: dict[str, Tensor], prefix: str, batch_size: int) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
+from nrt_lightning.evaluation import matches
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
-from nrt_lightning.module import matches
 from nrt_lightning.policy_module import PolicyModule
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, direct_answers
 from nrt_lightning.rollouts.answering import write_directly

@@ -158,6 +158,34 @@ class Rollouts(TensorStruct):
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
 
+    def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
+        """The rollouts `rows` [n], which are those of `prompts` [b], both ascending; only as wide as they need."""
+
+        def leading(mask: Tensor) -> int:
+            return max(1, int(mask.any(dim=0).sum()))
+
+        segments = self.segments.apply(lambda tensor: tensor[rows])
+        completion = leading(segments.completion_mask)
+        answer, prompt = leading(self.answer_mask[prompts]), leading(self.prompt_mask[prompts])
+
+        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c]
+            return None if tensor is None else tensor[rows, :completion]
+
+        return dataclasses.replace(
+            self,
+            prompt_ids=self.prompt_ids[prompts, -prompt:],
+            prompt_mask=self.prompt_mask[prompts, -prompt:],
+            answer_ids=self.answer_ids[prompts, :answer],
+            answer_mask=self.answer_mask[prompts, :answer],
+            completion_ids=self.completion_ids[rows, :completion],
+            segments=segments.apply(lambda tensor: tensor[:, :completion] if tensor.dim() == 2 else tensor),
+            group_ids=torch.searchsorted(prompts, self.group_ids[rows]),
+            truncated=self.truncated[rows],
+            sampling_logprobs=cut(self.sampling_logprobs),
+            old_logprobs=cut(self.old_logprobs),
+            baseline_logprobs=None if self.baseline_logprobs is None else self.baseline_logprobs[prompts, :answer],
+        )
+
     def empty_traces(self) -> Rollouts:
         """One completion a prompt without a trace: marker + answer. Its answer log-probs are the baseline."""
         count, device = self.prompt_ids.shape[0], self.prompt_ids.device
@@ -189,6 +217,7 @@ class Scores(TensorStruct):
     logprobs: Tensor  # [N, C] of the completion's tokens, 0 at padding
     entropy: Tensor  # [N, C] of the distribution each token was drawn from, in nats, detached, 0 at padding
     baseline_logprobs: Tensor | None = None  # [B, T] of the answer after the empty trace, detached
+    ref_logprobs: Tensor | None = None  # [N, C] of the completion's tokens under the reference, detached
 
 
 @dataclass
@@ -197,6 +226,17 @@ class TraceReward(TensorStruct):
 
     value: Tensor  # [N] the trace reward R
     token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
+
+
+@dataclass
+class Judgement(TensorStruct):
+    """What the traces of a batch are worth. All detached."""
+
+    old_logprobs: Tensor  # [N, C] of the policy that sampled them
+    reward: TraceReward
+    baseline: Tensor | None  # [N] the empty trace's reward for the same rows, where it is known
+    advantages: Tensor  # [N]
+    token_weights: Tensor  # [N, C] of the answer term
 
 
 @dataclass

@@ -18,15 +18,15 @@ LAYERS = [
     {"rewards", "advantages", "losses", "metrics"},
     {"models", "rollouts", "data", "schedules"},
     {"callbacks", "strategies"},
-    {"policy_module", "module", "sft"},
+    {"policy_module", "token_budget", "evaluation", "module", "sft"},
     {"suggestions", "cli", "__main__"},
     {"commands"},
     {"__init__"},
 ]
 ALSO = {
     "rollouts": {"models"},
-    "module": {"policy_module"},
-    "sft": {"policy_module", "module"},
+    "module": {"policy_module", "token_budget", "evaluation"},
+    "sft": {"policy_module", "evaluation"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
     "__main__": {"cli"},

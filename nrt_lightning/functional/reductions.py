@@ -1,25 +1,40 @@
 """Ways to reduce per-token values of a batch to one number.
 
-They differ in what a long sequence weighs. A term without tokens is 0 with a zero gradient under all of them.
+They differ in what a long sequence weighs. A term without tokens is 0 with a zero gradient under all of them. Each is a
+weighted sum whose weights depend on the mask alone, so a batch may be reduced a part at a time.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from nrt_lightning.functional.masking import masked_mean, masked_sum
+from nrt_lightning.functional.masking import masked_sum
 from nrt_lightning.functional.validation import check_at_least
 
 
 class Reduction(ABC):
     """From per-token values and their mask to a scalar."""
 
+    counts_tokens: ClassVar[bool] = True  # whether what one sequence weighs depends on the mask of the others
+
     @abstractmethod
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar."""
+    def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """What each token of `mask [N, C]` (bool) weighs in the sum, [N, C] or wider by broadcasting."""
+
+    def __call__(self, values: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar.
+
+        Args:
+            values: `[N, C]`; anything outside the mask.
+            mask: `[N, C]` bool.
+            weights: `[N, C]` of a larger batch that these sequences are a part of; None: they are all.
+        """
+        return masked_sum(values * (self.weights(mask, values.dtype) if weights is None else weights), mask)
 
 
 @dataclass(frozen=True)
@@ -48,16 +63,17 @@ class SequenceSumConstant(Reduction):
         tensor(0.6000)
     """
 
+    counts_tokens: ClassVar[bool] = False
     divisor: float = 512.0
     average: bool = True
 
     def __post_init__(self) -> None:
         check_at_least("divisor", self.divisor, 0, above=True)
 
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar."""
-        total = masked_sum(values, mask) / self.divisor
-        return total / max(mask.shape[0], 1) if self.average else total
+    def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same for all."""
+        count = mask.shape[0] if self.average else 1
+        return mask.to(dtype) / (self.divisor * max(count, 1))
 
 
 @dataclass(frozen=True)
@@ -70,9 +86,9 @@ class SequenceSum(Reduction):
         tensor(3.)
     """
 
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar."""
-        return masked_mean(masked_sum(values, mask, dim=1), mask.any(1))
+    def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """One over the number of sequences that have tokens."""
+        return mask.to(dtype) / at_least_one(mask.any(dim=1).sum())
 
 
 @dataclass(frozen=True)
@@ -86,9 +102,9 @@ class SequenceMean(Reduction):
         tensor(2.)
     """
 
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar."""
-        return masked_mean(masked_mean(values, mask, dim=1), mask.any(1))
+    def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """One over the tokens of the sequence and over the number of sequences that have tokens."""
+        return mask.to(dtype) / at_least_one(mask.sum(dim=1, keepdim=True)) / at_least_one(mask.any(dim=1).sum())
 
 
 @dataclass(frozen=True)
@@ -102,6 +118,11 @@ class TokenMean(Reduction):
         tensor(2.)
     """
 
-    def __call__(self, values: Tensor, mask: Tensor) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar."""
-        return masked_mean(values, mask)
+    def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
+        """One over the number of tokens."""
+        return mask.to(dtype) / at_least_one(mask.sum())
+
+
+def at_least_one(count: Tensor) -> Tensor:
+    """A count that can be divided by."""
+    return count.clamp(min=1)

@@ -1,6 +1,6 @@
 """The loss of Native Reasoning Training: its terms as pure functions, its surrogates, and `NRTLoss` that adds them."""
 
-from nrt_lightning.losses.nrt import NRTLoss
+from nrt_lightning.losses.nrt import NRTLoss, WholeBatch
 from nrt_lightning.losses.surrogates import (
     CISPO,
     ClippedRatio,
@@ -30,6 +30,7 @@ __all__ = [
     "SurrogateOutput",
     "TokenTerm",
     "TraceTerm",
+    "WholeBatch",
     "answer_term",
     "forced_marker_tokens",
     "importance_ratio",

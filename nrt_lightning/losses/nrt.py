@@ -39,6 +39,18 @@ from nrt_lightning.structures import LossOutput, Segments
 
 
 @dataclass
+class WholeBatch:
+    """The batch that the rollouts of a micro-batch are a part of."""
+
+    segments: Segments  # of all its rollouts
+    rows: Tensor  # [n] which of them the micro-batch holds
+
+    def part(self, values: Tensor, like: Tensor) -> Tensor:
+        """The micro-batch's share of `values` of the batch, in the shape of `like` [n, c]."""
+        return values[self.rows, : like.shape[1]]
+
+
+@dataclass
 class NRTLoss:
     """`trace_coef * trace + marker_coef * marker + answer_coef * answer + kl_coef * KL` (arXiv 2602.11549).
 
@@ -104,6 +116,7 @@ class NRTLoss:
         advantages: Tensor,
         token_weights: Tensor,
         ref_logprobs: Tensor | None = None,
+        whole: WholeBatch | None = None,
     ) -> LossOutput:
         """The loss of N rollouts.
 
@@ -114,6 +127,8 @@ class NRTLoss:
             advantages: `[N]` one for each trace.
             token_weights: `[N, C]` of the answer's tokens.
             ref_logprobs: `[N, C]` of the reference; None without one.
+            whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
+                batch then add up to the loss of the batch, see `couples_rollouts`.
 
         Returns:
             The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
@@ -125,29 +140,45 @@ class NRTLoss:
         """
         tensors = {"old_logprobs": old_logprobs, "token_weights": token_weights, "ref_logprobs": ref_logprobs}
         self._check(logprobs, segments, advantages, tensors)
-        trace_mask = trace_tokens(segments, self.forced_marker)  # [N, C]
-        trace = trace_term(logprobs, old_logprobs, advantages, trace_mask, self.surrogate)
+        masks = self._masks(segments)
+        trace = trace_term(logprobs, old_logprobs, advantages, masks["trace"], self.surrogate)
         terms: dict[str, tuple[float, TokenTerm]] = {
             "trace": (self.trace_coef, trace),
-            "marker": (self.marker_coef, marker_term(logprobs, self._marker_tokens(segments))),
-            "answer": (self.answer_coef, answer_term(logprobs, token_weights, segments.answer_mask)),
+            "marker": (self.marker_coef, marker_term(logprobs, masks["marker"])),
+            "answer": (self.answer_coef, answer_term(logprobs, token_weights, masks["answer"])),
         }
-        metrics = self._metrics(logprobs.detach(), old_logprobs, trace_mask, trace.clipped, segments)
+        metrics = self._metrics(logprobs.detach(), old_logprobs, masks["trace"], trace.clipped, segments)
         if ref_logprobs is not None:
-            kl = kl_term(logprobs, ref_logprobs, sampled_tokens(segments), self.kl)
+            kl = kl_term(logprobs, ref_logprobs, masks["kl"], self.kl)
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
                 terms["kl"] = (self.kl_coef, kl)
-        loss, reduced = self._total(masked_sum(logprobs, torch.zeros_like(trace_mask)), terms)
+        loss, reduced = self._total(logprobs, terms, whole)
         return LossOutput(loss, reduced, metrics)
 
-    def _marker_tokens(self, segments: Segments) -> Tensor:
-        return segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)  # [N, C]
+    @property
+    def couples_rollouts(self) -> bool:
+        """Whether off-policy the loss of a rollout depends on the log-probs of the others in the batch.
 
-    def _total(self, zero: Tensor, terms: dict[str, tuple[float, TokenTerm]]) -> tuple[Tensor, dict[str, Tensor]]:
-        loss, reduced = zero, {}  # `zero` carries a gradient, so that the loss does even if every coefficient is 0
+        It does where clipped tokens leave the denominator of a mean: which ones do is not known until all are scored.
+        """
+        return self.surrogate.drops_clipped and self.reduction.counts_tokens
+
+    def _masks(self, segments: Segments) -> dict[str, Tensor]:
+        """The tokens of each term, [N, C]."""
+        marker = segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)
+        trace = trace_tokens(segments, self.forced_marker)
+        return {"trace": trace, "marker": marker, "answer": segments.answer_mask, "kl": sampled_tokens(segments)}
+
+    def _total(
+        self, logprobs: Tensor, terms: dict[str, tuple[float, TokenTerm]], whole: WholeBatch | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        # It carries a gradient, so that the loss does even if every coefficient is 0.
+        loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
+        masks = self._masks(whole.segments) if whole else {}
         for name, (coef, term) in terms.items():
-            value = self.reduction(term.values, term.mask)
+            weights = whole.part(self.reduction.weights(masks[name], term.values.dtype), term.mask) if whole else None
+            value = self.reduction(term.values, term.mask, weights)
             reduced[name] = value.detach()
             if coef:  # 0 * infinity would be NaN
                 loss = loss + coef * value

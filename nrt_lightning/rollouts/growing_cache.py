@@ -20,13 +20,14 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values; give back all of them. [A, heads, L, size]"""
-        if not self.is_initialized:
+        if not self.is_initialized or self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states, value_states
+            keys, values = key_states, value_states
         else:
-            self.keys = self._appended("keys", self.keys, key_states)
-            self.values = self._appended("values", self.values, value_states)
-        return self.keys, self.values
+            keys = self._appended("keys", self.keys, key_states)
+            values = self._appended("values", self.values, value_states)
+        self.keys, self.values = keys, values
+        return keys, values
 
     def _appended(self, name: str, held: Tensor, new: Tensor) -> Tensor:
         length = held.shape[2] + new.shape[2]

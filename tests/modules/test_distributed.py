@@ -22,7 +22,8 @@ if __name__ == "__main__":
         max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, default_root_dir=sys.argv[2],
     )
-    module, data = nrt_module(), registers(val=RegisterPrograms("validation", 7), eval_batch_size=2)
+    module = nrt_module(max_tokens_per_micro_batch=int(sys.argv[3]) or None)
+    data = registers(val=RegisterPrograms("validation", 7), eval_batch_size=2)
     before = trainer.validate(module, data, verbose=False)[0]
     rows = []
     class Note(L.Callback):
@@ -33,24 +34,31 @@ if __name__ == "__main__":
     trainer.fit(module, data)
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
     with open(sys.argv[2] + f"/{{devices}}-{{trainer.global_rank}}.json", "w") as file:
-        json.dump([before, rows, weight], file)
+        parts = float(trainer.callback_metrics.get("train/micro_batches", 1))
+        json.dump([before, rows, weight, parts], file)
 """
 
 
-def run(tmp_path, devices):
+def run(tmp_path, devices, limit=0):
     file = tmp_path / f"run{devices}.py"
     file.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
     out = subprocess.run(
-        [sys.executable, str(file), str(devices), str(tmp_path)], capture_output=True, text=True, timeout=300
+        [sys.executable, str(file), str(devices), str(tmp_path), str(limit)],
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert out.returncode == 0, out.stderr[-3000:]
     return [json.loads((tmp_path / f"{devices}-{rank}.json").read_text()) for rank in range(devices)]
 
 
 def test_two_processes_report_and_train_as_one(tmp_path):
-    ((one, _, _),) = run(tmp_path, 1)
-    (first, first_rows, first_weight), (second, second_rows, second_weight) = run(tmp_path, 2)
+    ((one, *_),) = run(tmp_path, 1)
+    (first, first_rows, first_weight, _), (second, second_rows, second_weight, _) = run(tmp_path, 2)
     assert first == pytest.approx(one, rel=1e-5), "7 rows on 2 processes, none counted twice"
     assert second == pytest.approx(one, rel=1e-5)
     assert not {i for rows in first_rows for i in rows} & {i for rows in second_rows for i in rows}
     assert first_weight == second_weight, "the same weights on both"
+    (*_, split_weight, parts), (*_, other_weight, other_parts) = run(tmp_path, 2, limit=100)
+    assert parts == other_parts > 1, "as many forward passes on both"
+    assert split_weight == other_weight == pytest.approx(first_weight, rel=1e-6), "gradients are summed over processes"
