@@ -77,24 +77,24 @@ class Miniature:
             return "logits"
         return "KV cache" if cached and not torch.is_grad_enabled() else "activations"
 
-    def learn(self, baseline: bool, reference: bool) -> Needs:
-        """A forward and a backward pass of a micro-batch, in a run that has made a step before.
+    def learn(self, baseline: bool, reference: bool, accumulate: bool) -> Needs:
+        """A forward and a backward pass.
 
         Args:
             baseline: whether the answers are scored after the empty trace too.
             reference: whether a second model scores the completions.
+            accumulate: whether gradients of an earlier pass are there already.
         """
         network, rollouts, forward = self.policy.network, self.rollouts(), self.policy.scoring
         if isinstance(forward, BestScoring):
             forward = choose(network, self.lengths.prompt + self.lengths.completion)
         with self.at_full_size(), LiveMemory(self.scale.full, self.part) as memory, self.autocast():
-            for _ in range(2):  # at the second, the gradients of the first are there until the backward pass
+            for _ in range(1 + accumulate):
                 self.tokens = [0, 0]
                 loss = forward(network, rollouts, baseline).logprobs.sum()
                 if reference:
                     with torch.no_grad():
                         forward(network, rollouts)
-                self.policy.zero_grad()
                 loss.backward()
                 del loss
         return Needs(memory.peak, *self.tokens)
