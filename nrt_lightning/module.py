@@ -86,6 +86,7 @@ class NRTModule(PolicyModule):
         self.predict_temperature = predict_temperature
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
+        self.reference.check(policy)
         check_parts(self.advantage, self.loss, self.reference, self.sampling)
 
     # Training

@@ -12,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
@@ -57,6 +58,10 @@ class PolicyModule(L.LightningModule):
         self._started = 0.0
 
     # Weights
+
+    def setup(self, stage: str) -> None:
+        """Refuse what cannot be trained, before any weights are read."""
+        check_quantization(self.policy, self.trainer.precision_plugin, stage)
 
     def configure_model(self) -> None:
         """Read the weights; Lightning calls it on every rank, in the precision's context."""
@@ -162,7 +167,7 @@ class PolicyModule(L.LightningModule):
         if other:
             raise InputError(
                 f"The checkpoint is of another model than {self.policy.source!r}: {', '.join(other)}. "
-                "Give the model it was trained from as policy.model."
+                "Give the model it was trained from as policy.model, with the same adapter and quantization."
             )
         for part, mine in self.describe().items():
             before = noted.get("method", {}).get(part, mine)
@@ -172,3 +177,21 @@ class PolicyModule(L.LightningModule):
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
         return {}
+
+
+def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:
+    """Refuse quantization that would not train, or that comes twice.
+
+    Raises:
+        InputError: with the setting to use in its place.
+    """
+    if isinstance(precision, BitsandbytesPrecision):
+        raise InputError(
+            "trainer.plugins has BitsandbytesPrecision, which quantizes after the policy has been loaded, adapter and "
+            "all. Take it out and set policy.quantization to FourBit, with policy.adapter LoRA to train."
+        )
+    if stage == "fit" and policy.quantized and policy.adapter is None:
+        raise InputError(
+            "policy.quantization stores the weights in a few bits, which take no gradient steps: only embeddings and "
+            "norms would be trained. Give policy.adapter one, for instance LoRA, or set policy.quantization to null."
+        )

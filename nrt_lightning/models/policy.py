@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from importlib import resources
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.errors import InputError
+from nrt_lightning.models.adapter import Adapter
+from nrt_lightning.models.base_weights import base_digest
 from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.marker import add_marker, initialise_marker
+from nrt_lightning.models.quantization import Quantization, keep_layout
 from nrt_lightning.models.scoring import ScoringForward
+from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, resolve
+from nrt_lightning.models.trained_state import keep_only_trained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from peft import PeftModel
 
     from nrt_lightning.structures import Rollouts, Scores
 
 log = logging.getLogger(__name__)
 
-EMBEDDED = "embedded:"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -45,10 +50,12 @@ class Policy(nn.Module):
         pad_token: an existing token that pads, for tokenizers that name none.
         trust_remote_code: run code that comes with the model. Off unless you ask for it.
         scoring: the forward pass that gives log-probs; by default the cheapest that the model allows.
+        adapter: train these few new weights and freeze the base; null trains all weights.
+        quantization: how the frozen base is stored; null for `dtype`.
 
     Raises:
         InputError: no such model, a model that is not a causal language model, a tokenizer without an end or padding
-            token, or a marker that already means something else.
+            token, a marker that already means something else, or an adapter that does not fit the model.
 
     Example:
         >>> policy = Policy("embedded:registers-base").load()
@@ -68,6 +75,8 @@ class Policy(nn.Module):
         pad_token: str | None = None,
         trust_remote_code: bool = False,
         scoring: ScoringForward = BestScoring(),  # noqa: B008  (frozen settings)
+        adapter: Adapter | None = None,
+        quantization: Quantization | None = None,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
@@ -76,15 +85,19 @@ class Policy(nn.Module):
         self.weights = weights
         self.attn_implementation = attn_implementation
         self.activation_checkpointing = activation_checkpointing
-        self.hub_kwargs = {"trust_remote_code": trust_remote_code} | ({"revision": revision} if revision else {})
+        self.remote_code = {"trust_remote_code": trust_remote_code}
+        self.hub_kwargs = self.remote_code | ({"revision": revision} if revision else {})
         self.scoring = scoring
+        self.adapter = adapter
+        self.quantization = quantization
         self.config = self._read("config", AutoConfig)
         if getattr(self.config, "is_encoder_decoder", False):
             raise InputError(f"policy.model {model!r} is an encoder-decoder; NRT needs a causal language model.")
         self.tokenizer = self._read("tokenizer", AutoTokenizer)
         check_tokenizer(self.tokenizer, model, pad_token)
         self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
-        self.model: PreTrainedModel | None = None
+        self.model: Any = None  # PreTrainedModel, or PeftModel with an adapter
+        self._check_parts()
 
     @classmethod
     def wrap(
@@ -102,12 +115,30 @@ class Policy(nn.Module):
         policy.config = model.config
         policy.activation_checkpointing = False
         policy.scoring = scoring
+        policy.adapter = policy.quantization = None
         policy.tokenizer = tokenizer
         check_tokenizer(tokenizer, policy.source, None)
         policy.marker_id, policy.marker_is_new = add_marker(tokenizer, marker)
-        policy.model = model
-        policy._prepare(model)
+        policy.model = policy._prepare(model)
         return policy
+
+    def sibling(self, **settings: Any) -> Policy:
+        """Another policy of the same settings but for those given."""
+        return Policy(**self.settings | settings)
+
+    @property
+    def readable(self) -> bool:
+        """Whether the initial weights can be read a second time: not those of a live model, nor random ones."""
+        return bool(self.settings) and self.weights == "pretrained"
+
+    def _check_parts(self) -> None:
+        if self.quantization is not None:
+            self.quantization.check()
+        if self.adapter is not None:
+            with torch.device("meta"):
+                self.adapter.check(AutoModelForCausalLM.from_config(self.config, **self.remote_code))
+            if self.readable:
+                keep_only_trained(self)
 
     def _read(self, what: str, auto: Any) -> Any:
         try:
@@ -121,36 +152,51 @@ class Policy(nn.Module):
     def load(self) -> Policy:
         """Read the weights, once; a second call does nothing."""
         if self.model is None:
-            kwargs = {"dtype": self.dtype, "trust_remote_code": self.hub_kwargs["trust_remote_code"]}
+            kwargs: dict[str, Any] = {"dtype": self.dtype} | self.remote_code
             if self.attn_implementation:
                 kwargs["attn_implementation"] = self.attn_implementation
             if self.weights == "random":
                 model = AutoModelForCausalLM.from_config(self.config, **kwargs)
+                model = self.quantization.quantize(model) if self.quantization else model
             else:
+                if self.quantization:
+                    kwargs["quantization_config"] = self.quantization.config(self.dtype)
                 model = AutoModelForCausalLM.from_pretrained(self.source, **kwargs | self.hub_kwargs)
-            self._prepare(model)
-            self.model = model
+            self.model = self._prepare(model)
         return self
 
-    def _prepare(self, model: PreTrainedModel) -> None:
+    def _prepare(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
         if self.marker_is_new:
             initialise_marker(model, self.marker_id, self.tokenizer.eos_token_id)
+        keep_layout(model)
         if self.activation_checkpointing:
             name = "activation_checkpointing_enable"  # the old name gives a warning where there is a new one
             enable = getattr(model, name, None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
+        return model if self.adapter is None else self.adapter.apply(model, self.marker_id)
 
     @property
     def network(self) -> PreTrainedModel:
-        """The loaded model.
+        """The loaded model; with an adapter, the base that has it in its layers.
 
         Raises:
             RuntimeError: the weights have not been loaded.
         """
         if self.model is None:
             raise RuntimeError("The policy's weights are not loaded: call policy.load() first.")
-        return self.model
+        return self.model if self.adapter is None else self.model.get_base_model()
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the base is stored in fewer bits, by `quantization` or in its own files."""
+        return self.quantization is not None or getattr(self.config, "quantization_config", None) is not None
+
+    @contextmanager
+    def adapter_disabled(self) -> Iterator[None]:
+        """The base without its adapter inside."""
+        with self.model.disable_adapter():
+            yield
 
     @property
     def device(self) -> torch.device:
@@ -163,6 +209,10 @@ class Policy(nn.Module):
         ids = getattr(self.network.generation_config, "eos_token_id", None)
         more = ids if isinstance(ids, list) else [ids]
         return sorted({self.tokenizer.eos_token_id, *(i for i in more if i is not None)})
+
+    @cached_property
+    def _base(self) -> str | None:
+        return base_digest(self.source, **self.hub_kwargs) if self.readable else None
 
     def score(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
         """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
@@ -194,37 +244,7 @@ class Policy(nn.Module):
         config = self.config.get_text_config()
         names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
         shape = {name: getattr(config, name, None) for name in names}
-        return shape | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id}
-
-
-def resolve(model: str) -> str:
-    """The directory of an embedded base, or `model` as it is; a path that looks local must exist."""
-    if model.startswith(EMBEDDED):
-        assets = Path(str(resources.files("nrt_lightning"))) / "assets"
-        name = model.removeprefix(EMBEDDED)
-        if not (assets / name / "config.json").is_file():
-            known = [path.parent.name for path in assets.glob("*/config.json")]
-            raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
-        return str(assets / name)
-    local = model.startswith((".", "/", "~")) or model.count("/") > 1
-    path = Path(model).expanduser()
-    if local and not path.is_dir():
-        raise InputError(f"policy.model {model!r}: no such directory.")
-    return str(path) if path.is_dir() else model
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: str | None) -> None:
-    """Refuse a tokenizer that cannot end an answer or pad a batch."""
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"The tokenizer of {model!r} has no eos_token: an answer could not end. Set it in its files.")
-    if pad_token is not None:
-        if pad_token not in tokenizer.get_vocab():
-            raise InputError(
-                f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}"
-            )
-        tokenizer.pad_token = pad_token
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
-            f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
-        )
+        parts = {"adapter": None if self.adapter is None else self.adapter.identity()}
+        if self.adapter is not None:  # the checkpoint holds nothing of the base, which must be the same
+            parts |= {"quantization": repr(self.quantization), "base": self._base}
+        return shape | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id} | parts

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,6 +25,9 @@ class Reference(ABC):
     """A frozen model."""
 
     available: bool = True
+
+    def check(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to refuse)
+        """Refuse a policy that this cannot be the reference of, before weights are read."""
 
     @abstractmethod
     def load(self, policy: Policy) -> None:
@@ -60,11 +64,13 @@ class FrozenReference(Reference):
     Args:
         model: a local directory or hub id with the policy's tokenizer; null for the policy's own initial weights.
         dtype: of its weights; null for the policy's.
+        device: where it is, for instance `cuda:1`; null for the policy's device.
     """
 
-    def __init__(self, model: str | None = None, dtype: str | None = None) -> None:
+    def __init__(self, model: str | None = None, dtype: str | None = None, device: str | None = None) -> None:
         self.model = model
         self.dtype = dtype
+        self.device = device
         self.frozen: list[Policy] = []  # a list: a module would be registered by whoever holds this object
 
     def load(self, policy: Policy) -> None:
@@ -75,24 +81,29 @@ class FrozenReference(Reference):
         """
         if self.frozen:
             return
-        if self.model is None and not policy.settings:
-            frozen = copy.deepcopy(policy)
-        else:
-            own = {"model": self.model, "dtype": self.dtype}
-            frozen = Policy(**policy.settings | {k: v for k, v in own.items() if v is not None}).load()
+        with torch.device(self.device) if self.device else nullcontext():
+            frozen = self.build(policy)
         if frozen.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise InputError(
                 f"reference.model {self.model!r} has another vocabulary than the policy {policy.source!r}."
             )
         self.frozen.append(frozen.requires_grad_(False).eval())
 
+    def build(self, policy: Policy) -> Policy:
+        """The frozen model. An adapter that has not learned anything is left out."""
+        if self.model is None and not policy.readable:
+            return copy.deepcopy(policy)
+        own = {"model": self.model, "dtype": self.dtype}
+        return policy.sibling(adapter=None, **{k: v for k, v in own.items() if v is not None}).load()
+
     def logprobs(self, rollouts: Rollouts) -> Tensor:
         """See `Reference`."""
-        frozen = self.frozen[0]
-        if frozen.device != rollouts.completion_ids.device:
-            frozen.to(rollouts.completion_ids.device)  # nothing else moves it
+        frozen, here = self.frozen[0], rollouts.completion_ids.device
+        there = torch.device(self.device) if self.device else here
+        if frozen.device != there:
+            frozen.to(there)  # nothing else moves it
         with torch.no_grad():
-            return frozen.score(rollouts).logprobs
+            return frozen.score(rollouts.to(there)).logprobs.to(here)
 
     def __repr__(self) -> str:
         return f"FrozenReference(model={self.model!r}, dtype={self.dtype!r})"

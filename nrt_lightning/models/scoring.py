@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from nrt_lightning.functional.linear_logprobs import linear_logprobs
+from nrt_lightning.functional.linear_logprobs import OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -80,10 +80,11 @@ def score_positions(
     """
     head = model.get_output_embeddings()
     if logits_are_final(model, head):
-        keep = len(targets) * head.out_features <= DENSE
+        linear, own = linear_head(head)
+        keep = len(targets) * linear.out_features <= DENSE
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
-            pair = linear_logprobs(hidden[where], head.weight, targets, head.bias, keep=keep)
+            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=own)
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
@@ -94,6 +95,12 @@ def score_positions(
     return token_logprobs(logits, targets), entropy(logits.detach())
 
 
+def linear_head(head: Any) -> tuple[nn.Linear, OwnRow | None]:
+    """The output head's layer, and the marker's row where an adapter trains that row alone."""
+    rows = getattr(head, "token_adapter", None)
+    return (head, None) if rows is None else (rows.base_layer, rows.own_row())
+
+
 def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
     """Whether the model gives out what its linear head computes, without a soft cap or a scale. Tried once."""
     if model not in FINAL:
@@ -101,7 +108,7 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
         probe = torch.full((1, 1, 2), 3.0, device=ids.device)
         with torch.no_grad(), head_forward(head, lambda hidden: probe.to(hidden.dtype)):
             out = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
-        FINAL[model] = type(head) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
+        FINAL[model] = type(linear_head(head)[0]) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
     return FINAL[model]
 
 

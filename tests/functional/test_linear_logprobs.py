@@ -3,7 +3,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nrt_lightning.functional import entropy, token_logprobs
-from nrt_lightning.functional.linear_logprobs import linear_logprobs
+from nrt_lightning.functional.linear_logprobs import OwnRow, linear_logprobs
 
 
 def case(dtype, positions=23, vocabulary=101, bias=True):
@@ -95,3 +95,21 @@ def test_an_impossible_token_has_a_finite_entropy_and_gradient():
         (grad,) = torch.autograd.grad(logprobs.sum(), [hidden])
         assert torch.isfinite(entropies).all()
         assert torch.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_row_of_its_own_stands_in_for_the_weights(bias, keep):
+    hidden, weight, ids, b = case(torch.float64, bias=bias)
+    ids[::4] = 5
+    row = torch.randn(16, dtype=torch.float64, requires_grad=True)
+    leaves = [t for t in (hidden, weight, b, row) if t is not None]
+    upstream = torch.linspace(-2, 3, len(ids), dtype=torch.float64)
+    merged = weight.index_copy(0, torch.tensor([5]), row.unsqueeze(0))
+    dense = token_logprobs(torch.nn.functional.linear(hidden, merged, b), ids)
+    expected = torch.autograd.grad((dense * upstream).sum(), leaves)
+    logprobs, _ = linear_logprobs(hidden, weight, ids, b, 7, keep, OwnRow(5, row))
+    got = torch.autograd.grad((logprobs * upstream).sum(), leaves)
+    torch.testing.assert_close(logprobs, dense)
+    for a, e in zip(got, expected):
+        torch.testing.assert_close(a, e)

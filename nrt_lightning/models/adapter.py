@@ -1,0 +1,30 @@
+"""Adapters: a few new weights that are trained while the base stays as it is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+
+class Adapter(ABC):
+    """Settings of an adapter of peft."""
+
+    @abstractmethod
+    def check(self, skeleton: PreTrainedModel) -> None:
+        """Refuse a base that the adapter does not fit.
+
+        Args:
+            skeleton: the base without weights, on the meta device.
+        """
+
+    @abstractmethod
+    def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
+        """Freeze the model and put the adapter into it, in place."""
+
+    @abstractmethod
+    def identity(self) -> str:
+        """The settings that decide what the adapter's weights mean; a checkpoint must agree with them."""

@@ -1,0 +1,95 @@
+"""Four-bit quantization by bitsandbytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from nrt_lightning.models.extras import require
+from nrt_lightning.models.quantization import Quantization, keep_layout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class FourBit(Quantization):
+    """Linear layers in 4 bits, in blocks of 64 weights with a scale each (QLoRA, arXiv 2305.14314).
+
+    The embeddings and the output head stay in the policy's dtype.
+
+    Args:
+        quant_type: nf4, quantiles of a normal distribution, or fp4, floating point.
+        double_quant: store the blocks' scales in 8 bits: 4.13 bits a weight in place of 4.5.
+        compute_dtype: of the matrix products; null for the policy's dtype.
+        storage_dtype: in which the bits are packed; FSDP needs that of the other weights.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+
+    Example:
+        >>> FourBit()
+        FourBit(quant_type='nf4', double_quant=True, compute_dtype=None, storage_dtype='uint8')
+    """
+
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
+
+    def check(self) -> None:
+        """See `Quantization`."""
+        require("bitsandbytes", "quantization FourBit")
+        require("accelerate", "quantization FourBit")
+
+    def config(self, dtype: torch.dtype) -> Any:
+        """See `Quantization`."""
+        from transformers import BitsAndBytesConfig
+
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.quant_type,
+            bnb_4bit_use_double_quant=self.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, self.compute_dtype) if self.compute_dtype else dtype,
+            bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
+        )
+
+    def quantize(self, model: PreTrainedModel) -> PreTrainedModel:
+        """See `Quantization`."""
+        from transformers.quantizers import AutoHfQuantizer
+
+        config, head = self.config(model.dtype), model.get_output_embeddings()
+        for name, module in list(model.named_modules()):
+            if type(module) is nn.Linear and module is not head:
+                model.set_submodule(name, self._layer(module, config))
+        quantizer = AutoHfQuantizer.from_config(config)
+        for key, value in {"is_loaded_in_4bit": True, "hf_quantizer": quantizer}.items():
+            setattr(model, key, value)  # what peft and `dequantize` look for
+        model.config.quantization_config = config
+        keep_layout(model)
+        return model
+
+    def _layer(self, linear: nn.Linear, config: Any) -> nn.Module:
+        from bitsandbytes.nn import Linear4bit, Params4bit
+
+        settings = {
+            "quant_type": self.quant_type,
+            "compress_statistics": self.double_quant,
+            "quant_storage": config.bnb_4bit_quant_storage,
+        }
+        layer = Linear4bit(
+            linear.in_features,
+            linear.out_features,
+            bias=linear.bias is not None,
+            compute_dtype=config.bnb_4bit_compute_dtype,
+            device="meta",
+            **settings,
+        )
+        weight: Any = Params4bit(linear.weight.detach(), requires_grad=False, module=layer, **settings)
+        layer.weight = weight.to(linear.weight.device)
+        layer.bias = linear.bias
+        layer.train(linear.training)
+        return layer

@@ -1,0 +1,57 @@
+"""A reference in four bits."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.models.four_bit import FourBit
+from nrt_lightning.models.quantization import Quantization
+from nrt_lightning.models.references import FrozenReference
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+class QuantizedReference(FrozenReference):
+    """A second model in about a quarter of the policy's memory, by default the policy as it was before training.
+
+    For policies of every kind. It differs from the full reference by the quantization's error: docs/adapters.md has
+    figures.
+
+    Args:
+        model: a local directory or hub id with the policy's tokenizer; null for the policy's own initial weights.
+        quantization: how it is stored.
+        device: where it is, for instance `cuda:1`; null for the policy's device.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        quantization: Quantization = FourBit(),  # noqa: B008  (frozen settings)
+        device: str | None = None,
+    ) -> None:
+        super().__init__(model, device=device)
+        self.quantization = quantization
+        quantization.check()
+
+    def build(self, policy: Policy) -> Policy:
+        """See `FrozenReference`."""
+        if self.model is not None or policy.readable:
+            own = {"model": self.model} if self.model is not None else {}
+            return policy.sibling(adapter=None, quantization=self.quantization, **own).load()
+        if policy.adapter is not None:
+            raise InputError(
+                "reference QuantizedReference cannot read the policy's random weights a second time. Set reference to "
+                "AdapterDisabledReference, which needs no second copy."
+            )
+        frozen = copy.deepcopy(policy)
+        self.quantization.quantize(frozen.network)
+        return frozen
+
+    def __repr__(self) -> str:
+        return f"QuantizedReference(model={self.model!r}, quantization={self.quantization!r}, device={self.device!r})"

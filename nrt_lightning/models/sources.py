@@ -1,0 +1,47 @@
+"""Where a policy is read from: an embedded base, a directory, or a hub id."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nrt_lightning.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+EMBEDDED = "embedded:"
+
+
+def resolve(model: str) -> str:
+    """The directory of an embedded base, or `model` as it is; a path that looks local must exist."""
+    if model.startswith(EMBEDDED):
+        assets = Path(str(resources.files("nrt_lightning"))) / "assets"
+        name = model.removeprefix(EMBEDDED)
+        if not (assets / name / "config.json").is_file():
+            known = [path.parent.name for path in assets.glob("*/config.json")]
+            raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
+        return str(assets / name)
+    local = model.startswith((".", "/", "~")) or model.count("/") > 1
+    path = Path(model).expanduser()
+    if local and not path.is_dir():
+        raise InputError(f"policy.model {model!r}: no such directory.")
+    return str(path) if path.is_dir() else model
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: str | None) -> None:
+    """Refuse a tokenizer that cannot end an answer or pad a batch."""
+    if tokenizer.eos_token_id is None:
+        raise InputError(f"The tokenizer of {model!r} has no eos_token: an answer could not end. Set it in its files.")
+    if pad_token is not None:
+        if pad_token not in tokenizer.get_vocab():
+            raise InputError(
+                f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}"
+            )
+        tokenizer.pad_token = pad_token
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
+            f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
+        )
