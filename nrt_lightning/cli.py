@@ -19,7 +19,9 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.suggestions import suggestion
 
 # Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "plan": "nrt_lightning.commands.plan",
+}
 
 
 class Parser(LightningArgumentParser):

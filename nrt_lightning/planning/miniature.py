@@ -19,7 +19,8 @@ from nrt_lightning.models.best_scoring import BestScoring, choose
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.planning.sizes import Lengths, Scale, scale_down
 from nrt_lightning.planning.tracker import LiveMemory
-from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine, assemble, direct_answers
+from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
+from nrt_lightning.rollouts.decoding import fixed_refusal
 from nrt_lightning.structures import Prompts, Rollouts
 
 if TYPE_CHECKING:
@@ -99,9 +100,18 @@ class Miniature:
                 del loss
         return Needs(memory.peak, *self.tokens)
 
-    def sample(self, engine: RolloutEngine, sampling: Sampling) -> Needs:
-        """The traces of a window: reads the prompts, and decodes a token at their full length."""
+    def sample(self, engine: TransformersEngine, sampling: Sampling, gpu: bool) -> Needs:
+        """The traces of a window: reads the prompts, and decodes a token at their full length.
+
+        Args:
+            engine: that decodes.
+            sampling: how tokens are drawn.
+            gpu: decode as the engine would on a GPU.
+        """
         prompts, lengths = self.prompts(), self.scale.lengths
+        if engine.fixed_shapes is None:
+            fixed = fixed_refusal(self.policy.network, self.lengths.prompt + self.lengths.trace) is None
+            engine = dataclasses.replace(engine, fixed_shapes=gpu and fixed)
         request = GenerationRequest(
             prompts.prompt_ids,
             prompts.prompt_mask,

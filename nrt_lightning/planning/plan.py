@@ -93,7 +93,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         if isinstance(module.engine, TransformersEngine):
             rows, most = batch.prompts * window, module.engine.max_rows // batch.group_size
             sampled = dataclasses.replace(batch, prompts=max(1, min(rows, most or rows)))
-            drawn = Miniature(policy, sampled, machine.precision).sample(module.engine, module.sampling)
+            drawn = Miniature(policy, sampled, machine.precision).sample(module.engine, module.sampling, machine.gpu)
             whole = {"weights gathered": skeleton.bytes(skeleton.base)} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
     batches = machine.accumulate * machine.devices

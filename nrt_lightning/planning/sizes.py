@@ -58,7 +58,7 @@ class Lengths:
         buckets = [rows * width for whole, width in ((n, c - 1), (b, t)) for rows in (min(BUCKET, whole), whole % BUCKET)]
         cache = p + self.trace - 1  # tokens before the last is decoded
         buffer = p + math.ceil((self.trace - 1) / (ROOM + 1)) * (ROOM + 1)
-        return [b, n, chunk, *sequences, *rows, *buckets, cache, buffer]
+        return [b, n, chunk, *sequences, *rows, *buckets, cache, buffer, p + self.trace]
 
 
 @dataclass(frozen=True)
