@@ -24,6 +24,7 @@ EXPORTS = {
     "data.corpus": ["RegisterCorpus"],
     "data.registers": ["RegisterPrograms"],
     "errors": ["InputError"],
+    "export": ["AdapterFiles", "ExportForm", "Merged", "WholeModel", "export_policy"],
     "losses": ["CISPO", "ClippedRatio", "NRTLoss", "PolicyGradient"],
     "models": [
         "Adapter",
