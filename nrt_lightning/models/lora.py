@@ -11,6 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.adapter import Adapter
 from nrt_lightning.models.extras import require
 
@@ -95,7 +96,9 @@ class LoRA(Adapter):
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=rows,
         )
-        with warnings.catch_warnings():  # peft asks a model by an old name whether it checkpoints activations
+        with warnings.catch_warnings(), torch.random.fork_rng():
+            torch.manual_seed(counter_seed(run_seed(), 0, 0, stream="adapter"))  # A begins as noise
+            # peft asks a model by an old name whether it checkpoints activations
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
         train_rows_alone(peft_model)
