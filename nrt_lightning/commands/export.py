@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
+from nrt_lightning.cli import input_error
 from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy import Policy
@@ -80,8 +81,9 @@ def build_policy(saved: dict[str, Any], base: str | None) -> Policy:
         settings = settings | {"init_args": settings["init_args"] | {"model": base}}
     try:
         return parser.instantiate_classes(parser.parse_object({"policy": settings})).policy
-    except InputError as error:
-        raise InputError(f"The checkpoint's base cannot be read: {error} Give it as --base.") from error
+    except ValueError as error:
+        said = input_error(error) or str(error)
+        raise InputError(f"The checkpoint's base cannot be read: {said} Give the base as --base.") from error
 
 
 def main(args: list[str]) -> None:

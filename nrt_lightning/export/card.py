@@ -50,12 +50,13 @@ model = AutoPeftModelForCausalLM.from_pretrained("this directory")
 def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
     """The text of the README.md: method, data, metrics and command, as far as they are known."""
     base = str(policy.settings.get("model", policy.source))
-    method = "\n".join(f"- {part}: `{setting}`" for part, setting in record.method.items())
+    parts = record.method | {"adapter": str(policy.adapter), "quantization": str(policy.quantization)}
+    method = "\n".join(f"- {part}: `{setting}`" for part, setting in parts.items() if setting != "None")
     metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in record.metrics.items())
     sections = {
         "Method": method,
         "Data": f"`{record.data}`" if record.data else "",
-        "Metrics": f"As logged last.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
+        "Metrics": f"Of the last validation or test.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
         "Command": f"```bash\n{record.command}\n```" if record.command else "",
     }
     return CARD.format(

@@ -15,7 +15,7 @@ class RunRecord:
     Args:
         method: parts and their settings.
         data: what it was trained on.
-        metrics: as logged last.
+        metrics: of the last validation and test.
         command: that started the run.
         chat_template: Jinja text of the prompt, as training wrote it; None where it is not known.
     """
@@ -32,7 +32,8 @@ class RunRecord:
         data = getattr(trainer, "datamodule", None)
         source, template = getattr(data, "sources", {}).get("train"), getattr(data, "template", None)
         jinja = template.jinja(module.policy.tokenizer) if template is not None else None
-        metrics = {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        logged = sorted(trainer.callback_metrics.items())
+        metrics = {name: float(value) for name, value in logged if name.startswith(("val/", "test/"))}
         program = "nrt-lightning" if sys.argv[0].endswith(("nrt-lightning", "__main__.py")) else sys.argv[0]
         command = shlex.join([program, *sys.argv[1:]])
         return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja)
