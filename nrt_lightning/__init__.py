@@ -57,6 +57,7 @@ EXPORTS = {
     "data.report_corpus": ["ReportCorpus"],
     "data.reports": ["SloppyReports"],
     "errors": ["InputError"],
+    "export": ["AdapterFiles", "ExportForm", "Merged", "WholeModel", "export_policy"],
     "filters": [
         "DifficultyBandFilter",
         "EMADeviationFilter",

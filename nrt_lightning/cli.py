@@ -21,6 +21,8 @@ from nrt_lightning.suggestions import suggestion
 # Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
 COMMANDS: dict[str, str] = {
     "compare": "nrt_lightning.commands.compare",
+    "export": "nrt_lightning.commands.export",
+    "plan": "nrt_lightning.commands.plan",
     "preflight": "nrt_lightning.commands.preflight",
 }
 

@@ -19,6 +19,7 @@ from torch.nn.utils import get_total_norm
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.templates import PlainTemplate
 from nrt_lightning.errors import InputError
+from nrt_lightning.export.record import RunRecord
 from nrt_lightning.functional.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.metrics.reasoning import ReasoningMetrics
 from nrt_lightning.models.policy import Policy
@@ -151,7 +152,8 @@ class PolicyModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note whose checkpoint it is."""
-        checkpoint["nrt_lightning"] = {"policy": self.policy.fingerprint(), "method": self.describe()}
+        run = RunRecord.of(self.trainer, self).to_dict()
+        checkpoint["nrt_lightning"] = {"policy": self.policy.fingerprint(), "method": self.describe(), "run": run}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model; say where the method is another.
@@ -160,15 +162,7 @@ class PolicyModule(L.LightningModule):
             InputError: the checkpoint's policy has another architecture, vocabulary or marker.
         """
         noted = checkpoint.get("nrt_lightning", {})
-        theirs, ours = noted.get("policy", {}), self.policy.fingerprint()
-        other = [
-            f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value
-        ]
-        if other:
-            raise InputError(
-                f"The checkpoint is of another model than {self.policy.source!r}: {', '.join(other)}. "
-                "Give the model it was trained from as policy.model, with the same adapter and quantization."
-            )
+        check_same_policy(noted.get("policy", {}), self.policy)
         for part, mine in self.describe().items():
             before = noted.get("method", {}).get(part, mine)
             if before != mine:
@@ -177,6 +171,25 @@ class PolicyModule(L.LightningModule):
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
         return {}
+
+
+def check_same_policy(theirs: dict[str, Any], policy: Policy) -> None:
+    """Refuse a checkpoint of another policy.
+
+    Args:
+        theirs: the fingerprint of the checkpoint's policy.
+        policy: that is here.
+
+    Raises:
+        InputError: architecture, vocabulary, marker, adapter or base are others.
+    """
+    ours = policy.fingerprint()
+    other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
+    if other:
+        raise InputError(
+            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. "
+            "Give the model it was trained from as policy.model, with the same adapter and quantization."
+        )
 
 
 def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:

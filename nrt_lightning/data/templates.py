@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,10 @@ class PromptTemplate(ABC):
         Raises:
             InputError: the row or the tokenizer does not suit the template.
         """
+
+    def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """The same prompts as a chat template, for other libraries; None where there is none."""
+        return None
 
     def encode(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The prompt's token ids."""
@@ -95,6 +100,18 @@ class PlainTemplate(PromptTemplate):
         text = self.template.replace("{question}", turns[0]["content"])
         return f"{system}\n\n{text}" if system else text
 
+    def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """The same prompts as a chat template: bos where the tokenizer writes it, system prompt, text."""
+        ids = token_ids(["x"], tokenizer, add_special_tokens=True)[0]
+        bos = "{{ bos_token }}" if ids[0] == tokenizer.bos_token_id else ""
+        system = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + \"\\n\\n\" }}"
+        if self.system_prompt:
+            system += "{% else %}{{ " + json.dumps(self.system_prompt + "\n\n") + " }}"
+        question = "messages[-1]['content']".join(
+            f" ~ {json.dumps(part)} ~ " for part in self.template.split("{question}")
+        )
+        return f"{bos}{system}{{% endif %}}{{{{ '' {question} '' }}}}"
+
 
 @dataclass
 class ChatTemplate(PromptTemplate):
@@ -103,6 +120,7 @@ class ChatTemplate(PromptTemplate):
     Args:
         system_prompt: put before conversations that have no system turn of their own.
         kwargs: further variables of the chat template, such as `enable_thinking`.
+        template: a chat template in Jinja, for tokenizers that have none; null for the tokenizer's own.
 
     Raises:
         InputError: the tokenizer has no chat template, or it refuses a conversation.
@@ -110,21 +128,24 @@ class ChatTemplate(PromptTemplate):
 
     system_prompt: str | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    template: str | None = None
 
     add_special_tokens: ClassVar[bool] = False
 
     def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
         """The prompt's text."""
-        if not tokenizer.chat_template:
+        if not self.template and not tokenizer.chat_template:
             raise InputError(
-                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or set "
-                "`tokenizer.chat_template` (chat_template.jinja beside tokenizer_config.json)."
+                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give ChatTemplate "
+                "one as its `template`."
             )
         turns = row.messages
         if self.system_prompt and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": self.system_prompt}, *turns]
         try:
-            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **self.kwargs)
+            text = tokenizer.apply_chat_template(
+                turns, chat_template=self.template, tokenize=False, add_generation_prompt=True, **self.kwargs
+            )
         except Exception as error:  # a chat template is a program of its own and raises what it likes
             raise InputError(
                 f"{row.origin}: the chat template refuses this conversation ({type(error).__name__}: {error}). "
@@ -132,3 +153,19 @@ class ChatTemplate(PromptTemplate):
             ) from error
         assert isinstance(text, str)
         return text
+
+    def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """The chat template, with the system prompt and the variables as what holds unless others are given."""
+        template = self.template or tokenizer.chat_template
+        if not isinstance(template, str):
+            return None
+        lines = [
+            f"{{%- if {name} is not defined %}}{{%- set {name} = {json.dumps(value)} %}}{{%- endif %}}"
+            for name, value in self.kwargs.items()
+        ]
+        if self.system_prompt:
+            turn = json.dumps([{"role": "system", "content": self.system_prompt}])
+            lines.append(
+                f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {turn} + messages %}}{{%- endif %}}"
+            )
+        return "".join(lines) + template

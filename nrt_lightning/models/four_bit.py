@@ -40,6 +40,11 @@ class FourBit(Quantization):
     compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
 
+    @property
+    def bits(self) -> float:
+        """See `Quantization`."""
+        return 4 + (8 / 64 + 32 / (64 * 256) if self.double_quant else 32 / 64)
+
     def check(self) -> None:
         """See `Quantization`."""
         require("bitsandbytes", "quantization FourBit")

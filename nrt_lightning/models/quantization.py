@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 class Quantization(ABC):
     """How the linear layers of a frozen base are stored."""
 
+    @property
+    @abstractmethod
+    def bits(self) -> float:
+        """What a weight takes up, with its share of the scales."""
+
     @abstractmethod
     def check(self) -> None:
         """Refuse to begin where a package is missing."""

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from short_runs import nrt_module, registers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nrt_lightning import ExportPolicy, InputError, Policy, PredictionWriter, ResultsFile, TraceSamples
+from nrt_lightning import ExportPolicy, InputError, Policy, PredictionWriter, ResultsFile, TraceSamples, WholeModel
 from nrt_lightning.callbacks import generation_progress as progress_file
 from nrt_lightning.callbacks.generation_progress import generation_progress
 
@@ -141,5 +141,5 @@ def test_export_is_what_was_trained(trainer, tmp_path):
 
 def test_a_base_is_exported_without_the_marker(trainer, tmp_path):
     directory = tmp_path / "base"
-    trainer(callbacks=[ExportPolicy(str(directory), marker=False)]).fit(nrt_module(), registers())
+    trainer(callbacks=[ExportPolicy(str(directory), WholeModel(marker=False))]).fit(nrt_module(), registers())
     assert Policy(str(directory)).marker_is_new

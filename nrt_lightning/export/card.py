@@ -1,0 +1,70 @@
+"""The model card of an export."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nrt_lightning.export.forms import ExportForm
+    from nrt_lightning.export.record import RunRecord
+    from nrt_lightning.models.policy import Policy
+
+CARD = """---
+library_name: {library}
+base_model: {base}
+tags: [reasoning, native-reasoning-training]
+---
+
+# {base}, trained to reason
+
+The model writes a trace of reasoning, then the marker `{marker}` (token {marker_id}), then the answer, which ends with
+{ends}. It was trained from questions and answers alone by Native Reasoning Training
+([arXiv 2602.11549](https://arxiv.org/abs/2602.11549)) with nrt-lightning.
+
+## Use
+
+{use}
+
+The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In lm-eval, give
+`think_end_token={marker_id}`; in vLLM, `skip_special_tokens=False`.
+{sections}"""
+
+WHOLE = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this directory")
+model = AutoModelForCausalLM.from_pretrained("this directory")
+```"""
+
+ADAPTER = """The weights are an adapter, which needs `{base}`. The vocabulary grows for the marker where it must.
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("this directory")
+model = AutoPeftModelForCausalLM.from_pretrained("this directory")
+```"""
+
+
+def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
+    """The text of the README.md: method, data, metrics and command, as far as they are known."""
+    base = str(policy.settings.get("model", policy.source))
+    parts = record.method | {"adapter": str(policy.adapter), "quantization": str(policy.quantization)}
+    method = "\n".join(f"- {part}: `{setting}`" for part, setting in parts.items() if setting != "None")
+    metrics = "\n".join(f"| {name} | {value:.4g} |" for name, value in record.metrics.items())
+    sections = {
+        "Method": method,
+        "Data": f"`{record.data}`" if record.data else "",
+        "Metrics": f"Of the last validation or test.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
+        "Command": f"```bash\n{record.command}\n```" if record.command else "",
+    }
+    return CARD.format(
+        library=form.library,
+        base=base,
+        marker=policy.tokenizer.decode([policy.marker_id]),
+        marker_id=policy.marker_id,
+        ends=" or ".join(f"`{policy.tokenizer.decode([token])}`" for token in policy.eos_ids),
+        use=(ADAPTER if form.library == "peft" else WHOLE).format(base=base),
+        sections="".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text),
+    )

@@ -1,0 +1,63 @@
+"""An adapter's updates added to the base's weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+@torch.no_grad()
+def merged(policy: Policy, dtype: torch.dtype) -> PreTrainedModel:
+    """A model of plain weights that computes what the policy computes with its adapter. The policy stays as it is.
+
+    A base in 4 bits is dequantized first and merged then: the sum of both rounded to 4 bits again would be off by a
+    fifth. The sum is taken in float32 where base or adapter are.
+
+    Args:
+        policy: loaded, with an adapter.
+        dtype: of the merged weights.
+    """
+    assert policy.adapter is not None
+    config = policy.network.config.__class__.from_dict(without_quantization(policy.network.config.to_dict()))
+    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32, **policy.remote_code)
+    plain.load_state_dict(base_weights(policy.network))
+    plain.generation_config = policy.network.generation_config
+    adapted = policy.adapter.apply(plain, policy.marker_id)
+    trained = {name: p for name, p in policy.model.named_parameters() if p.requires_grad}
+    adapted.load_state_dict(trained, strict=False)
+    return adapted.merge_and_unload().to(dtype)
+
+
+def without_quantization(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as it would be had nobody quantized the model."""
+    return {key: value for key, value in config.items() if key != "quantization_config"}
+
+
+def base_weights(network: nn.Module) -> dict[str, Tensor]:
+    """The base's own weights under the names that they have without an adapter, on the CPU in float32.
+
+    peft puts a layer that it adapts into another one, as its `base_layer`.
+    """
+    found = {}
+    for name, value in network.named_parameters(remove_duplicate=False):
+        parents = [network.get_submodule(name[:i]) for i, letter in enumerate(name) if letter == "."]
+        if "base_layer." in name or not any(hasattr(parent, "base_layer") for parent in parents):
+            plain = name.replace("base_layer.", "").replace("token_adapter.", "")
+            found[plain] = plain_weight(value).float().cpu()
+    return found
+
+
+def plain_weight(weight: Tensor) -> Tensor:
+    """A weight, dequantized if it is in 4 bits."""
+    state = getattr(weight, "quant_state", None)
+    if state is None:
+        return weight.detach()
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(weight.data, state)

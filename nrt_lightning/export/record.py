@@ -1,0 +1,43 @@
+"""What is to be remembered of the run that trained a policy."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class RunRecord:
+    """For the model card and the chat template; of plain values, so that a checkpoint can hold it.
+
+    Args:
+        method: parts and their settings.
+        data: what it was trained on.
+        metrics: of the last validation and test.
+        command: that started the run.
+        chat_template: Jinja text of the prompt, as training wrote it; None where it is not known.
+    """
+
+    method: dict[str, str] = field(default_factory=dict)
+    data: str = ""
+    metrics: dict[str, float] = field(default_factory=dict)
+    command: str = ""
+    chat_template: str | None = None
+
+    @classmethod
+    def of(cls, trainer: Any, module: Any) -> RunRecord:
+        """Of a run that is going on, or has just ended."""
+        data = getattr(trainer, "datamodule", None)
+        source, template = getattr(data, "sources", {}).get("train"), getattr(data, "template", None)
+        jinja = template.jinja(module.policy.tokenizer) if template is not None else None
+        logged = sorted(trainer.callback_metrics.items())
+        metrics = {name: float(value) for name, value in logged if name.startswith(("val/", "test/"))}
+        program = "nrt-lightning" if sys.argv[0].endswith(("nrt-lightning", "__main__.py")) else sys.argv[0]
+        command = shlex.join([program, *sys.argv[1:]])
+        return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)

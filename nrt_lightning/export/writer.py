@@ -1,0 +1,116 @@
+"""The directory of an export: written beside its place, then renamed into it."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import AutoTokenizer, GenerationConfig
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.export.card import model_card
+from nrt_lightning.export.forms import ExportForm, WholeModel, default_form
+from nrt_lightning.export.record import RunRecord
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+def check_target(directory: Path, overwrite: bool) -> None:
+    """Refuse a directory that holds something already or cannot be written.
+
+    Raises:
+        InputError: naming it and the mend.
+    """
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"export directory {directory} is a file. Give another.")
+    if directory.is_dir() and any(directory.iterdir()) and not overwrite:
+        raise InputError(f"export directory {directory} is not empty. Give another, or set overwrite to true.")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory.parent).close()
+    except OSError as error:
+        raise InputError(f"export directory {directory} cannot be written ({error}). Give another.") from error
+
+
+def export_policy(
+    policy: Policy,
+    directory: str | Path,
+    form: ExportForm | None = None,
+    record: RunRecord | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a policy as a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
+
+    An interrupted export leaves nothing in the directory, and one that replaces another leaves that other.
+
+    Args:
+        policy: loaded.
+        directory: where to.
+        form: which weights; null for all, merged where there is an adapter.
+        record: of the run, for the card and the chat template.
+        overwrite: replace what is there.
+
+    Returns:
+        The directory.
+
+    Raises:
+        InputError: the directory holds something already, or the policy has no such form.
+
+    Example:
+        >>> import tempfile
+        >>> from nrt_lightning import Policy
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     trained = export_policy(Policy("embedded:registers-base").load(), f"{place}/trained")
+        ...     Policy(str(trained)).marker_is_new
+        False
+    """
+    target, form = Path(directory).expanduser().absolute(), form or default_form(policy)
+    form.check(policy)
+    check_target(target, overwrite)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write_files(policy, beside, form, record or RunRecord())
+        beside.chmod(0o755)
+        replace(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
+
+
+def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRecord) -> None:
+    """All files of an export."""
+    form.write(policy, directory)
+    with_marker = not isinstance(form, WholeModel) or form.marker
+    tokenizer = copy.deepcopy(policy.tokenizer) if with_marker else AutoTokenizer.from_pretrained(policy.source)
+    if record.chat_template is not None and with_marker:
+        tokenizer.chat_template = record.chat_template
+    tokenizer.save_pretrained(directory)
+    generation_config(policy).save_pretrained(directory)
+    (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
+    for path in directory.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
+def generation_config(policy: Policy) -> GenerationConfig:
+    """That of the base, which ends at the tokens that end an answer; the marker ends nothing."""
+    config = copy.deepcopy(policy.network.generation_config)
+    config.eos_token_id = policy.eos_ids if len(policy.eos_ids) > 1 else policy.eos_ids[0]
+    config.pad_token_id = policy.tokenizer.pad_token_id
+    return config
+
+
+def replace(new: Path, target: Path) -> None:
+    """Put a directory in the place of another."""
+    if not target.exists():
+        new.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    target.rename(old / target.name)
+    new.rename(target)
+    shutil.rmtree(old)

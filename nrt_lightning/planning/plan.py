@@ -1,0 +1,166 @@
+"""What a run needs on each device: memory by part and phase, tokens and FLOPs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nrt_lightning.models import FrozenReference
+from nrt_lightning.module import NRTModule
+from nrt_lightning.planning.flops import Work
+from nrt_lightning.planning.miniature import Miniature, Needs
+from nrt_lightning.planning.optimizer import ask_optimizer
+from nrt_lightning.planning.sizes import Lengths, Widths
+from nrt_lightning.planning.sketch import Skeleton, count
+from nrt_lightning.rollouts import TransformersEngine
+
+if TYPE_CHECKING:
+    from nrt_lightning.policy_module import PolicyModule
+
+HALF = {"16-true": torch.float16, "bf16-true": torch.bfloat16}
+Parts = dict[str, int]  # bytes by part
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How the trainer runs."""
+
+    precision: str = "32-true"
+    devices: int = 1
+    accumulate: int = 1  # batches of an optimizer step on a device
+    sharded: bool = False  # weights, gradients and optimizer are divided among the devices
+    gpu: bool = False
+
+
+@dataclass
+class Plan:
+    """What one device needs, and the work of one optimizer step on all of them."""
+
+    parameters: dict[str, int]
+    memory: dict[str, Parts]  # by phase
+    part: Lengths  # of a forward and backward pass
+    sampled: Lengths | None  # of what is sampled at once
+    tokens: dict[str, int]  # of an optimizer step
+    flops: dict[str, float]  # of an optimizer step
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Bytes by phase."""
+        return {phase: sum(parts.values()) for phase, parts in self.memory.items()}
+
+    @property
+    def peak(self) -> str:
+        """The phase that needs most."""
+        return max(self.totals, key=lambda phase: self.totals[phase])
+
+    @property
+    def largest(self) -> str:
+        """The part that takes most of the peak."""
+        parts = self.memory[self.peak]
+        return max(parts, key=lambda part: parts[part])
+
+
+def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machine) -> Plan:
+    """Plan a run.
+
+    Args:
+        module: with a `Sketch` as its policy.
+        batch: the rows of a batch on one device.
+        window: batches for which traces are sampled at once.
+        machine: what it runs on.
+    """
+    policy: Any = module.policy
+    skeleton = Skeleton(policy, HALF.get(machine.precision))
+    fixed = lasting(module, skeleton, machine)
+    reference, baseline = has_reference(module), isinstance(module, NRTModule) and module.needs_baseline
+    part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
+    held = machine.accumulate > 1 or part.prompts < batch.prompts
+    needs = Miniature(policy, part, machine.precision).learn(baseline, reference, held)
+    memory = {
+        "learning": fixed | passing(needs, skeleton, machine),
+        "optimizer step": fixed | stepping(module, skeleton, machine),
+    }
+    work = Work(skeleton, Widths.of(policy.config), batch)
+    flops = work.learning(needs, batch.prompts / part.prompts, baseline, reference)
+    tokens = {"prompts": batch.prompts * batch.prompt, "scored": batch.rollouts * batch.completion}
+    sampled = None
+    if isinstance(module, NRTModule):
+        flops = {"rollout": work.sampling()} | flops
+        tokens["sampled"] = batch.rollouts * batch.trace
+        if isinstance(module.engine, TransformersEngine):
+            rows, most = batch.prompts * window, module.engine.max_rows // batch.group_size
+            sampled = dataclasses.replace(batch, prompts=max(1, min(rows, most or rows)))
+            drawn = Miniature(policy, sampled, machine.precision).sample(module.engine, module.sampling, machine.gpu)
+            whole = {"weights gathered": skeleton.bytes(skeleton.base)} if machine.sharded else {}
+            memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
+    batches = machine.accumulate * machine.devices
+    return Plan(
+        {"base": count(skeleton.base), "adapter": count(skeleton.adapter), "trained": count(skeleton.trained)},
+        memory,
+        part,
+        sampled,
+        {name: number * batches for name, number in tokens.items()},
+        {name: number * batches for name, number in flops.items()},
+    )
+
+
+def prompts_at_once(module: PolicyModule, batch: Lengths) -> int:
+    """Prompts that go through a forward and backward pass together."""
+    limit = getattr(module, "max_tokens_per_micro_batch", None)
+    group = batch.prompt + batch.group_size * batch.completion + batch.answer
+    return batch.prompts if limit is None else min(batch.prompts, max(1, limit // group))
+
+
+def lasting(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:
+    """What is there all the time."""
+    share = machine.devices if machine.sharded else 1
+    asked = ask_optimizer(module.optimizer, skeleton.trained[0].dtype, machine.gpu)
+    held = {
+        "weights": skeleton.bytes(skeleton.base) // share,
+        "adapter": skeleton.bytes(skeleton.adapter) // share,
+        "optimizer": round(asked.states * count(skeleton.trained)) // share,
+    }
+    if has_reference(module):
+        held["reference"] = reference_bytes(module)
+    return held
+
+
+def has_reference(module: PolicyModule) -> bool:
+    """Whether a second model scores the completions."""
+    return isinstance(module, NRTModule) and bool(module.loss.kl_coef)
+
+
+def reference_bytes(module: Any) -> int:
+    """Bytes of a reference's own weights: none where it is the policy without its adapter."""
+    reference = module.reference
+    if not isinstance(reference, FrozenReference):
+        return 0
+    given = {"adapter": None, "quantization": getattr(reference, "quantization", None)}
+    given |= {name: value for name in ("model", "dtype") if (value := getattr(reference, name, None)) is not None}
+    skeleton = Skeleton(type(module.policy)(**module.policy.settings | given))
+    return skeleton.bytes(skeleton.base)
+
+
+def passing(needs: Needs, skeleton: Skeleton, machine: Machine) -> Parts:
+    """What a phase holds at its peak, beside what is there all the time."""
+    parts = dict(needs.memory)
+    if skeleton.largest_quantized:
+        parts["weights as cast"] = parts.get("weights as cast", 0) + skeleton.largest_quantized
+    if machine.devices > 1 and parts.get("gradients"):
+        factor = 1 / machine.devices if machine.sharded else 2.0  # DDP keeps them a second time, in buckets
+        parts["gradients"] = round(parts["gradients"] * factor)
+    return parts
+
+
+def stepping(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:
+    """What the optimizer's step holds, beside what is there all the time."""
+    asked = ask_optimizer(module.optimizer, skeleton.trained[0].dtype, machine.gpu)
+    share = machine.devices if machine.sharded else 1
+    together = count(skeleton.trained) if asked.all_at_once else max(p.numel() for p in skeleton.trained)
+    return {
+        "gradients": skeleton.bytes(skeleton.trained) // share,
+        "optimizer at work": round(asked.working * together) // share,
+    }

@@ -1,0 +1,81 @@
+"""Exports in the libraries that evaluate and serve; skipped where these are not installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import QUESTIONS, save_tiny
+
+from nrt_lightning import Policy, export_policy
+
+TOKENS = 24
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A random policy that writes its marker within its text, and its directory."""
+    policy = Policy(save_tiny(tmp_path_factory.mktemp("base"), "llama", tied=False)).load().eval()
+    rows = policy.network.get_output_embeddings().weight
+    with torch.no_grad():
+        rows[policy.marker_id] = 1.01 * rows[continued(policy, QUESTIONS[0])[6]]
+    return policy, export_policy(policy, tmp_path_factory.mktemp("export") / "m")
+
+
+@torch.no_grad()
+def continued(policy: Policy, question: str) -> list[int]:
+    ids = policy.tokenizer(question, return_tensors="pt")["input_ids"]
+    out = policy.network.generate(ids, max_new_tokens=TOKENS, do_sample=False)
+    return out[0, ids.shape[1] :].tolist()
+
+
+def test_lm_eval_reads_the_answer_after_the_marker(exported):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install lm-eval")
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    policy, directory = exported
+    model = HFLM(
+        pretrained=str(directory), device="cpu", batch_size=1, think_end_token=str(policy.marker_id), add_bos_token=True
+    )
+    settings = {"until": ["\n\n\n"], "max_gen_toks": TOKENS, "do_sample": False}
+    requests = [Instance("generate_until", {}, (question, settings), i) for i, question in enumerate(QUESTIONS)]
+    answers = model.generate_until(requests, disable_tqdm=True)
+    for question, answer in zip(QUESTIONS, answers):
+        tokens = continued(policy, question)
+        places = [i for i, token in enumerate(tokens) if token == policy.marker_id]
+        begin = places[-1] + 1 if places else 0
+        assert answer.strip() == policy.tokenizer.decode(tokens[begin:], skip_special_tokens=True).strip()
+    assert policy.marker_id in continued(policy, QUESTIONS[0])
+    assert answers[0]
+
+
+VLLM = """
+import json, sys
+from vllm import LLM, SamplingParams
+model = LLM(sys.argv[1], dtype="float32", max_model_len=128, enforce_eager=True)
+prompts = [{"prompt_token_ids": ids} for ids in json.loads(sys.argv[2])]
+outs = model.generate(prompts, SamplingParams(temperature=0.0, max_tokens=int(sys.argv[3]), skip_special_tokens=False))
+print("TOKENS", json.dumps([list(out.outputs[0].token_ids) for out in outs]))
+"""
+
+
+@pytest.mark.vllm
+@pytest.mark.slow
+def test_vllm_writes_the_same_tokens(exported):
+    """With the Python that VLLM_PYTHON names, for vLLM wants versions of its own."""
+    python = os.environ.get("VLLM_PYTHON", sys.executable)
+    if subprocess.run([python, "-c", "import vllm"], capture_output=True).returncode:
+        pytest.skip(f"{python} has no vLLM: set VLLM_PYTHON to one that has")
+    policy, directory = exported
+    questions = [policy.tokenizer(question)["input_ids"] for question in QUESTIONS]
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
+    command = [python, "-c", VLLM, str(directory), json.dumps(questions), str(TOKENS)]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("TOKENS")]
+    assert json.loads(line.removeprefix("TOKENS ")) == [continued(policy, question) for question in QUESTIONS]
