@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.scoring import accepted, positions
+from nrt_lightning.models.scoring import positions
+from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.sampling import draw, restrict
@@ -29,11 +30,17 @@ class TransformersEngine(RolloutEngine):
         drop_share: rows that have finished leave the batch when they are at least this share of it.
         check_every: tokens between two looks at which rows have finished; null for 1 on CPU and 16 elsewhere, where a
             look makes the device wait.
+        fixed_shapes: decode in buffers of fixed shape, which a GPU replays as CUDA graphs: rows then leave only when
+            half have finished; null for where there is a GPU and the model allows it.
+
+    Raises:
+        InputError: a number is out of range; at the first use, if `fixed_shapes` is asked of a model that forbids it.
     """
 
     max_rows: int = 0
     drop_share: float = 0.1
     check_every: int | None = None
+    fixed_shapes: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.drop_share <= 1.0:
@@ -69,9 +76,11 @@ class TransformersEngine(RolloutEngine):
         width = int(request.prompt_mask[prompts].sum(dim=1).max())
         mask = request.prompt_mask[prompts, -width:]  # [b, width]
         cache = decoding_cache(model.config)
-        logits = forward(model, request.prompt_ids[prompts, -width:], mask, positions(mask), cache)  # [b, V]
+        logits = forward(model, request.prompt_ids[prompts, -width:], mask.long(), positions(mask), cache)  # [b, V]
         cache.batch_repeat_interleave(group_size)
         logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
+        decoder = self._decoder(model, cache, mask, request.max_new_tokens)
+        drop_share = max(self.drop_share, 0.5) if isinstance(decoder, FixedDecoder) else self.drop_share
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
         for step in range(request.max_new_tokens):
@@ -86,13 +95,19 @@ class TransformersEngine(RolloutEngine):
                     progress(step + 1, request.max_new_tokens, still)
                 if still == 0:
                     break
-                if 1 - still / len(rows) >= self.drop_share and still < len(rows):
+                if 1 - still / len(rows) >= drop_share and still < len(rows):
                     keep = writing.nonzero().squeeze(-1)
-                    cache.batch_select_indices(keep)
-                    rows, mask, tokens = rows[keep], mask[keep], tokens[keep]
-            place = mask.sum(dim=1, keepdim=True)  # [A, 1]
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-            logits = forward(model, tokens.unsqueeze(1), mask, place, cache)  # [A, V]
+                    decoder.keep(keep)
+                    rows, tokens = rows[keep], tokens[keep]
+            logits = decoder.step(tokens)  # [A, V]
+
+    def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
+        limit = mask.shape[1] + new_tokens
+        reason = fixed_refusal(model, limit)
+        if self.fixed_shapes and reason:
+            raise InputError(f"engine.fixed_shapes cannot be used: {reason}. Set it to false or null.")
+        fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
+        return FixedDecoder(model, cache, mask, limit) if fixed else GrowingDecoder(model, cache, mask)
 
 
 class Writing:
@@ -128,19 +143,6 @@ class Writing:
             stopped=self.stopped,
             logprobs=None if self.logprobs is None else self.logprobs[:, :width],
         )
-
-
-def forward(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:
-    """Logits of the token after the last. -> [A, V]"""
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": mask.long(),
-        "position_ids": position_ids,
-        "past_key_values": cache,
-        "use_cache": True,
-        "logits_to_keep": 1,
-    }
-    return model(**accepted(model, inputs)).logits[:, -1]
 
 
 def next_tokens(
