@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning as L
 import pytest
 import torch
 from tiny import ANSWERS, QUESTIONS, make_prompts, save_tiny
@@ -31,3 +32,27 @@ def policy() -> Policy:
 @pytest.fixture
 def prompts(policy: Policy) -> Prompts:
     return make_prompts(policy, QUESTIONS, ANSWERS)
+
+
+@pytest.fixture
+def quiet_trainer(tmp_path):
+    """A trainer of short runs that leave nothing behind."""
+
+    def make(**settings) -> L.Trainer:
+        L.seed_everything(7)
+        defaults = {
+            "accelerator": "cpu",
+            "max_steps": 4,
+            "max_epochs": -1,
+            "default_root_dir": tmp_path,
+            "gradient_clip_val": 1.0,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 0,
+            "limit_val_batches": 0,
+        }
+        return L.Trainer(**defaults | settings)
+
+    return make

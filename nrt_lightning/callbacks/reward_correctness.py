@@ -55,6 +55,8 @@ class RewardCorrectness(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the module, before anything is computed."""
+        if stage not in ("fit", "validate"):
+            return
         missing = [name for name in ("policy", "engine", "reward") if not hasattr(pl_module, name)]
         sampling = self.sampling or getattr(pl_module, "sampling", None)
         if missing or sampling is None:

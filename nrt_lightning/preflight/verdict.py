@@ -70,8 +70,11 @@ def base_knobs(measures: Measures, can_start: str) -> list[str]:
         )
     if after is not None and after > 0.9:
         knobs.append("data: take harder questions; nearly every trace leads to the right answer already")
-    if not measures.checked:
-        knobs.append("data: no answer was right by exact match; where answers are free text, that says nothing")
+    if can_start != "yes" and measures.specific_gain_z > SPECIFIC:
+        knobs.append(
+            "data: exact match finds few right answers, yet traces help their own question most; if answers "
+            "are free text, which exact match cannot judge, go by the confidences"
+        )
     return knobs
 
 

@@ -75,7 +75,7 @@ class RestoreCheckpoint(CollapseAction):
 
     Args:
         directory: where the one checkpoint is kept, `well.ckpt`; null for the trainer's `default_root_dir`. It holds
-            the whole training state, and is written anew at well looks.
+            the whole training state, and is written anew at well looks. A resumed run begins without one.
         every_n_looks: well looks between two writes, for models whose checkpoints are large.
         keep: share of the best gain so far that a look must show to be well.
 
@@ -112,7 +112,7 @@ class RestoreCheckpoint(CollapseAction):
             return "there is no checkpoint of a well policy to go back to"
         rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         strategy = trainer.strategy
-        checkpoint = strategy.load_checkpoint(self.path(trainer), weights_only=True)
+        checkpoint = strategy.load_checkpoint(self.path(trainer), weights_only=False)  # this run wrote it
         strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
         strategy.load_optimizer_state_dict(checkpoint)
         for optimizer, old in zip(trainer.optimizers, rates, strict=True):

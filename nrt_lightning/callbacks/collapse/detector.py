@@ -29,7 +29,7 @@ class CollapseDetector(Callback):
     it warns, does what `actions` say and begins to count anew. All processes look together and act alike.
 
     A look scores at most `prompts` groups of the batch and `prompts` traces after `prompts` prompts each, without
-    gradient: with the defaults and groups of 8 less than half of a training step of 16 prompts.
+    gradient: on the quickstart a fifth of a training step.
 
     Args:
         every_n_steps: optimizer steps between two looks.

@@ -29,7 +29,6 @@ class Vitals:
     marker_rate: float  # share of traces that end with the marker by themselves
 
 
-@torch.no_grad()
 def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace], step: int) -> Vitals:
     """Score rollouts, and recent traces after each other's prompts.
 

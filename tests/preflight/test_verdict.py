@@ -43,6 +43,9 @@ def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
     unchecked = replace(GOOD, checked=False, after_trace=Answers(0.4, 0.0), after_best_trace=Answers(0.8, 0.0))
     assert judge(unchecked).can_start == "yes"
     assert judge(replace(unchecked, specific_gain_z=0.3)).can_start == "no"
+    lucky = replace(GOOD, useful=Share(0.001, 0.0002, 0.0049), useful_groups=0.5)  # one answer matched by chance
+    assert any("free text" in knob for knob in judge(lucky).knobs)
+    assert not any("free text" in knob for knob in judge(replace(lucky, specific_gain_z=0.3)).knobs)
 
 
 def test_a_base_that_knows_the_answers_has_nothing_to_learn():
