@@ -11,7 +11,8 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.filters import GroupFilter, Groups, apply_filters
 from nrt_lightning.functional import pack_segment
-from nrt_lightning.structures import Judgement, Prompts, Rollouts, Sampling, Scores, join
+from nrt_lightning.rollouts.joining import join, singles
+from nrt_lightning.structures import Judgement, Prompts, Rollouts, Sampling, Scores
 
 Further = Callable[[Prompts, int, int], list[Prompts]]  # rows like this micro-batch, so many, in this round
 
@@ -165,19 +166,6 @@ def noted(rollouts: Rollouts) -> Scores:
     assert rollouts.old_logprobs is not None, "score the window first"
     none = torch.zeros_like(rollouts.old_logprobs)
     return Scores(rollouts.old_logprobs, none, rollouts.judged.baseline_logprobs, rollouts.ref_logprobs)
-
-
-def singles(window: list[Prompts]) -> list[Prompts]:
-    """The groups of a window, each by itself."""
-    groups = []
-    for share in window:
-        rollouts = rollouts_in(share)
-        for place in range(len(share)):
-            group = share.select(place, place + 1)
-            rows = (rollouts.group_ids == place).nonzero().squeeze(1)
-            group.rollouts = rollouts.select(rows.new_tensor([place]), rows)
-            groups.append(group)
-    return groups
 
 
 def rollouts_in(prompts: Prompts) -> Rollouts:

@@ -22,7 +22,8 @@ class EMADeviationFilter(GroupFilter):
 
     Args:
         beta: the authors use 0.5 for Qwen, 0.9 for Llama and 1.0 for Gemma.
-        momentum: what stays of the average from one batch to the next.
+        momentum: what stays of the average from one batch to the next. With a slow one, rewards whose spread falls
+            fast are all filtered until the average has followed.
         average_from: the first batch, counted from 1, that the average takes in.
         filter_from: the first batch, counted from 1, that is filtered.
 

@@ -62,7 +62,9 @@ def test_left_out_rows_are_logged_and_differ_between_epochs(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("settings", [{}, {"passes": 2}, {"num_replicas": 2, "rank": 1}, {"limit": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"passes": 2}, {"num_replicas": 2, "rank": 1}, {"limit": 4}, {"window_epochs": 3}], ids=str
+)
 def test_resume_from_every_position_equals_the_rest(settings):
     def sampler(start=0):
         return WindowSampler(rows=27, batch_size=2, window=2, start=start, **settings)
@@ -85,6 +87,15 @@ def test_passes_are_consecutive_epochs():
     assert epoch(two, 1) == epoch(one, 2) + epoch(one, 3)
 
 
+def test_a_window_is_gone_through_several_times_in_the_same_order():
+    once = list(WindowSampler(rows=12, batch_size=2, window=2))
+    twice = list(WindowSampler(rows=12, batch_size=2, window=2, window_epochs=2))
+    assert [b.rows for b in twice] == [b.rows for pair in zip(once[::2], once[1::2]) for b in (*pair, *pair)]
+    assert [(b.window.index, b.window.epoch, b.window.first) for b in twice[:5]] == [
+        (0, 0, True), (1, 0, False), (0, 1, False), (1, 1, False), (0, 0, True),
+    ]  # fmt: skip
+
+
 def test_lightning_leaves_it_alone():
     assert isinstance(WindowSampler(rows=4, batch_size=2), DistributedSampler)
 
@@ -102,6 +113,8 @@ def test_bad_settings():
         assert word in str(error.value)
     with pytest.raises(InputError, match=r"limit_train_batches=6 uses 6 of 16 .*multiple of window=4"):
         WindowSampler(rows=32, batch_size=2, window=4, limit=6)
-    for name in ("batch_size", "window", "passes"):
+    with pytest.raises(InputError, match=r"limit_train_batches=4 .*multiple of window=4 x window_epochs=2"):
+        WindowSampler(rows=32, batch_size=2, window=4, limit=4, window_epochs=2)
+    for name in ("batch_size", "window", "passes", "window_epochs"):
         with pytest.raises(InputError, match=f"{name}=0 is too small. Give at least 1"):
             WindowSampler(rows=9, **{"batch_size": 1, name: 0})

@@ -19,8 +19,6 @@ from nrt_lightning import (
     ZeroVarianceFilter,
 )
 from nrt_lightning.functional import TokenMean
-from nrt_lightning.structures import join
-from nrt_lightning.window import singles
 
 
 @dataclass
@@ -176,16 +174,6 @@ def test_batch_normalised_advantages_are_those_of_the_whole_window(trainer):
     ids = torch.cat([first.group_ids, second.group_ids + 3])
     expected = BatchNormalized()(torch.cat(rewards), ids)
     torch.testing.assert_close(torch.cat([first.advantages, second.advantages]), expected)
-
-
-def test_splitting_a_window_and_joining_it_gives_it_back(trainer):
-    _, recorder = fit(trainer, nrt_module(filters=[ZeroVarianceFilter()]), max_steps=1)
-    batch = recorder.batches[0]
-    again = join(singles([batch]))
-    assert [row.id for row in again.rows] == [row.id for row in batch.rows]
-    for name in ("prompt_ids", "prompt_mask", "answer_ids", "completion_ids", "group_ids", "old_logprobs", "learned"):
-        torch.testing.assert_close(getattr(again.rollouts, name), getattr(batch.rollouts, name))
-    torch.testing.assert_close(again.rollouts.segments.answer_mask, batch.rollouts.segments.answer_mask)
 
 
 def test_further_rows_do_not_depend_on_anything_but_their_place(trainer):
