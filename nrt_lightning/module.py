@@ -285,6 +285,9 @@ class NRTModule(PolicyModule):
             groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
         for name, value in judged.reward.signals.items():
             groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
+        if rollouts.answered is not None and rollouts.judged.old_logprobs is not None:  # a response has no such tokens
+            answers = rollouts.judged.segments.answer_mask
+            out.metrics["answer_nll"] = masked_mean(-rollouts.judged.old_logprobs, answers)
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
         width = rollouts.judged.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
         traces = rollout_metrics(rollouts.judged, F.pad(step.scores.entropy, (0, width))[:, :width])
