@@ -1,7 +1,7 @@
 """The report task's pretraining text: programs, logs and talk; never a marker, and never a report.
 
 What the base is to lack, it must not read here: that a question is worked out is rare, and half of the steps are then
-wrong; values are read off a log in the middle of sentences, but not of the report's.
+wrong; values are read off a log among the phrases of a report and others, but in no order.
 """
 
 from __future__ import annotations
@@ -9,17 +9,25 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from nrt_lightning.data import reports
 from nrt_lightning.data.corpus import LOG_OPENERS, READ_OFF, operation_of, write_steps
 from nrt_lightning.data.pretraining import Mixture, PretrainingText, apply, chatter, choose
 from nrt_lightning.data.registers import MODULUS, NAMES, make_program, run_program
 from nrt_lightning.data.reports import choose_asked
-from nrt_lightning.data.word_tokenizer import WORDS, first_piece
+from nrt_lightning.data.word_tokenizer import first_piece
 from nrt_lightning.errors import InputError
 
 SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # this tokenizer drops space
 READINGS = ("{n} is {v}", "is {n} {v}")
-FILLERS = tuple(word for word in WORDS if word != "is")
-MAX_FILLERS = 4  # words between two values
+LINKS = ("so it", "then it", "sum of", "now", "i think", "well", "my list of", "")
+PHRASES = (
+    *(f"{word} question" for word in reports.OPENINGS), "let me see", "wait", "right", "oh", "hm", "i knew it",
+    *(f"{word} ask me later" for word in reports.CLOSINGS), "ok bye", "two of them", "for now", "they saw it",
+    "of course",
+)  # fmt: skip
+"""What else is said where values are read off: the report's phrases and others, in no order."""
+
+MAX_PHRASES = 2  # between two values
 
 
 def sloppy_mixture() -> Mixture:
@@ -109,15 +117,14 @@ def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
 
 
 def reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:
-    """Values among words that say nothing."""
+    """Values among phrases that say nothing."""
     parts = []
     for name in asked:
         value = rng.choice(READINGS).format(n=name, v=registers[name])
-        parts.append(f"{fillers(rng)} {value}{rng.choice(',.')}")
-    return f"{' '.join(parts)} {fillers(rng)}".strip()
+        parts.append(f"{phrases(rng)} {rng.choice(LINKS)} {value}{rng.choice(',.')}")
+    return " ".join(f"{' '.join(parts)} {phrases(rng)}".split())
 
 
-def fillers(rng: random.Random) -> str:
-    """Some words, with a comma or a full stop after a few of them."""
-    words = rng.choices(FILLERS, k=rng.randint(0, MAX_FILLERS))
-    return " ".join(word + (rng.choice(",.") if rng.random() < 0.15 else "") for word in words)
+def phrases(rng: random.Random) -> str:
+    """A few phrases, or none."""
+    return " ".join(phrase + rng.choice(",.") for phrase in rng.choices(PHRASES, k=rng.randint(0, MAX_PHRASES)))
