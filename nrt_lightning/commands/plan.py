@@ -69,6 +69,7 @@ def main(args: list[str]) -> Plan:
     cli = make_cli(PlanCLI, args, run=False)
     settings, trainer = cli.config_init.plan, cli.config.trainer
     batch = lengths(cli.model, cli.datamodule, settings)
+    torch.set_num_threads(1)  # the tensors of a plan are too small for more
     plan = make_plan(cli.model, batch, getattr(cli.datamodule, "window", 1), machine(trainer))
     print(report(plan, device_bytes(settings)))
     return plan
