@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from benchmarks.techniques.budget import TokenBudget
+from benchmarks.techniques.chunked_head import ChunkedHead
 from benchmarks.techniques.drawing import Drawing
 from benchmarks.techniques.one_pass import OnePass
 from benchmarks.techniques.output_head import OutputHead
@@ -10,5 +12,6 @@ from benchmarks.techniques.rollout import Rollout
 from benchmarks.techniques.technique import Technique
 
 TECHNIQUES: dict[str, Technique] = {
-    technique.name: technique for technique in (PrefixSharing(), Rollout(), Drawing(), OutputHead(), OnePass())
+    technique.name: technique
+    for technique in (PrefixSharing(), TokenBudget(), Rollout(), Drawing(), OutputHead(), ChunkedHead(), OnePass())
 }

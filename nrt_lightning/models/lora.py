@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.adapter import Adapter
 from nrt_lightning.models.extras import require
@@ -72,9 +72,8 @@ class LoRA(Adapter):
         missing = [t for t in self.targets if not any(f".{name}".endswith(f".{t}") for name in linear)]
         if missing or not self.targets:
             offered = sorted({name.rpartition(".")[2] for name in linear})
-            hint = nearest(missing[0], offered) if missing else ""
             raise InputError(
-                f"adapter.targets {missing or self.targets} match no linear layer of {type(skeleton).__name__}.{hint} "
+                f"adapter.targets {missing or self.targets} match no linear layer of {type(skeleton).__name__}. "
                 f"It has {', '.join(offered)}; '{ALL_LINEAR}' takes all of them."
             )
 

@@ -24,8 +24,6 @@ from nrt_lightning.models.trained_state import keep_only_trained
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from peft import PeftModel
-
     from nrt_lightning.structures import Rollouts, Scores
 
 log = logging.getLogger(__name__)
@@ -165,7 +163,7 @@ class Policy(nn.Module):
             self.model = self._prepare(model)
         return self
 
-    def _prepare(self, model: PreTrainedModel) -> PreTrainedModel | PeftModel:
+    def _prepare(self, model: PreTrainedModel) -> Any:
         if self.marker_is_new:
             initialise_marker(model, self.marker_id, self.tokenizer.eos_token_id)
         keep_layout(model)

@@ -54,4 +54,4 @@ class QuantizedReference(FrozenReference):
         return frozen
 
     def __repr__(self) -> str:
-        return f"QuantizedReference(model={self.model!r}, quantization={self.quantization!r}, device={self.device!r})"
+        return f"QuantizedReference(model={self.model!r}, quantization={self.quantization!r})"

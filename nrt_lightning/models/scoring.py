@@ -106,7 +106,13 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
     if model not in FINAL:
         ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
         probe = torch.full((1, 1, 2), 3.0, device=ids.device)
-        with torch.no_grad(), head_forward(head, lambda hidden: probe.to(hidden.dtype)):
+        gpus = [ids.device] if ids.device.type == "cuda" else []
+        # Dropout draws here, and a resumed run tries its model once more than the uninterrupted one.
+        with (
+            torch.random.fork_rng(gpus),
+            torch.no_grad(),
+            head_forward(head, lambda hidden: probe.to(hidden.dtype)),
+        ):
             out = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
         FINAL[model] = type(linear_head(head)[0]) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
     return FINAL[model]

@@ -172,7 +172,7 @@ def test_the_adapter_has_its_own_dtype(llama_dir):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["q_prj"], r"\['q_prj'\] match no linear layer of LlamaForCausalLM. Did you mean 'q_proj'.*gate_proj"),
+        (["q_prj"], r"\['q_prj'\] match no linear layer of LlamaForCausalLM. It has down_proj, gate_proj.*q_proj"),
         (["q_proj", "c_attn"], r"\['c_attn'\] match no"),
         (["lm_head"], r"\['lm_head'\] match no"),
         ([], r"\[\] match no linear layer"),
