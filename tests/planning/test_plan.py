@@ -14,7 +14,7 @@ import torch
 from tiny import tiny_config
 
 from benchmarks.measure import flop_counter
-from benchmarks.workload import Workload, build_policy, fixed_rollouts
+from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config
 from planning.peaks import build
 from nrt_lightning import AdapterDisabledReference, FourBit, FrozenReference, LoRA, NRTLoss, NRTModule, QuantizedReference
 from nrt_lightning import Sampling, SFTModule
@@ -41,18 +41,7 @@ def config_only(directory: Path, config) -> str:
 
 
 def sketch(directory: Path, work: Workload = WORK, **settings) -> Sketch:
-    narrow = dataclasses.replace(work, vocabulary=8, hidden=32, intermediate=8, layers=1)
-    config = build_policy(dataclasses.replace(narrow, vocabulary=64)).config
-    for name, value in {
-        "vocab_size": work.vocabulary,
-        "hidden_size": work.hidden,
-        "intermediate_size": work.intermediate,
-        "num_hidden_layers": work.layers,
-        "head_dim": work.hidden // work.heads,
-        "tie_word_embeddings": work.tied,
-    }.items():
-        setattr(config, name, value)
-    return Sketch(config_only(directory, config), **settings)
+    return Sketch(config_only(directory, llama_config(work)), **settings)
 
 
 def measured(work: Workload, rank: int) -> dict[str, int]:
