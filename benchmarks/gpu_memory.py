@@ -126,7 +126,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.gpu_memory: skipped, for there is no CUDA device here. Run it as it is on a machine with one.")
+        print(
+            "benchmarks.gpu_memory: skipped, for there is no CUDA device here. Run it as it is on a machine with one."
+        )
         return
     if device.type == "cuda" and options.cap:
         total = torch.cuda.get_device_properties(0).total_memory

@@ -19,6 +19,8 @@ from nrt_lightning.planning.sizes import Lengths
 from nrt_lightning.planning.sketch import Sketch
 from nrt_lightning.structures import Sampling
 
+PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # short names of Lightning
+
 
 @dataclass
 class PlanSettings:
@@ -107,9 +109,6 @@ def machine(trainer: Any) -> Machine:
         sharded=any(name in strategy.lower() for name in ("fsdp", "modelparallel", "deepspeed")),
         gpu=gpu,
     )
-
-
-PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # short names of Lightning
 
 
 def device_bytes(settings: PlanSettings) -> int | None:

@@ -107,7 +107,9 @@ class PlainTemplate(PromptTemplate):
         system = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + \"\\n\\n\" }}"
         if self.system_prompt:
             system += "{% else %}{{ " + json.dumps(self.system_prompt + "\n\n") + " }}"
-        question = "messages[-1]['content']".join(f" ~ {json.dumps(part)} ~ " for part in self.template.split("{question}"))
+        question = "messages[-1]['content']".join(
+            f" ~ {json.dumps(part)} ~ " for part in self.template.split("{question}")
+        )
         return f"{bos}{system}{{% endif %}}{{{{ '' {question} '' }}}}"
 
 
@@ -134,8 +136,8 @@ class ChatTemplate(PromptTemplate):
         """The prompt's text."""
         if not self.template and not tokenizer.chat_template:
             raise InputError(
-                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give ChatTemplate "
-                "one as its `template`."
+                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give one as "
+                "the `template` of ChatTemplate."
             )
         turns = row.messages
         if self.system_prompt and turns[0]["role"] != "system":

@@ -55,7 +55,9 @@ class Lengths:
         b, n, p, t, c = self.prompts, self.rollouts, self.prompt, self.answer, self.completion
         sequences = [p, t, t + 1, c, c - 1, c + 1, p + c, p + c - 1, p + t, p + t + 1, p + self.group_size * c]
         rows = [b * p, n * c, n * (c - 1), b * p + n * (c - 1), b * t, b * (t + 1), b * (p + t), n * (p + c)]
-        buckets = [rows * width for whole, width in ((n, c - 1), (b, t)) for rows in (min(BUCKET, whole), whole % BUCKET)]
+        buckets = [
+            rows * width for whole, width in ((n, c - 1), (b, t)) for rows in (min(BUCKET, whole), whole % BUCKET)
+        ]
         cache = p + self.trace - 1  # tokens before the last is decoded
         buffer = p + math.ceil((self.trace - 1) / (ROOM + 1)) * (ROOM + 1)
         return [b, n, chunk, *sequences, *rows, *buckets, cache, buffer, p + self.trace]

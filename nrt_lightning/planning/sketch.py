@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class Skeleton:
         adapter = {id(p) for p in self.adapter}
         self.quantized = {id(w): w for w in layers if id(w) not in adapter} if self.quantization else {}
 
-    def bytes(self, parameters: list[Tensor]) -> int:
+    def bytes(self, parameters: Sequence[Tensor]) -> int:
         """What parameters take up as they are stored."""
         return round(sum(self.bits(p) * p.numel() for p in parameters) / 8)
 
@@ -69,6 +70,6 @@ class Skeleton:
         return max((2 * w.numel() for w in self.quantized.values()), default=0)
 
 
-def count(parameters: list[Tensor]) -> int:
+def count(parameters: Sequence[Tensor]) -> int:
     """Numbers in these."""
     return sum(p.numel() for p in parameters)

@@ -11,13 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from planning.peaks import build
 from tiny import tiny_config
 
 from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config
-from planning.peaks import build
-from nrt_lightning import AdapterDisabledReference, FourBit, FrozenReference, LoRA, NRTLoss, NRTModule, QuantizedReference
-from nrt_lightning import Sampling, SFTModule
+from nrt_lightning import (
+    AdapterDisabledReference,
+    FourBit,
+    FrozenReference,
+    LoRA,
+    NRTLoss,
+    NRTModule,
+    QuantizedReference,
+    Sampling,
+    SFTModule,
+)
 from nrt_lightning.planning.flops import Work
 from nrt_lightning.planning.miniature import Miniature, of_all_layers
 from nrt_lightning.planning.optimizer import ask_optimizer
@@ -124,7 +133,10 @@ def test_optimizers_tell_what_they_hold(make, states, dtype):
     assert ask_optimizer(make, dtype, on_gpu=True).all_at_once
 
 
-def plan(tmp_path, machine=Machine(), lengths=LENGTHS, window=1, kind=NRTModule, policy=None, **settings):
+ONE = Machine()
+
+
+def plan(tmp_path, machine=ONE, lengths=LENGTHS, window=1, kind=NRTModule, policy=None, **settings):
     if kind is NRTModule:
         settings.setdefault("sampling", Sampling(group_size=8, max_trace_tokens=64))
     module = kind(sketch(tmp_path, **policy or {}), **settings)
@@ -165,7 +177,9 @@ def test_references_take_what_they_are(tmp_path):
     assert full.memory["learning"]["reference"] == weights
     assert 0 < quantized.memory["learning"]["reference"] < 0.8 * weights
     assert disabled.memory["learning"]["reference"] == 0
-    assert "reference" not in plan(tmp_path / "d", reference=FrozenReference()).memory["learning"], "its coefficient is 0"
+    assert "reference" not in plan(tmp_path / "d", reference=FrozenReference()).memory["learning"], (
+        "its coefficient is 0"
+    )
 
 
 def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):
