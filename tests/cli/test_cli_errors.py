@@ -205,7 +205,7 @@ def test_a_checkpoint_of_another_model(error_of: ErrorOf, command: str) -> None:
     assert message.startswith("error: The checkpoint is of another model than")
     assert "hidden_size 4096 (here 64)" in message
     assert "vocabulary 128257 (here 64)" in message
-    assert "Give the model it was trained from as policy.model." in message
+    assert "Give the model it was trained from as policy.model" in message
 
 
 def test_no_checkpoint_of_that_name(error_of: ErrorOf) -> None:
