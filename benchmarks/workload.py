@@ -74,7 +74,14 @@ class Workload:
 def build_model(work: Workload, attn_implementation: str | None = None) -> LlamaForCausalLM:
     """The random model, whose traces end as the workload says, whatever they hold."""
     torch.manual_seed(SEED)
-    config = LlamaConfig(
+    model = LlamaForCausalLM(llama_config(work, attn_implementation))
+    set_trace_lengths(model, work.ends_after)
+    return model
+
+
+def llama_config(work: Workload, attn_implementation: str | None = None) -> LlamaConfig:
+    """Its configuration."""
+    return LlamaConfig(
         vocab_size=work.vocabulary,
         hidden_size=work.hidden,
         intermediate_size=work.intermediate,
@@ -88,9 +95,6 @@ def build_model(work: Workload, attn_implementation: str | None = None) -> Llama
         eos_token_id=EOS_ID,
         attn_implementation=attn_implementation,
     )
-    model = LlamaForCausalLM(config)
-    set_trace_lengths(model, work.ends_after)
-    return model
 
 
 @torch.no_grad()

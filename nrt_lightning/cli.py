@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -25,6 +26,8 @@ COMMANDS: dict[str, str] = {
     "plan": "nrt_lightning.commands.plan",
     "preflight": "nrt_lightning.commands.preflight",
 }
+# A command of our own passes its arguments on.
+warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
 
 class Parser(LightningArgumentParser):

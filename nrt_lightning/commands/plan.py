@@ -19,6 +19,8 @@ from nrt_lightning.planning.sizes import Lengths
 from nrt_lightning.planning.sketch import Sketch
 from nrt_lightning.structures import Sampling
 
+PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # short names of Lightning
+
 
 @dataclass
 class PlanSettings:
@@ -69,6 +71,7 @@ def main(args: list[str]) -> Plan:
     cli = make_cli(PlanCLI, args, run=False)
     settings, trainer = cli.config_init.plan, cli.config.trainer
     batch = lengths(cli.model, cli.datamodule, settings)
+    torch.set_num_threads(1)  # the tensors of a plan are too small for more
     plan = make_plan(cli.model, batch, getattr(cli.datamodule, "window", 1), machine(trainer))
     print(report(plan, device_bytes(settings)))
     return plan
@@ -106,9 +109,6 @@ def machine(trainer: Any) -> Machine:
         sharded=any(name in strategy.lower() for name in ("fsdp", "modelparallel", "deepspeed")),
         gpu=gpu,
     )
-
-
-PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}  # short names of Lightning
 
 
 def device_bytes(settings: PlanSettings) -> int | None:

@@ -136,8 +136,8 @@ class ChatTemplate(PromptTemplate):
         """The prompt's text."""
         if not self.template and not tokenizer.chat_template:
             raise InputError(
-                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give ChatTemplate "
-                "one as its `template`."
+                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give one as "
+                "the `template` of ChatTemplate."
             )
         turns = row.messages
         if self.system_prompt and turns[0]["role"] != "system":

@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -52,7 +52,7 @@ class WholeModel(ExportForm):
 
     def write(self, policy: Policy, directory: Path) -> None:
         """See `ExportForm`."""
-        network = policy.network
+        network: Any = policy.network
         grown = network.get_input_embeddings().weight.shape[0] == policy.marker_id + 1
         if not self.marker and policy.marker_is_new and grown:
             network = copy.deepcopy(network)

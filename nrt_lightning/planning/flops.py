@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nrt_lightning.models.scoring import DENSE
+
 if TYPE_CHECKING:
     from nrt_lightning.planning.miniature import Needs
     from nrt_lightning.planning.sizes import Lengths, Widths
@@ -52,6 +54,8 @@ class Work:
         forward = self.forward(needs.tokens * parts, scored, pairs)
         frozen = self.skeleton.frozen_share  # no gradient is needed for these, only through them
         again = forward if self.skeleton.recomputed else 0.0
+        if scored / parts * self.widths.vocabulary > DENSE:  # logits that are not kept
+            again += 2.0 * scored * self.skeleton.head
         aside = scored * reference + x.prompts * x.answer * baseline
         scoring = self.forward(needs.tokens_without_gradient * parts, aside, pairs * reference)
         return {"forward": forward, "backward": forward * (2 - frozen) + again, "baseline and reference": scoring}

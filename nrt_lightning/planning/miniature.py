@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,9 +24,12 @@ from nrt_lightning.rollouts.decoding import fixed_refusal
 from nrt_lightning.structures import Prompts, Rollouts
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
     from nrt_lightning.structures import Sampling
 
 MARKER = 0
+FEW = 4  # layers of the smaller of two miniatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,34 @@ class Needs:
     tokens_without_gradient: int = 0
 
 
+def of_all_layers(policy: Policy, lengths: Lengths, precision: str, run: Callable[[Miniature], Needs]) -> Needs:
+    """What a phase needs, from miniatures of 4 and 8 layers where there are more: every further layer needs the same.
+
+    Args:
+        policy: whose miniatures are run.
+        lengths: of the full micro-batch.
+        precision: of Lightning's Trainer.
+        run: the phase.
+    """
+    layers = policy.config.get_text_config().num_hidden_layers
+    if layers <= 2 * FEW:
+        return run(Miniature(policy, lengths, precision, layers))
+    few, more = (run(Miniature(policy, lengths, precision, count)) for count in (FEW, 2 * FEW))
+    share = (layers - 2 * FEW) / FEW
+    names = dict.fromkeys([*few.memory, *more.memory])
+    memory = {n: more.memory.get(n, 0) + share * (more.memory.get(n, 0) - few.memory.get(n, 0)) for n in names}
+    return dataclasses.replace(more, memory={name: round(size) for name, size in memory.items() if size > 0})
+
+
+def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
+    """A configuration of the first layers alone, changed in place."""
+    text = config.get_text_config()
+    text.num_hidden_layers = layers
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:layers]
+    return config
+
+
 class Miniature:
     """A policy of the same make with small sizes.
 
@@ -45,13 +76,14 @@ class Miniature:
         policy: whose configuration, adapter and scoring forward it has; needs no weights.
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
+        layers: how many it has.
     """
 
-    def __init__(self, policy: Policy, lengths: Lengths, precision: str = "32-true") -> None:
+    def __init__(self, policy: Policy, lengths: Lengths, precision: str, layers: int) -> None:
         self.lengths, self.precision = lengths, precision
         self.scale: Scale = scale_down(policy.config, lengths)
         small = copy.deepcopy(policy)
-        small.config = self.scale.widths.applied(policy.config)
+        small.config = with_layers(self.scale.widths.applied(policy.config), layers)
         small.marker_id, small.marker_is_new = MARKER, False
         small.weights, small.quantization = "random", None
         self.policy = small.load()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import torch
 from nrt_lightning.models import FrozenReference
 from nrt_lightning.module import NRTModule
 from nrt_lightning.planning.flops import Work
-from nrt_lightning.planning.miniature import Miniature, Needs
+from nrt_lightning.planning.miniature import Miniature, Needs, of_all_layers
 from nrt_lightning.planning.optimizer import ask_optimizer
 from nrt_lightning.planning.sizes import Lengths, Widths
 from nrt_lightning.planning.sketch import Skeleton, count
@@ -78,7 +79,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     reference, baseline = has_reference(module), isinstance(module, NRTModule) and module.needs_baseline
     part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
     held = machine.accumulate > 1 or part.prompts < batch.prompts
-    needs = Miniature(policy, part, machine.precision).learn(baseline, reference, held)
+    needs = of_all_layers(policy, part, machine.precision, lambda small: small.learn(baseline, reference, held))
     memory = {
         "learning": fixed | passing(needs, skeleton, machine),
         "optimizer step": fixed | stepping(module, skeleton, machine),
@@ -93,7 +94,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         if isinstance(module.engine, TransformersEngine):
             rows, most = batch.prompts * window, module.engine.max_rows // batch.group_size
             sampled = dataclasses.replace(batch, prompts=max(1, min(rows, most or rows)))
-            drawn = Miniature(policy, sampled, machine.precision).sample(module.engine, module.sampling, machine.gpu)
+            drawn = of_all_layers(policy, sampled, machine.precision, sampler(module, machine))
             whole = {"weights gathered": skeleton.bytes(skeleton.base)} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
     batches = machine.accumulate * machine.devices
@@ -105,6 +106,11 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         {name: number * batches for name, number in tokens.items()},
         {name: number * batches for name, number in flops.items()},
     )
+
+
+def sampler(module: Any, machine: Machine) -> Callable[[Miniature], Needs]:
+    """The rollout of a miniature."""
+    return lambda small: small.sample(module.engine, module.sampling, machine.gpu)
 
 
 def prompts_at_once(module: PolicyModule, batch: Lengths) -> int:

@@ -73,20 +73,14 @@ def largest_line(plan: Plan) -> str:
 
 
 def gib(size: int | None) -> str:
-    """Bytes in GiB.
+    """Bytes in GiB, with two digits where they are few.
 
     >>> gib(3 * 2**29), gib(2**20), gib(0), gib(None)
-    ('1.50', '0.0010', '-', '-')
+    ('1.50', '0.00098', '-', '-')
     """
     if not size:
         return "-"
-    return (
-        f"{size / GIB:,.2f}"
-        if size >= GIB / 100
-        else f"{size / GIB:.2g}"
-        if size < GIB / 10_000
-        else f"{size / GIB:.4f}"
-    )
+    return f"{size / GIB:,.2f}" if size >= GIB / 100 else f"{size / GIB:.2g}"
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

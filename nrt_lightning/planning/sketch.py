@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -42,16 +43,18 @@ class Skeleton:
         self.trained = [p for p in everything if p.requires_grad]
         self.adapter = self.trained if policy.adapter is not None else []
         self.base = [p for p in everything if policy.adapter is None or not p.requires_grad]
-        ends = {id(e.weight) for e in (network.get_input_embeddings(), network.get_output_embeddings())}
+        embeddings = (network.get_input_embeddings(), network.get_output_embeddings())
+        ends = {id(p) for embedding in embeddings for p in embedding.parameters()}  # with an adapter, inside of it
         self.head = network.get_output_embeddings().weight.numel()
         self.matrices = sum(p.numel() for p in everything if p.dim() > 1 and id(p) not in ends)
         self.layers = sketch.config.get_text_config().num_hidden_layers
         self.recomputed = policy.activation_checkpointing
         self.frozen_share = 1 - count([p for p in self.trained if p.dim() > 1]) / (self.matrices + self.head)
         layers = (m.weight for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) not in ends)
-        self.quantized = {id(w): w for w in layers if not w.requires_grad} if self.quantization else {}
+        adapter = {id(p) for p in self.adapter}
+        self.quantized = {id(w): w for w in layers if id(w) not in adapter} if self.quantization else {}
 
-    def bytes(self, parameters: list[Tensor]) -> int:
+    def bytes(self, parameters: Sequence[Tensor]) -> int:
         """What parameters take up as they are stored."""
         return round(sum(self.bits(p) * p.numel() for p in parameters) / 8)
 
@@ -67,6 +70,6 @@ class Skeleton:
         return max((2 * w.numel() for w in self.quantized.values()), default=0)
 
 
-def count(parameters: list[Tensor]) -> int:
+def count(parameters: Sequence[Tensor]) -> int:
     """Numbers in these."""
     return sum(p.numel() for p in parameters)

@@ -23,6 +23,7 @@ class LiveMemory(TorchDispatchMode):
         part: the part of the memory that a tensor belongs to.
 
     Example:
+        >>> import torch
         >>> with LiveMemory({3: 1000}, lambda tensor: "all") as memory:
         ...     one = torch.ones(3, 2)  # stands for 1000 x 2
         ...     two = (one + 1).sum()  # 8,000 bytes more, and 4

@@ -79,6 +79,7 @@ class FixedDecoder(Decoder):
         layers: list[Any] = cache.layers
         self.layers = [FixedLayer(layer.keys, layer.values, self.position) for layer in layers]
         self.cache.layers = list(self.layers)
+        layers.clear()  # otherwise the prompts' keys and values would be held twice while decoding
         self.ids = torch.zeros_like(self.place)  # [A, 1]
         self.graph: torch.cuda.CUDAGraph | None = None
         self.logits = torch.empty(0)  # [A, V] what the last step gave

@@ -20,6 +20,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from safetensors.torch import load_file
 
 import nrt_lightning
+from cli.recipes import at_home
 from cli.small_runs import CONFIGS, QUICKSTART, Command, small_args
 from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
 from nrt_lightning.cli import NRTCLI, Parser, main, run
@@ -258,12 +259,11 @@ METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
-def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: Path) -> None:
+def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: Path, tmp_path: Path) -> None:
     command, *args = command_of(config)
     assert command == "fit"
     assert str(config) in args
-    if "accelerator: gpu" in config.read_text() and not torch.cuda.is_available():
-        args.append("--trainer.accelerator=cpu")
+    args += at_home(args, tmp_path)
     cli = NRTCLI(LightningModule, LightningDataModule, run=False, args=args, subclass_mode_model=True,
                  subclass_mode_data=True, auto_configure_optimizers=False, parser_class=Parser)  # fmt: skip
     given = yaml.safe_load(config.read_text())
@@ -324,8 +324,9 @@ def test_signals_and_their_settings_by_options(nrt: Command) -> None:
     assert cli.model.signals.weights == {"gain": 0.9, "format": 0.5, "repetition": 1.0}
 
 
-def test_every_key_of_the_quickstart_config_has_a_comment() -> None:
-    lines = Path(QUICKSTART).read_text().splitlines()
+@pytest.mark.parametrize("config", [QUICKSTART, str(CONFIGS / "experiments" / "single_gpu_qlora.yaml")])
+def test_every_key_of_a_config_to_start_from_has_a_comment(config: str) -> None:
+    lines = Path(config).read_text().splitlines()
     keys = [line for line in lines if line.strip() and not line.startswith("#")]
     assert len(keys) > 60
     bare = [line.strip().removeprefix("- ") for line in keys if "#" not in line]

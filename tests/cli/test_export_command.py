@@ -25,9 +25,10 @@ def checkpoint() -> str:
 def test_a_checkpoint_becomes_a_model(nrt: Command) -> None:
     cli = nrt("fit", "--model.optimizer.lr=0.01")
     run(["export", f"--checkpoint={checkpoint()}", "--out=m"])
-    trained = {name: value for name, value in cli.model.policy.network.named_parameters()}
+    trained = dict(cli.model.policy.network.named_parameters())
     saved = load_file("m/model.safetensors")
-    assert saved and all(torch.equal(value, trained[name]) for name, value in saved.items())
+    assert saved
+    assert all(torch.equal(value, trained[name]) for name, value in saved.items())
     card = Path("m/README.md").read_text()
     assert "val/exact_match" in card
     assert "RegisterPrograms" in card

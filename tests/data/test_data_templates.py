@@ -63,7 +63,7 @@ def test_chat_template_system_prompt_and_variables(chat_tokenizer):
 
 
 def test_chat_template_errors(char_tokenizer, chat_tokenizer):
-    with pytest.raises(InputError, match=r"no chat template. Use PlainTemplate, or give"):
+    with pytest.raises(InputError, match=r"no chat template. Use PlainTemplate, or give one as"):
         ChatTemplate().encode(row(QUESTION), char_tokenizer)
     with pytest.raises(InputError, match=r"f.jsonl:4: the chat template refuses.*no tools here.*Mend or remove"):
         ChatTemplate().encode(row([{"role": "tool", "content": "x"}]), chat_tokenizer)

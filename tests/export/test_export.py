@@ -159,7 +159,7 @@ def test_the_card_says_where_it_comes_from(tmp_path):
 def test_nothing_is_overwritten_unless_told(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "precious").write_text("x")
-    with pytest.raises(InputError, match="is not empty.*overwrite"):
+    with pytest.raises(InputError, match=r"is not empty.*overwrite"):
         export_policy(trained(), tmp_path / "m")
     assert (tmp_path / "m" / "precious").read_text() == "x"
     export_policy(trained(), tmp_path / "m", overwrite=True)

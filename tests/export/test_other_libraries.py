@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,7 +20,11 @@ TOKENS = 24
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
     """A random policy that writes its marker within its text, and its directory."""
-    policy = Policy(save_tiny(tmp_path_factory.mktemp("base"), "llama", tied=False)).load().eval()
+    base = Path(save_tiny(tmp_path_factory.mktemp("base"), "llama", tied=False))
+    config = json.loads((base / "config.json").read_text()) | {"head_dim": 64}  # vLLM has no kernel for smaller ones
+    (base / "config.json").write_text(json.dumps(config))
+    torch.manual_seed(0)
+    policy = Policy(str(base), weights="random").load().eval()
     rows = policy.network.get_output_embeddings().weight
     with torch.no_grad():
         rows[policy.marker_id] = 1.01 * rows[continued(policy, QUESTIONS[0])[6]]

@@ -1,0 +1,76 @@
+"""Every model with every way of training, as composed on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli.recipes import at_home
+from cli.small_runs import CONFIGS, SMALL
+from nrt_lightning import FourBit, LoRA
+from nrt_lightning.cli import NRTCLI, make_cli, run
+
+MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]
+WAYS = {"full": ["full"], "lora": ["lora"], "qlora": ["lora", "qlora"]}
+TULU = CONFIGS / "data" / "tulu3_sft_mixture.yaml"
+
+
+def options(model: Path, way: str, directory: Path) -> list[str]:
+    configs = [TULU, model, *(CONFIGS / "training" / f"{name}.yaml" for name in WAYS[way])]
+    args = [word for config in configs for word in ("--config", str(config))]
+    return args + at_home(args, directory)
+
+
+def test_there_is_a_recipe_for_every_model_that_is_promised() -> None:
+    assert [path.stem for path in MODELS] == [
+        "llama_3_1_8b", "llama_3_2_1b", "llama_3_2_3b", "mistral_7b_v0_3",
+        "qwen3_0_6b", "qwen3_1_7b", "qwen3_4b", "qwen3_8b",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("model", MODELS, ids=lambda path: path.stem)
+def test_every_model_is_instantiated_in_every_way(model: Path, way: str, tmp_path: Path) -> None:
+    if way == "qlora":
+        pytest.importorskip("bitsandbytes")
+    cli = make_cli(NRTCLI, options(model, way, tmp_path), run=False)
+    policy = cli.model.policy
+    assert isinstance(policy.adapter, LoRA) == (way != "full")
+    assert isinstance(policy.quantization, FourBit) == (way == "qlora")
+    assert policy.dtype == (torch.float32 if way == "full" else torch.bfloat16)
+    assert cli.datamodule.window == cli.trainer.accumulate_grad_batches, "on-policy"
+
+
+@pytest.mark.parametrize("model", ["llama_3_1_8b", "mistral_7b_v0_3", "qwen3_8b"])
+def test_a_recipe_trains_on_conversations(model: str, tmp_path: Path) -> None:
+    turns = [("user", "a4b*2?"), ("assistant", "b3"), ("user", "b1c+1?"), ("assistant", "c2")]
+    row = {"messages": [{"role": role, "content": content} for role, content in turns]}
+    Path("rows.jsonl").write_text(f"{json.dumps(row)}\n" * 8)
+    small = "\n".join(line for line in SMALL.splitlines() if "class_path: nrt_lightning.RegisterPrograms" not in line)
+    Path("small.yaml").write_text(small)
+    cli = run(["fit", *options(CONFIGS / "models" / f"{model}.yaml", "lora", tmp_path), "--config", "small.yaml",
+               "--data.train=rows.jsonl", "--data.val_rows=2", "--data.window=1", "--trainer.accumulate_grad_batches=1",
+               "--trainer.precision=32-true", "--trainer.max_steps=1"])  # fmt: skip
+    assert cli is not None
+    assert cli.trainer.global_step == 1
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+
+
+def test_the_single_gpu_experiment_is_planned_to_fit_its_gpu(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import LlamaConfig
+
+    pytest.importorskip("bitsandbytes")
+    shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    LlamaConfig(vocab_size=128256, num_key_value_heads=8, **shape).save_pretrained(tmp_path / "shape")
+    experiment = str(CONFIGS / "experiments" / "single_gpu_qlora.yaml")
+    run(["plan", "--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=24"])
+    text = capsys.readouterr().out
+    assert "base 8,030,261,248" in text
+    assert "WARNING" not in text
+    run(["plan", "--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=8"])
+    assert "WARNING" in capsys.readouterr().out

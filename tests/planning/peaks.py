@@ -1,0 +1,59 @@
+"""The memory that phases of a step really take up, measured in a process of its own; prints a JSON line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from benchmarks.workload import Workload, build_policy, fixed_rollouts, prompts
+from nrt_lightning import LoRA
+from nrt_lightning.rollouts import TransformersEngine, trace_request
+
+
+def resident(field: str) -> int:
+    """Bytes of this process: VmRSS now, VmHWM at the most since the last reset."""
+    return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def reset() -> int:
+    """Forget the most so far."""
+    Path("/proc/self/clear_refs").write_text("5")
+    return resident("VmRSS")
+
+
+def build(work: Workload, rank: int):
+    policy = build_policy(work)
+    if rank:
+        policy.model = LoRA(rank=rank).apply(policy.network, policy.marker_id)
+        policy.adapter = LoRA(rank=rank)
+    return policy
+
+
+def step(policy, work: Workload) -> None:
+    policy.score(fixed_rollouts(work), baseline=True).logprobs.sum().backward()
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    asked = json.loads(sys.argv[1])
+    work, rank = Workload.from_json(asked["work"]), asked["rank"]
+    tiny = dataclasses.replace(work, vocabulary=64, hidden=32, intermediate=32, layers=1)
+    step(build(tiny, rank), tiny)  # what every process loads at its first use
+    policy = build(work, rank)
+    before = reset()
+    step(policy, work)
+    learning = resident("VmHWM") - before
+    policy.zero_grad()
+    request = trace_request(policy, prompts(work, 0), work.sampling, seed=0)
+    before = reset()
+    TransformersEngine().generate(policy, request)
+    print(json.dumps({"learning": learning, "rollout": resident("VmHWM") - before}))
+
+
+if __name__ == "__main__":
+    main()
