@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.errors import InputError
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
+from nrt_lightning.method import Method
 from nrt_lightning.models import BaselineScorer, Reference
 from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
-
-
-class Method(Protocol):
-    """The parts of `NRTModule` that must fit."""
-
-    aggregator: RewardAggregator
-    signals: SignalCombiner | None
-    advantage: AdvantageEstimator
-    loss: NRTLoss
-    reference: Reference
-    sampling: Sampling
-    train_response: bool
-    filters: list[GroupFilter]
-    baseline_scorer: BaselineScorer
-    kl_penalty: KLPenalty | None
 
 
 def check_parts(method: Method) -> None:

@@ -22,7 +22,7 @@ LAYERS = [
     {"export"},
     {"callbacks", "strategies", "preflight"},
     {"comparison"},
-    {"policy_module", "checks", "token_budget", "window", "module", "sft"},
+    {"policy_module", "method", "checks", "token_budget", "window", "module", "sft"},
     {"planning"},
     {"suggestions", "cli", "__main__"},
     {"commands"},
@@ -31,7 +31,7 @@ LAYERS = [
 ALSO = {
     "rollouts": {"models"},
     "probing": {"evaluation"},
-    "module": {"policy_module", "checks", "token_budget", "window"},
+    "module": {"policy_module", "method", "checks", "token_budget", "window"},
     "sft": {"policy_module"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers

@@ -1,0 +1,27 @@
+"""What travels between the stages of a training step: dataclasses of tensors, with shapes on their fields.
+
+Shapes: B prompts, K group size, N = B * K rollouts, P prompt length, C completion length, T answer length.
+Masks are bool and True means "counts". Row n of a `[N, ...]` tensor belongs to prompt `group_ids[n]`.
+"""
+
+from nrt_lightning.structures.base import Struct, TensorStruct
+from nrt_lightning.structures.prompts import Prompts, Row, WindowStep
+from nrt_lightning.structures.results import Judgement, LossOutput, Scores, TraceReward
+from nrt_lightning.structures.rollouts import OwnAnswers, Rollouts, Segments
+from nrt_lightning.structures.sampling import Sampling
+
+__all__ = [
+    "Judgement",
+    "LossOutput",
+    "OwnAnswers",
+    "Prompts",
+    "Rollouts",
+    "Row",
+    "Sampling",
+    "Scores",
+    "Segments",
+    "Struct",
+    "TensorStruct",
+    "TraceReward",
+    "WindowStep",
+]

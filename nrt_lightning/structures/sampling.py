@@ -1,0 +1,34 @@
+"""Settings of the sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Sampling:
+    """How traces are drawn.
+
+    Args:
+        group_size: traces sampled for each prompt (K).
+        max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
+        max_answer_tokens: limit of an answer that the policy writes itself, in prediction or for training.
+        temperature: of the sampling distribution; 0 is greedy.
+        answer_temperature: of the answers that the policy writes itself in training; null for that of the traces.
+        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
+        top_k: keep this many most probable tokens; 0 keeps all.
+        suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
+            marker's probability with it until it has learned the marker.
+        refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves
+            them without a loss.
+    """
+
+    group_size: int = 8
+    max_trace_tokens: int = 512
+    max_answer_tokens: int = 256
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    suppress_eos: bool = False
+    answer_temperature: float | None = None
+    refill_rounds: int = 0
