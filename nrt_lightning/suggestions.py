@@ -26,8 +26,8 @@ def suggestion(message: str, keys: list[str]) -> str:
 
     >>> suggestion("given class_path 'nrt_lightning.WeightedSum':  Option 'weighing' is not accepted", [])
     "\\n\\n'weighing' is no argument of nrt_lightning.WeightedSum. Did you mean 'weighting'?"
-    >>> suggestion("Expected a dot import path string: GeometricMeen", [])
-    "\\n\\n'GeometricMeen' is no class that can be found here. Did you mean 'GeometricMean'?"
+    >>> suggestion("Expected a dot import path string: ArithmeticMeen", [])
+    "\\n\\n'ArithmeticMeen' is no class that can be found here. Did you mean 'ArithmeticMean'?"
     """
     if found := list(OPTION.finditer(message)):
         path, option = found[-1].groups()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional import masked_mean
 from nrt_lightning.functional.groups import group_statistics
 from nrt_lightning.structures import Rollouts
 
@@ -52,7 +53,7 @@ def group_metrics(
     """
     groups = group_statistics(values, group_ids, values.isfinite())
     metrics = {
-        "reward": values.mean(),
+        "reward": masked_mean(values, values.isfinite()),  # a row of minus infinity takes no part in its group either
         "reward_group_std": groups.std.mean(),
         "zero_variance_groups": (groups.std == 0).float().mean(),
         "advantage_mean": advantages.mean(),

@@ -55,3 +55,8 @@ def test_rollout_metrics(policy):
         for group, ids, mask in zip(rollouts.group_ids, rollouts.completion_ids, rollouts.segments.trace_mask)
     }
     assert metrics["unique_traces"] == pytest.approx(len(traces) / 12)
+
+
+def test_the_mean_reward_leaves_out_rows_without_one():
+    values, groups = torch.tensor([-1.0, -float("inf"), -3.0]), torch.tensor([0, 0, 0])
+    assert group_metrics(values, None, torch.zeros(3), groups)["reward"] == -2
