@@ -87,11 +87,11 @@ def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRe
     form.write(policy, directory)
     with_marker = not isinstance(form, WholeModel) or form.marker
     tokenizer = copy.deepcopy(policy.tokenizer) if with_marker else AutoTokenizer.from_pretrained(policy.source)
-    if record.chat_template is not None and with_marker:
-        tokenizer.chat_template = record.chat_template
-    tokenizer.save_pretrained(directory)
     generation_config(policy).save_pretrained(directory)
-    (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
+    if with_marker:  # a base has nothing to tell of reasoning
+        tokenizer.chat_template = record.chat_template or tokenizer.chat_template
+        (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
+    tokenizer.save_pretrained(directory)
     for path in directory.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -89,7 +89,7 @@ class Miniature:
         self.policy = small.load()
         if precision.endswith("-true") and not precision.startswith(("32", "64")):
             self.policy.to(torch.bfloat16)  # of the size of float16
-        self.shapes = {tuple(p.shape) for p in self.policy.parameters() if p.dim() > 1}
+        self.dtypes = {tuple(p.shape): p.dtype for p in self.policy.parameters() if p.dim() > 1}  # of the weights
         self.tokens = [0, 0]
         self.policy.network.get_input_embeddings().register_forward_pre_hook(self.read)
 
@@ -103,8 +103,9 @@ class Miniature:
     def part(self, tensor: Tensor) -> str:
         """The part that a tensor's memory belongs to."""
         shape = tuple(tensor.shape)
-        if shape in self.shapes or shape[::-1] in self.shapes:
-            return "gradients" if tensor.dtype == next(self.policy.parameters()).dtype else "weights as cast"
+        weight = self.dtypes.get(shape) or self.dtypes.get(shape[::-1])
+        if weight is not None:
+            return "gradients" if tensor.dtype == weight else "weights as cast"
         cached = tensor.dim() == 4 and self.lengths.thinking and shape[2] > self.scale.lengths.prompt
         if self.scale.widths.vocabulary in shape:
             return "logits"

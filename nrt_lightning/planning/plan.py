@@ -92,8 +92,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         flops = {"rollout": work.sampling()} | flops
         tokens["sampled"] = batch.rollouts * batch.trace
         if isinstance(module.engine, TransformersEngine):
-            rows, most = batch.prompts * window, module.engine.max_rows // batch.group_size
-            sampled = dataclasses.replace(batch, prompts=max(1, min(rows, most or rows)))
+            sampled = dataclasses.replace(batch, prompts=prompts_sampled(module.engine, batch, window))
             drawn = of_all_layers(policy, sampled, machine.precision, sampler(module, machine))
             whole = {"weights gathered": skeleton.bytes(skeleton.base)} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
@@ -111,6 +110,12 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
 def sampler(module: Any, machine: Machine) -> Callable[[Miniature], Needs]:
     """The rollout of a miniature."""
     return lambda small: small.sample(module.engine, module.sampling, machine.gpu)
+
+
+def prompts_sampled(engine: TransformersEngine, batch: Lengths, window: int) -> int:
+    """Prompts whose traces are sampled together."""
+    all_of_them = batch.prompts * window
+    return min(all_of_them, max(1, engine.max_rows // batch.group_size)) if engine.max_rows else all_of_them
 
 
 def prompts_at_once(module: PolicyModule, batch: Lengths) -> int:

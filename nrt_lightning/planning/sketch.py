@@ -49,7 +49,8 @@ class Skeleton:
         self.matrices = sum(p.numel() for p in everything if p.dim() > 1 and id(p) not in ends)
         self.layers = sketch.config.get_text_config().num_hidden_layers
         self.recomputed = policy.activation_checkpointing
-        self.frozen_share = 1 - count([p for p in self.trained if p.dim() > 1]) / (self.matrices + self.head)
+        trained = count([p for p in self.trained if p.dim() > 1])
+        self.frozen_share = max(0.0, 1 - trained / (self.matrices + self.head))  # of what tokens are multiplied with
         layers = (m.weight for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) not in ends)
         adapter = {id(p) for p in self.adapter}
         self.quantized = {id(w): w for w in layers if id(w) not in adapter} if self.quantization else {}

@@ -12,6 +12,8 @@ from cli.recipes import at_home
 from cli.small_runs import CONFIGS, SMALL
 from nrt_lightning import FourBit, LoRA
 from nrt_lightning.cli import NRTCLI, make_cli, run
+from nrt_lightning.commands.plan import main
+from nrt_lightning.planning.report import GIB, report
 
 MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]
 WAYS = {"full": ["full"], "lora": ["lora"], "qlora": ["lora", "qlora"]}
@@ -68,9 +70,8 @@ def test_the_single_gpu_experiment_is_planned_to_fit_its_gpu(
     shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
     LlamaConfig(vocab_size=128256, num_key_value_heads=8, **shape).save_pretrained(tmp_path / "shape")
     experiment = str(CONFIGS / "experiments" / "single_gpu_qlora.yaml")
-    run(["plan", "--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=24"])
+    plan = main(["--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=24"])
     text = capsys.readouterr().out
     assert "base 8,030,261,248" in text
     assert "WARNING" not in text
-    run(["plan", "--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=8"])
-    assert "WARNING" in capsys.readouterr().out
+    assert "WARNING" in report(plan, device_bytes=8 * GIB)

@@ -67,11 +67,10 @@ def measured(work: Workload, rank: int) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("work", "rank"),
     [
-        (WORK, 0),
         (dataclasses.replace(WORK, vocabulary=40_000, layers=3, kv_heads=2), 0),
         (dataclasses.replace(WORK, layers=10, hidden=128, intermediate=400), 8),
     ],
-    ids=["full", "large vocabulary", "LoRA"],
+    ids=["full", "LoRA"],
 )
 def test_peaks_are_those_measured(tmp_path, work, rank):
     policy = sketch(tmp_path, work, adapter=LoRA(rank=rank) if rank else None)
@@ -116,7 +115,7 @@ def test_flops_are_those_counted(tmp_path, rank):
     real = build(WORK, rank)
     with flop_counter() as counter:
         real.score(fixed_rollouts(WORK), baseline=True).logprobs.sum().backward()
-    assert sum(flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.1)
+    assert sum(flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -160,10 +159,18 @@ def test_checkpointing_lowers_activations_and_costs_a_forward_pass(tmp_path):
 def test_a_wider_window_takes_cache_and_max_rows_bounds_it(tmp_path):
     cache = [
         plan(tmp_path / str(i), window=window, engine=TransformersEngine(max_rows=rows)).memory["rollout"]["KV cache"]
-        for i, (window, rows) in enumerate([(1, 0), (4, 0), (4, 32)])
+        for i, (window, rows) in enumerate([(1, 0), (4, 0), (4, 32), (4, 1)])
     ]
     assert cache[1] == pytest.approx(4 * cache[0], rel=0.01)
     assert cache[2] == pytest.approx(cache[0], rel=0.01)
+    assert cache[3] == pytest.approx(cache[0] / 4, rel=0.01), "one group at least"
+
+
+def test_an_adapters_gradients_are_told_from_weights_that_are_cast(tmp_path):
+    found = plan(tmp_path, policy={"adapter": LoRA(rank=4), "dtype": "bfloat16"})
+    gradients = 4 * found.parameters["adapter"]
+    assert found.memory["optimizer step"]["gradients"] == gradients
+    assert found.memory["learning"].get("weights as cast", 0) < gradients / 2
 
 
 def test_references_take_what_they_are(tmp_path):
