@@ -19,10 +19,12 @@ LAYERS = [
     {"models", "rollouts", "data", "schedules"},
     {"evaluation", "probing"},
     {"signals"},
+    {"method", "token_budget", "window"},
+    {"checks"},
     {"export"},
     {"callbacks", "strategies", "preflight"},
     {"comparison"},
-    {"policy_module", "method", "checks", "token_budget", "window", "module", "sft"},
+    {"policy_module", "module", "sft"},
     {"planning"},
     {"suggestions", "cli", "__main__"},
     {"commands"},
@@ -31,7 +33,7 @@ LAYERS = [
 ALSO = {
     "rollouts": {"models"},
     "probing": {"evaluation"},
-    "module": {"policy_module", "method", "checks", "token_budget", "window"},
+    "module": {"policy_module"},
     "sft": {"policy_module"},
     "cli": {"suggestions", "__init__"},  # imports all that the package offers, so that short class names are found
     "suggestions": {"__init__"},  # looks up the names that the package offers
