@@ -24,8 +24,8 @@ quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both;
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
 
-test: $(INSTALLED) ## all tests and doctests but the slow ones, with coverage
-	$(BIN)/python -m pytest -m "not slow" --cov=nrt_lightning --cov-report=term:skip-covered
+test: $(INSTALLED) ## all tests and doctests but the slow ones, on two processes, with coverage
+	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED) ## the slow tests
 	$(BIN)/python -m pytest -m slow

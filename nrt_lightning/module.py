@@ -42,7 +42,7 @@ from nrt_lightning.token_budget import Step, learn_at_once, learn_in_parts, spli
 from nrt_lightning.window import Further, judge_window
 
 
-class NRTModule(PolicyModule, Method):
+class NRTModule(Method, PolicyModule):
     """Teaches a policy to reason from question-answer pairs (arXiv 2602.11549).
 
     For every prompt the policy samples traces; a trace is rewarded by the policy's own confidence in the reference

@@ -149,7 +149,7 @@ def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
         (["--model.policy.marker=a"], "policy.marker 'a' is token"),
         (["--model.policy.marker= "], "policy.marker ' ': give it a text"),
         (["--model.policy.model=./nowhere"], "policy.model './nowhere': no such directory"),
-        (["--model.policy.model=embedded:register-base"], "Did you mean 'registers-base'?"),
+        (["--model.policy.model=embedded:register-base"], "Did you mean 'registers-base'"),
         (["--model.loss.kl_coef=0.1"], "loss.kl_coef is 0.1, but there is no reference"),
         (["--model.policy.quantization=FourBit"], "Give policy.adapter one, for instance LoRA"),
         (["--model.policy.adapter=LoRA", "--model.policy.adapter.targets=[q_pro]"], "['q_pro'] match no linear layer"),

@@ -213,7 +213,8 @@ def answer_prob(policy, one, trace):
 def test_validation_and_test_log_the_same_names(trainer):
     module, run, _ = fit(trainer, max_steps=1, check_val_every_n_epoch=None, val_check_interval=1)
     names = {k.removeprefix("val/") for k in run.callback_metrics if k.startswith("val/")}
-    assert names == {*ReasoningMetrics.names, "relative_confidence_gain"}
+    checked = {"checked_match", "checked_match_forced"}  # no row here checks pieces of its answer
+    assert names == {*ReasoningMetrics.names, "relative_confidence_gain"} - checked
     (tested,) = trainer().test(module, registers(), verbose=False)
     assert {k.removeprefix("test/") for k in tested} == names
 
