@@ -21,8 +21,8 @@ def documents() -> list[str]:
     return [row.question + row.answer for row in ReportCorpus(size=4000).rows()]
 
 
-def only(count: int = 300, sloppiness: float = 0.5, **weights: float) -> list[str]:
-    rng, corpus = random.Random(0), ReportCorpus(mixture=Mixture(**NOTHING | weights), sloppiness=sloppiness)
+def only(count: int = 300, **weights: float) -> list[str]:
+    rng, corpus = random.Random(0), ReportCorpus(mixture=Mixture(**NOTHING | weights))
     return [corpus.document(rng) for _ in range(count)]
 
 
