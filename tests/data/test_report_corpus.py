@@ -6,6 +6,7 @@ import pytest
 from nrt_lightning.data.pretraining import KINDS, Mixture
 from nrt_lightning.data.registers import run_program, split_of
 from nrt_lightning.data.report_corpus import ReportCorpus, slipping, sloppy_mixture
+from nrt_lightning.data.tiny_tokenizer import EOS
 from nrt_lightning.data.word_tokenizer import build_word_tokenizer
 from nrt_lightning.errors import InputError
 
@@ -20,8 +21,8 @@ def documents() -> list[str]:
     return [row.question + row.answer for row in ReportCorpus(size=4000).rows()]
 
 
-def only(count: int = 300, sloppiness: float = 0.5, **weights: float) -> list[str]:
-    rng, corpus = random.Random(0), ReportCorpus(mixture=Mixture(**NOTHING | weights), sloppiness=sloppiness)
+def only(count: int = 300, **weights: float) -> list[str]:
+    rng, corpus = random.Random(0), ReportCorpus(mixture=Mixture(**NOTHING | weights))
     return [corpus.document(rng) for _ in range(count)]
 
 
@@ -35,9 +36,19 @@ def test_no_document_holds_a_program_of_another_split(documents):
     assert {split_of(program) for program in programs} == {"corpus"}
 
 
-def test_no_document_holds_a_report(documents):
-    phrases = ("question, let me see.", "it is", "sum of", "ask me later. ok bye.")
-    assert max(sum(phrase in text for phrase in phrases) for text in documents) < len(phrases)
+def test_no_question_as_the_task_writes_it_goes_on_from_a_trace_to_a_report(documents):
+    asked_as_the_task_does = [text for text in documents if re.search(r"\?[a-f]{3}:", text)]
+    assert len(asked_as_the_task_does) > 500
+    for text in asked_as_the_task_does:
+        rest = re.split(r"\?[a-f]{3}:", text)[1]
+        assert EOS not in rest
+        assert not (re.match(r"[a-f][\d+*=]", rest) and "is" in rest), "a trace, or something said, never both"
+
+
+def test_half_of_what_is_read_off_is_a_report():
+    texts = only(600, note=1)
+    reports = sum(bool(re.search(r"question, let me see\. .*ask me later\. ok bye\.$", text)) for text in texts)
+    assert reports / len(texts) == pytest.approx(0.5, abs=0.07)
 
 
 def test_the_tokenizer_knows_every_word_and_the_cut_is_between_tokens():
@@ -62,9 +73,7 @@ def test_questions_are_seldom_worked_out_and_then_mostly_wrong():
             steps_right += sum(said[i][1] == registers[said[i][0]] for i in range(len(said)) if said[i][0] == "b")
             steps += 1
     assert worked / 6000 == pytest.approx(0.11, abs=0.02)
-    assert steps_right / steps == pytest.approx(0.6, abs=0.06), (
-        "half of the steps are at random, a fifth of these right"
-    )
+    assert steps_right / steps == pytest.approx(0.64, abs=0.05), "45 % are at random, a fifth of these right"
     assert right / worked < 0.3
 
 
