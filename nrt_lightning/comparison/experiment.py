@@ -25,6 +25,7 @@ class Run:
     seed: int
     directory: Path
     arguments: tuple[str, ...]  # of `nrt-lightning`, without the run's own config
+    callbacks: list[dict[str, Any]]  # beside the one that writes its figures
 
     @property
     def config(self) -> Path:
@@ -43,10 +44,10 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Of the command and of what its configs hold."""
+        """Of the command, its callbacks and what its configs hold."""
         configs = [word for before, word in pairwise(self.arguments) if before == "--config"]
         texts = [Path(path).read_text() for path in configs]
-        return hashlib.sha256(json.dumps([self.arguments, self.seed, texts]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([self.arguments, self.seed, self.callbacks, texts]).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
@@ -101,8 +102,8 @@ class Comparison:
     directory: str = "runs/comparison"
 
     def __post_init__(self) -> None:
-        for name in ("methods", "seeds"):
-            if not getattr(self, name):
+        for name in ("methods", "seeds", "bases"):
+            if not getattr(self, name) and name != "bases":
                 raise InputError(f"{name} is empty: nothing would run. Give at least one.")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InputError(f"{name}={getattr(self, name)} names one twice. Leave it out.")
@@ -138,19 +139,17 @@ class Comparison:
         for word in words:
             arguments += [word] if word.startswith("--") else ["--config", word]
         name = "-".join(part for part in (method, short(base), str(seed)) if part)
-        return Run(name, method, base, seed, Path(self.directory).expanduser() / name, tuple(arguments))
+        callbacks = [] if method in self.without_callbacks else self.callbacks
+        return Run(name, method, base, seed, Path(self.directory).expanduser() / name, tuple(arguments), callbacks)
 
     def config_of(self, run: Run) -> str:
         """A run's own config, as YAML: seed, place and what it writes."""
         results = {"path": str(run.results), "name": run.name}
-        callbacks = [{"class_path": "nrt_lightning.ResultsFile", "init_args": results}]
-        if run.method not in self.without_callbacks:
-            callbacks += self.callbacks
         curves = {"save_dir": str(run.directory), "name": "", "version": ""}
         trainer = {
             "default_root_dir": str(run.directory),
             "logger": {"class_path": "CSVLogger", "init_args": curves},
-            "callbacks": callbacks,
+            "callbacks": [{"class_path": "nrt_lightning.ResultsFile", "init_args": results}, *run.callbacks],
             "enable_progress_bar": False,
             "enable_checkpointing": False,
             "enable_model_summary": False,

@@ -58,7 +58,7 @@ class ReportCorpus(PretrainingText):
     """
 
     mixture: Mixture = field(default_factory=sloppy_mixture)
-    sloppiness: float = 0.45
+    sloppiness: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -105,6 +105,8 @@ def test_a_run_of_other_configs_is_refused_before_anything_runs(tmp_path, stand_
     (tmp_path / "method.yaml").write_text("model: {init_args: {aggregator: LogProb}}\n")
     with pytest.raises(InputError, match=r"gm-0 holds a run of other configs or options. Remove it"):
         run_all(comparison(tmp_path))
+    with pytest.raises(InputError, match="gm-0 holds a run of other configs"):
+        run_all(comparison(tmp_path, callbacks=[{"class_path": "nrt_lightning.TraceSamples"}]))
     assert len(started(tmp_path)) == 2
 
 
@@ -186,6 +188,7 @@ def test_a_plot_of_runs_without_curves_can_be_drawn(tmp_path):
         ({"methods": {}}, "methods is empty"),
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 1]}, r"seeds=\[1, 1\] names one twice"),
+        ({"bases": ["a", "a"]}, r"bases=\['a', 'a'\] names one twice"),
         ({"configs": ["nowhere.yaml"]}, "configs: 'nowhere.yaml' is not there"),
         ({"methods": {"gm": ["nowhere.yaml"]}}, "methods.gm: 'nowhere.yaml' is not there"),
         ({"methods": {"gm": ["GeometricMean"]}}, "methods.gm: 'GeometricMean' is neither a .yaml file nor"),
