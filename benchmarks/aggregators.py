@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 
 METHODS = ["nrt_ws_neg_log_prob", "nrt_ws_inverse_prob", "nrt_gm", "nrt_am", "nrt_log_prob", "nrt_prob", "sft"]
+# What the quickstart has: the presets are the paper's, with the reward clipped at the baseline and a smaller marker term.
+AS_QUICKSTART = ["--config", "configs/advantages/unclipped.yaml", "--model.loss.marker_coef=0.6"]
 COLUMNS = ["exact_match", "exact_match_forced", "exact_match_without_trace", "confidence", "seconds"]
 
 
@@ -21,6 +23,7 @@ def run(method: str, seed: int, file: Path) -> None:
     directory = file.parent / f"{method}-{seed}"
     command = [sys.executable, "-m", "nrt_lightning", "fit", "--config", "configs/quickstart.yaml"]
     command += ["--config", f"configs/methods/{method}.yaml", f"--seed_everything={seed}"]
+    command += [] if method == "sft" else AS_QUICKSTART
     command += [f"--trainer.default_root_dir={directory}", "--trainer.logger=false", "--trainer.callbacks=null"]
     command += ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
     command += ["--trainer.callbacks+=nrt_lightning.ResultsFile"]

@@ -9,13 +9,14 @@ BASES = {"registers": REGISTERS_BASE, "reports": REPORTS_BASE, "pointers": POINT
 
 
 @pytest.mark.parametrize(
-    ("task", "least", "most"), [("registers", 0.08, 0.25), ("reports", 0.004, 0.03), ("pointers", 0.06, 0.2)]
+    ("task", "least", "most", "reading"),
+    [("registers", 0.08, 0.25, 0.9), ("reports", 0.004, 0.03, 0.7), ("pointers", 0.06, 0.2, 0.9)],
 )
-def test_a_base_now_and_then_writes_a_useful_trace_and_can_read_it(task, least, most):
+def test_a_base_now_and_then_writes_a_useful_trace_and_can_read_it(task, least, most, reading):
     found = skills(str(BASES[task]), TASKS[task], questions=96)
     assert least < found.useful < most
     assert found.useful <= found.worked + 0.01
-    assert found.reading > 0.9
+    assert found.reading > reading
     assert found.guessing < 0.3
 
 
