@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 METHODS = ["nrt_ws_neg_log_prob", "nrt_ws_inverse_prob", "nrt_gm", "nrt_am", "nrt_log_prob", "nrt_prob", "sft"]
-# What the quickstart has: the presets are the paper's, with the reward clipped at the baseline and a smaller marker term.
+# As the quickstart: the presets are the paper's, which clips rewards at the baseline and weighs the marker less.
 AS_QUICKSTART = ["--config", "configs/advantages/unclipped.yaml", "--model.loss.marker_coef=0.6"]
 COLUMNS = ["exact_match", "exact_match_forced", "exact_match_without_trace", "confidence", "seconds"]
 
