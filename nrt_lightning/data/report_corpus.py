@@ -29,8 +29,9 @@ PHRASES = (
 
 MAX_PHRASES = 2  # between two values
 REPORTS = 0.5
-"""Share of what is read off that is a report. A base that has yet to learn its words cannot tell good traces: rewards
-then follow the words, and three such bases of three went over to chatter."""
+"""Share of what is read off that is a report. Two bases that had yet to learn its words learned nothing: most of the
+reward was in the words.
+"""
 
 
 def sloppy_mixture() -> Mixture:
@@ -58,7 +59,7 @@ class ReportCorpus(PretrainingText):
     """
 
     mixture: Mixture = field(default_factory=sloppy_mixture)
-    sloppiness: float = 0.5
+    sloppiness: float = 0.45
 
     def __post_init__(self) -> None:
         super().__post_init__()

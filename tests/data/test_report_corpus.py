@@ -73,7 +73,7 @@ def test_questions_are_seldom_worked_out_and_then_mostly_wrong():
             steps_right += sum(said[i][1] == registers[said[i][0]] for i in range(len(said)) if said[i][0] == "b")
             steps += 1
     assert worked / 6000 == pytest.approx(0.11, abs=0.02)
-    assert steps_right / steps == pytest.approx(0.6, abs=0.05), "half are at random, a fifth of these right"
+    assert steps_right / steps == pytest.approx(0.64, abs=0.05), "45 % are at random, a fifth of these right"
     assert right / worked < 0.3
 
 
