@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.bound import bound_gflop
 from benchmarks.measure import matmul_rate, table
-from benchmarks.workload import EOS_ID, MARKER, MARKER_ID, PAD_ID, Workload, build_model, build_tokenizer, prompts
+from benchmarks.workload import MARKER, MARKER_ID, Workload, build_model, build_tokenizer, plain_generate, prompts
 from nrt_lightning import NRTModule, Policy
 from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
-from nrt_lightning.structures import Prompts, Rollouts
+from nrt_lightning.structures import Rollouts
 from nrt_lightning.token_budget import learn_at_once
 
 LENGTHS: dict[str, Any] = {
@@ -76,28 +76,13 @@ def learn(module: NRTModule, rollouts: Rollouts, optimizer: torch.optim.Optimize
     optimizer.zero_grad()
 
 
-@torch.no_grad()
-def generate(module: NRTModule, batch: Prompts, work: Workload) -> None:
-    """The same traces by transformers alone."""
-    module.policy.network.generate(
-        batch.prompt_ids,
-        attention_mask=batch.prompt_mask.long(),
-        num_return_sequences=work.group_size,
-        max_new_tokens=work.trace_tokens,
-        do_sample=True,
-        top_k=0,
-        eos_token_id=[MARKER_ID, EOS_ID],
-        pad_token_id=PAD_ID,
-    )
-
-
 def measure(work: Workload, device: torch.device, steps: int, rate: float) -> dict[str, float]:
     """Tokens a second, share of the matmul rate, and peak memory."""
     module, batch = build(work, device), prompts(work, 0).to(device)
     request = trace_request(module.policy, batch, work.sampling, seed=0)
     engine = TransformersEngine()
     sampled = work.rollouts * work.trace_tokens
-    plain = seconds(lambda: generate(module, batch, work), device, steps)
+    plain = seconds(lambda: plain_generate(module.policy.network, batch, work), device, steps)
     peaks = {"generate": peak_gigabytes(device)}
     rollout = seconds(lambda: engine.generate(module.policy, request), device, steps)
     peaks["rollout"] = peak_gigabytes(device)

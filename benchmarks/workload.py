@@ -158,6 +158,21 @@ def prompts(work: Workload, step: int) -> Prompts:
     )
 
 
+@torch.no_grad()
+def plain_generate(model: Any, batch: Prompts, work: Workload) -> torch.Tensor:
+    """The step's traces by transformers alone: prompts with what was written after them, [N, P + L]."""
+    return model.generate(
+        batch.prompt_ids,
+        attention_mask=batch.prompt_mask.long(),
+        num_return_sequences=work.group_size,
+        max_new_tokens=work.trace_tokens,
+        do_sample=True,
+        top_k=0,
+        eos_token_id=[MARKER_ID, EOS_ID],
+        pad_token_id=PAD_ID,
+    )
+
+
 def fixed_rollouts(work: Workload) -> Rollouts:
     """Rollouts of random traces, of lengths as the workload says."""
     batch, generator = prompts(work, 0), torch.Generator().manual_seed(SEED)

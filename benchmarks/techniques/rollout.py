@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from benchmarks.techniques.technique import Technique
-from benchmarks.workload import EOS_ID, MARKER_ID, PAD_ID, Workload, build_policy, prompts
+from benchmarks.workload import PAD_ID, Workload, build_policy, plain_generate, prompts
 from nrt_lightning.rollouts import TransformersEngine, trace_request
 
 PROMPTS = {"80": (72, 77, 83, 88), "256": (240, 250, 262, 272)}
@@ -32,19 +32,9 @@ class Rollout(Technique):
         work = Workload(prompt_tokens=PROMPTS[length], ends_after=32 if "up to" in case else 0)
         policy, batch, seeds = build_policy(work), prompts(work, 0), count()
 
-        @torch.no_grad()
         def generate() -> float:
             torch.manual_seed(next(seeds))
-            ids = policy.network.eval().generate(
-                batch.prompt_ids,
-                attention_mask=batch.prompt_mask.long(),
-                num_return_sequences=work.group_size,
-                max_new_tokens=work.trace_tokens,
-                do_sample=True,
-                top_k=0,
-                eos_token_id=[MARKER_ID, EOS_ID],
-                pad_token_id=PAD_ID,
-            )
+            ids = plain_generate(policy.network.eval(), batch, work)
             return int((ids[:, batch.prompt_ids.shape[1] :] != PAD_ID).sum())
 
         def engine() -> float:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from nrt_lightning.data import pretraining, reports
-from nrt_lightning.data.tiny_tokenizer import BOS, CHARACTERS, EOS, PAD, SPECIALS, UNKNOWN
+from nrt_lightning.data.tiny_tokenizer import CHARACTERS, EOS, SPECIALS, UNKNOWN, with_specials
 
 TALK = (
     *pretraining.OPENINGS, *pretraining.SUBJECTS, *pretraining.VERBS, *pretraining.OBJECTS, *pretraining.ENDINGS,
@@ -38,19 +38,7 @@ def build_word_tokenizer() -> PreTrainedTokenizerFast:
     words = pre_tokenizers.Split(Regex(rf"\b(?:{'|'.join(WORDS)})\b|\S"), behavior="isolated")
     backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.Split(" ", behavior="removed")])
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, vocabulary[BOS])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token=PAD,
-        bos_token=BOS,
-        eos_token=EOS,
-        unk_token=UNKNOWN,
-        padding_side="left",  # as generation wants it
-        model_max_length=256,
-        clean_up_tokenization_spaces=False,
-    )
+    return with_specials(backend)
 
 
 def first_piece(text: str) -> tuple[str, str]:

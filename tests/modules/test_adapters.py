@@ -150,7 +150,10 @@ def test_quantized_full_training_is_refused_before_weights_are_read(trainer, mon
 
 
 def test_a_quantized_policy_may_be_evaluated(trainer):
-    trainer().test(nrt_module(policy=Policy(BASE, quantization=FourBit())), registers(), verbose=False)
+    module = nrt_module(policy=Policy(BASE, quantization=FourBit()))
+    (found,) = trainer().test(module, registers(), verbose=False)
+    assert module.policy.quantized
+    assert 0 < found["test/confidence"] < 1
 
 
 @pytest.mark.parametrize("settings", [{}, KINDS["qlora"]])
