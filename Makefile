@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart test test-slow lint format clean
+.PHONY: help install quickstart results test test-slow lint format clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,6 +23,12 @@ quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both;
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
+
+results: export OMP_NUM_THREADS = 1
+results: $(INSTALLED) ## every method on the three embedded tasks, as in docs/results.md; can be interrupted and goes on
+	for task in registers reports pointers; do \
+		$(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons/$$task.yaml --jobs 2 || exit; \
+	done
 
 test: $(INSTALLED) ## all tests and doctests but the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered

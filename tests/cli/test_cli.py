@@ -253,8 +253,9 @@ def command_of(config: Path) -> list[str]:
     return [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(first.removeprefix("# nrt-lightning "))]
 
 
-COMPARISONS = sorted((CONFIGS / "comparisons").glob("*.yaml"))
-ALL = sorted(set(CONFIGS.rglob("*.yaml")) - set(COMPARISONS))
+COMPARED = CONFIGS / "comparisons" / "methods.yaml"
+COMPARISONS = sorted(set(COMPARED.parent.glob("*.yaml")) - {COMPARED})
+ALL = sorted(set(CONFIGS.rglob("*.yaml")) - {COMPARED, *COMPARISONS})
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 
 
@@ -287,10 +288,11 @@ def test_every_method_trains(nrt: Command, config: Path) -> None:
 @pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
 def test_every_comparison_is_of_runs_that_can_be_parsed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    assert config.read_text().startswith(f"# nrt-lightning compare --config configs/comparisons/{config.name}\n")
-    comparison = Comparison(**yaml.safe_load(config.read_text()))
+    command = "# nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons"
+    assert config.read_text().startswith(f"{command}/{config.name}\n")
+    comparison = Comparison(**yaml.safe_load(COMPARED.read_text()) | yaml.safe_load(config.read_text()))
     assert config.stem in comparison.directory
-    for run_ in comparison.runs[: len(comparison.methods)]:
+    for run_ in [run_ for run_ in comparison.runs if run_.seed == comparison.seeds[0]]:
         with pytest.raises(SystemExit) as caught:
             run([*run_.arguments, "--print_config"])
         assert caught.value.code in (0, None), run_.name
