@@ -35,7 +35,8 @@ def test_rows_that_check_pieces_are_judged_by_these(policy):
     assert seen.right.tolist() == [
         *(texts[0][1] in text for text in texts[:3]), *[False] * 3, *strict.right[6:].tolist()
     ]  # fmt: skip
-    assert seen.right[0] and not strict.right[0]
+    assert seen.right[0]
+    assert not strict.right[0]
 
 
 @pytest.mark.parametrize(("others", "least", "most"), [(False, 0.9, 1.0), (True, 0.0, 0.3)])
