@@ -136,6 +136,8 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
 
 def main() -> None:
     """The command `nrt-lightning`."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # classes and functions of the user's own are found here, as under `python -m`
     try:
         run()
     except ValueError as error:

@@ -27,6 +27,7 @@ class BaselineScorer(ABC):
     """Gives the log-probs of the answers after the empty trace. Asked only where something needs a baseline."""
 
     by_policy: bool = False  # whether the policy's own forward pass gives them
+    needs_reference: bool = False  # whether the module's reference gives them
 
     def check(self, reference: Reference) -> None:  # noqa: B027  (most have nothing to refuse)
         """Refuse a reference it cannot work with, before weights are read."""
@@ -69,6 +70,7 @@ class ReferenceBaseline(BaselineScorer):
         InputError: there is no reference.
     """
 
+    needs_reference = True
     reference: Reference | None = field(default=None, init=False, repr=False)
 
     def check(self, reference: Reference) -> None:

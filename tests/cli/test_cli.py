@@ -334,6 +334,17 @@ def test_every_key_of_a_config_to_start_from_has_a_comment(config: str) -> None:
     assert [key for key in bare if not key.startswith(("class_path:", "init_args:"))] == []
 
 
+def test_a_function_beside_the_command_is_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for `python -m`, though the command's own directory is another."""
+    Path("of_mine.py").write_text("def brevity(text):\n    return 1 / (1 + len(text.trace))\n")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    signal = "--model.signals.signals.brevity"
+    options = ["--model.signals=WeightedSumOfSignals", f"{signal}=FunctionSignal", f"{signal}.function=of_mine.brevity"]
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", *small_args("fit", tmp_path, *options, "--trainer.max_steps=1")])
+    main()
+    assert (tmp_path / "out" / "config.yaml").exists()
+
+
 def test_python_m_is_the_command(
     nrt: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
