@@ -29,6 +29,7 @@ PHRASES = (
 
 MAX_PHRASES = 2  # between two values
 
+
 def sloppy_mixture() -> Mixture:
     """Questions are seldom worked out; sums and reading off take practice."""
     return Mixture(
@@ -106,7 +107,9 @@ class ReportCorpus(PretrainingText):
     def chat(self, rng: random.Random, asked: str, guesses: dict[str, int]) -> str:
         """Chatter, and perhaps a report made up."""
         text = chatter(rng)
-        return text + rng.choice(SEPARATORS) + write_report(rng, guesses, asked) if rng.random() < self.made_up else text
+        if self.made_up and rng.random() < self.made_up:
+            text += rng.choice(SEPARATORS) + write_report(rng, guesses, asked)
+        return text
 
     def reading(self, rng: random.Random, asked: str, registers: dict[str, int]) -> str:
         """Values as a report tells them, or among phrases in no order."""
