@@ -181,7 +181,7 @@ class Policy(nn.Module):
         model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
         if self.adapter is None:
             return model
-        if not self.readable:
+        if not self.readable and model.device.type != "meta":
             self._base = weights_digest(model)
         return self.adapter.apply(model, self.marker_id)
 

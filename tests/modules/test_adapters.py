@@ -16,6 +16,7 @@ from nrt_lightning import (
     FourBit,
     FrozenReference,
     InputError,
+    KLPenalty,
     LoRA,
     NRTLoss,
     NRTModule,
@@ -154,7 +155,8 @@ def test_the_kl_to_the_base_is_the_same_by_either_reference(trainer, tmp_path, k
     logged = []
     for reference in (FrozenReference(), AdapterDisabledReference()):
         policy = Policy(BASE, adapter=LoRA(rank=2), **{k: v for k, v in KINDS[kind].items() if k != "adapter"})
-        settings = {"policy": policy, "reference": reference, "loss": NRTLoss(kl_coef=0.1)}
+        both = {"loss": NRTLoss(kl_coef=0.1), "kl_penalty": KLPenalty(coef=0.1)}
+        settings = {"policy": policy, "reference": reference} | both
         module, recorder, _ = run(trainer, tmp_path / type(reference).__name__, 3, **settings)
         logged.append((recorder.metrics, weights(module)))
     (frozen, weights_frozen), (disabled, weights_disabled) = logged
