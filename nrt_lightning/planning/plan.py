@@ -151,9 +151,10 @@ def reference_bytes(module: NRTModule, reference: Reference) -> int:
     """Bytes of a reference's own weights: none where it is the policy without its adapter."""
     if not isinstance(reference, FrozenReference):
         return 0
+    policy: Any = module.policy
     given = {"adapter": None, "quantization": getattr(reference, "quantization", None)}
     given |= {name: value for name in ("model", "dtype") if (value := getattr(reference, name, None)) is not None}
-    skeleton = Skeleton(type(module.policy)(**module.policy.settings | given))
+    skeleton = Skeleton(type(policy)(**policy.settings | given))
     return skeleton.bytes(skeleton.base)
 
 

@@ -21,6 +21,7 @@ def test_without_a_gpu_it_says_so(script, capsys: pytest.CaptureFixture[str]) ->
     assert "skipped, for there is no CUDA device here" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_step_in_four_bits_is_measured(tmp_path: Path) -> None:
     gpu_memory.main(["--runs", "tiny-qlora", "--device", "cpu", "--json", f"{tmp_path}/found.json"])
     (found,) = json.loads((tmp_path / "found.json").read_text()).values()
