@@ -187,9 +187,16 @@ def check_same_policy(theirs: dict[str, Any], policy: Policy) -> None:
     other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
     if other:
         raise InputError(
-            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. "
-            "Give the model it was trained from as policy.model, with the same adapter and quantization."
+            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. {mend(policy)}"
         )
+
+
+def mend(policy: Policy) -> str:
+    """How to get the policy of a checkpoint."""
+    if not policy.settings:
+        return "Wrap the model it was trained from, with the same adapter and quantization."
+    seed = "" if policy.readable else " Its random weights follow from the seed: give the same seed_everything."
+    return f"Give the model it was trained from as policy.model, with the same adapter and quantization.{seed}"
 
 
 def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:

@@ -35,6 +35,11 @@ def export(
     check_target(Path(out).expanduser().absolute(), overwrite)
     saved = read(checkpoint)
     policy = build_policy(saved, base)
+    if policy.adapter is not None and not policy.readable:
+        raise InputError(
+            f"checkpoint {checkpoint!r} is an adapter of random weights (policy.weights), which only its run can draw "
+            "again. Resume the run with the callback ExportPolicy."
+        )
     if form is not None:
         form.check(policy)
     noted = saved.get("nrt_lightning", {})

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy
 import torch
@@ -43,3 +45,18 @@ def seed_all(seed: int) -> None:
 def run_seed() -> int:
     """The run's seed: the one given to Lightning's `seed_everything` (the CLI has an option of that name), or 0."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+
+
+@contextmanager
+def drawn(stream: str) -> Iterator[None]:
+    """Inside, torch draws what the run's seed gives a stream; afterwards it goes on as if nothing had been drawn.
+
+    >>> with drawn("weights"):
+    ...     first = torch.rand(2)
+    >>> with drawn("weights"):
+    ...     bool((torch.rand(2) == first).all())
+    True
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(counter_seed(run_seed(), 0, 0, stream=stream))
+        yield

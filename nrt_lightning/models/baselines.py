@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.answer_cache import AnswerCache, digest, weights_digest
+from nrt_lightning.models.answer_cache import AnswerCache
+from nrt_lightning.models.base_weights import digest, weights_digest
 from nrt_lightning.models.references import FrozenReference, Reference
 
 if TYPE_CHECKING:

@@ -46,8 +46,8 @@ class QuantizedReference(FrozenReference):
             return policy.sibling(adapter=None, quantization=self.quantization, **own).load()
         if policy.adapter is not None:
             raise InputError(
-                "reference QuantizedReference cannot read the policy's random weights a second time. Set reference to "
-                "AdapterDisabledReference, which needs no second copy."
+                "reference QuantizedReference cannot read the policy's weights a second time, for they are random or "
+                "live, and its adapter is in them. Set reference to AdapterDisabledReference."
             )
         frozen = copy.deepcopy(policy)
         self.quantization.quantize(frozen.network)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError, nearest
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 EMBEDDED = "embedded:"
 
@@ -27,6 +27,11 @@ def resolve(model: str) -> str:
     path = Path(model).expanduser()
     if local and not path.is_dir():
         raise InputError(f"policy.model {model!r}: no such directory.")
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        raise InputError(
+            f"policy.model {model!r} holds an adapter without its base. Give the base it was trained from, or an "
+            "export in the form Merged."
+        )
     return str(path) if path.is_dir() else model
 
 
@@ -45,3 +50,10 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: s
             f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
             f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
         )
+
+
+def shape_of(config: PretrainedConfig) -> dict[str, Any]:
+    """Architecture and size of a language model."""
+    text = config.get_text_config()
+    names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
+    return {name: getattr(text, name, None) for name in names}
