@@ -37,6 +37,11 @@ class Machine:
     sharded: bool = False  # weights, gradients and optimizer are divided among the devices
     gpu: bool = False
 
+    @property
+    def computed(self) -> str:
+        """The precision of what is computed: sharded weights are gathered in 16 bits, and all that follows is, too."""
+        return "bf16-true" if self.sharded and self.precision.endswith("-mixed") else self.precision
+
 
 @dataclass
 class Plan:
@@ -83,7 +88,13 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     reference, baseline = has_reference(module), isinstance(module, NRTModule) and module.needs_baseline
     part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
     held = machine.accumulate > 1 or part.prompts < batch.prompts
-    needs = of_all_layers(policy, part, machine.precision, lambda small: small.learn(baseline, reference, held))
+    needs = of_all_layers(
+        policy,
+        part,
+        machine.computed,
+        lambda small: small.learn(baseline, reference, held),
+        gradients=1 / machine.devices if machine.sharded else 1.0,
+    )
     memory = {
         "learning": fixed | passing(needs, skeleton, machine) | shared_out(skeleton, machine),
         "optimizer step": fixed | stepping(module, skeleton, machine),
@@ -97,7 +108,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         tokens["sampled"] = batch.rollouts * batch.trace
         if isinstance(module.engine, TransformersEngine):
             sampled = dataclasses.replace(batch, prompts=prompts_sampled(module.engine, batch, window))
-            drawn = of_all_layers(policy, sampled, machine.precision, sampler(module, machine))
+            drawn = of_all_layers(policy, sampled, machine.computed, sampler(module, machine))
             weights = whole_weights(skeleton, machine.precision)
             whole = {"weights gathered": weights} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
@@ -171,9 +182,8 @@ def passing(needs: Needs, skeleton: Skeleton, machine: Machine) -> Parts:
         parts.pop("weights as cast", None)  # they are gathered in the dtype that is computed with
     if skeleton.largest_quantized:
         parts["weights as cast"] = parts.get("weights as cast", 0) + skeleton.largest_quantized
-    if machine.devices > 1 and parts.get("gradients"):
-        factor = 1 / machine.devices if machine.sharded else 2.0  # DDP keeps them a second time, in buckets
-        parts["gradients"] = round(parts["gradients"] * factor)
+    if machine.devices > 1 and not machine.sharded and parts.get("gradients"):
+        parts["gradients"] *= 2  # DDP keeps them a second time, in buckets
     return parts
 
 
@@ -182,6 +192,7 @@ def shared_out(skeleton: Skeleton, machine: Machine) -> Parts:
     if not machine.sharded:
         return {}
     return {
+        "gradients": skeleton.bytes(skeleton.trained) // machine.devices,
         "weights gathered": passing_weights(skeleton, machine.precision),
         "gradients gathered": passing_gradients(skeleton, machine.precision),
     }
