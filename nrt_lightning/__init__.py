@@ -19,6 +19,7 @@ EXPORTS = {
         "MultiSampleBound",
     ],
     "callbacks": [
+        "AheadRollout",
         "DifficultyGain",
         "ExportPolicy",
         "OnPolicyRollout",

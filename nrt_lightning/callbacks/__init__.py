@@ -1,5 +1,6 @@
 """Lightning callbacks: rollouts, and what a run shows, watches for and leaves behind."""
 
+from nrt_lightning.callbacks.ahead_rollout import AheadRollout
 from nrt_lightning.callbacks.collapse import (
     CollapseAction,
     CollapseDetector,
@@ -22,6 +23,7 @@ from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
+    "AheadRollout",
     "CollapseAction",
     "CollapseDetector",
     "CollapseSign",

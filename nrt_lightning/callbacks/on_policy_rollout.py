@@ -11,20 +11,12 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nrt_lightning.callbacks.generation_progress import generation_progress
+from nrt_lightning.callbacks.micro_batches import complete, hand_out, measure
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.policy import Policy
-from nrt_lightning.rollouts import (
-    Generations,
-    RolloutEngine,
-    TransformersEngine,
-    assemble,
-    respond,
-    trace_request,
-    write_own_answers,
-)
-from nrt_lightning.signals import RolloutEvidence
-from nrt_lightning.structures import OwnAnswers, Prompts, Rollouts, Sampling, Scores, WindowStep
+from nrt_lightning.rollouts import Progress, RolloutEngine, TransformersEngine, trace_request, write_own_answers
+from nrt_lightning.structures import Prompts, Rollouts, Sampling, Scores, WindowStep
 
 
 class OnPolicyRollout(Callback):
@@ -97,15 +89,30 @@ class OnPolicyRollout(Callback):
         self.tokens, self.seconds = 0, 0.0
         with trainer.precision_plugin.forward_context():
             window = self.sample(trainer, pl_module, prompts, batch_idx, "rollout")
-            whole = getattr(pl_module, "needs_window", False)
-            steps = not on_policy(prompts.window.size, trainer.accumulate_grad_batches, prompts.window.epochs)
-            if whole or steps or getattr(pl_module, "train_response", False):
-                score_window(pl_module, window, only_answers=not (whole or steps))
-            if whole:
-                window = pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
-        pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=len(prompts))
-        pl_module.log("rollout/seconds", self.seconds, batch_size=len(prompts))
+            window = self.prepare(trainer, pl_module, window, prompts.window, batch_idx)
+        self.log_sampling(pl_module, len(prompts))
         return window
+
+    def prepare(
+        self, trainer: Trainer, pl_module: Any, window: list[Prompts], place: WindowStep, batch_idx: int
+    ) -> list[Prompts]:
+        """The window after what must come before its first step."""
+        whole = getattr(pl_module, "needs_window", False)
+        steps = not on_policy(place.size, trainer.accumulate_grad_batches, place.epochs)
+        if whole or steps or getattr(pl_module, "train_response", False):
+            score_window(pl_module, window, only_answers=not (whole or steps))
+        return self.judge(trainer, pl_module, window, batch_idx)
+
+    def judge(self, trainer: Trainer, pl_module: Any, window: list[Prompts], batch_idx: int) -> list[Prompts]:
+        """The scored window after the module's parts that look at all of it."""
+        if not getattr(pl_module, "needs_window", False):
+            return window
+        return pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
+
+    def log_sampling(self, pl_module: Any, prompts: int) -> None:
+        """Log how fast the window was sampled."""
+        pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=prompts)
+        pl_module.log("rollout/seconds", self.seconds, batch_size=prompts)
 
     def further(
         self, trainer: Trainer, pl_module: Any, batch_idx: int, like: Prompts, count: int, number: int
@@ -130,59 +137,33 @@ class OnPolicyRollout(Callback):
     def sample(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int, stream: str) -> list[Prompts]:
         """Micro-batches of these prompts with their rollouts."""
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, stream)
-        started = time.perf_counter()
-        generations = self.generate(trainer, pl_module, prompts, seed)
-        own = self.own_answers(pl_module, prompts, generations, seed)
+        with generation_progress(trainer, enabled=self.progress) as progress:
+            window = self.write(pl_module, pl_module.policy, prompts, seed, progress)
+        for share in window:
+            measure(pl_module, share, pl_module.policy)
+        return window
+
+    def write(
+        self, pl_module: Any, policy: Policy, prompts: Prompts, seed: int, progress: Progress | None
+    ) -> list[Prompts]:
+        """Micro-batches of these prompts with the rollouts that a policy writes."""
+        sampling, engine = self.sampling or pl_module.sampling, self.engine_for(pl_module)
+        request = trace_request(policy, prompts, sampling, seed)
+        request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
+        started, own = time.perf_counter(), None
+        traces = engine.generate(policy, request, progress)
+        if getattr(pl_module, "needs_own_answers", False):
+            own = write_own_answers(policy, engine, prompts, traces, sampling, seed + 1)
         self.seconds += time.perf_counter() - started
-        self.tokens += int(generations.token_mask.sum())
-        window = hand_out(prompts, generations, pl_module.policy.marker_id, own)
+        self.tokens += int(traces.token_mask.sum())
+        window = hand_out(prompts, traces, policy.marker_id, own)
         for share in window:
             complete(pl_module, share)
         return window
 
-    def generate(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> Generations:
-        """K traces for every prompt."""
-        engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
-        request = trace_request(pl_module.policy, prompts, self.sampling or pl_module.sampling, seed)
-        request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
-        with generation_progress(trainer, enabled=self.progress) as progress:
-            return engine.generate(pl_module.policy, request, progress)
-
-    def own_answers(self, pl_module: Any, prompts: Prompts, traces: Generations, seed: int) -> OwnAnswers | None:
-        """An answer of the policy's own after every trace, if the module asks for them."""
-        if not getattr(pl_module, "needs_own_answers", False):
-            return None
-        engine = self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
-        sampling = self.sampling or pl_module.sampling
-        return write_own_answers(pl_module.policy, engine, prompts, traces, sampling, seed + 1)
-
-
-def hand_out(
-    prompts: Prompts, generations: Generations, marker_id: int, own: OwnAnswers | None = None
-) -> list[Prompts]:
-    """The micro-batches of a window, each with its share of prompts and their rollouts."""
-    per_prompt = len(generations) // len(prompts)
-    steps = math.ceil(len(prompts) / prompts.window.size)
-    window = []
-    for start in range(0, len(prompts), steps):
-        share = prompts.select(start, start + steps)
-        first, last = start * per_prompt, (start + steps) * per_prompt
-        share.rollouts = assemble(share, generations.select(first, last), marker_id)
-        if own is not None:
-            share.rollouts.own_answers = OwnAnswers(own.ids[first:last], own.mask[first:last], own.ended[first:last])
-        window.append(share)
-    return window
-
-
-def complete(pl_module: Any, prompts: Prompts) -> None:
-    """Make responses of the rollouts, where those are trained, and measure the signals that are measured now."""
-    assert prompts.rollouts is not None
-    signals = getattr(pl_module, "signals", None)
-    if getattr(pl_module, "train_response", False):
-        prompts.rollouts = respond(prompts.rollouts)
-    if signals is not None:
-        with pl_module.policy.evaluating():
-            prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(pl_module.policy, prompts))
+    def engine_for(self, pl_module: Any) -> RolloutEngine:
+        """What draws the traces."""
+        return self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
 
 
 def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:

@@ -13,6 +13,7 @@ from nrt_lightning.cli import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.module import NRTModule
+from nrt_lightning.planning.duration import Speed
 from nrt_lightning.planning.plan import Machine, Plan, make_plan
 from nrt_lightning.planning.report import GIB, report
 from nrt_lightning.planning.sizes import Lengths
@@ -31,18 +32,32 @@ class PlanSettings:
         trace_tokens: length of every trace; null for the sampling's limit.
         answer_tokens: length of every answer with its end token; null for the data's limit.
         device_gib: memory of a device, in GiB; null for that of the GPU here, where there is one.
+        device_tflops: 10^12 operations a second that a device achieves in matrix products; null to give no times.
+        device_gbs: 10^9 bytes a second that a device reads from its memory; null to give no times.
     """
 
     prompt_tokens: int | None = None
     trace_tokens: int | None = None
     answer_tokens: int | None = None
     device_gib: float | None = None
+    device_tflops: float | None = None
+    device_gbs: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("prompt_tokens", "trace_tokens", "answer_tokens", "device_gib"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if value is not None and value < 1:
                 raise InputError(f"plan.{name} is {value}: give 1 or more, or null.")
+        if (self.device_tflops is None) != (self.device_gbs is None):
+            raise InputError("plan.device_tflops and plan.device_gbs give times together: set both, or neither.")
+
+    @property
+    def speed(self) -> Speed | None:
+        """Of a device, where it is given."""
+        return (
+            None
+            if self.device_tflops is None or self.device_gbs is None
+            else Speed(self.device_tflops, self.device_gbs)
+        )
 
 
 class PlanCLI(NRTCLI):
@@ -73,7 +88,7 @@ def main(args: list[str]) -> Plan:
     batch = lengths(cli.model, cli.datamodule, settings)
     torch.set_num_threads(1)  # the tensors of a plan are too small for more
     plan = make_plan(cli.model, batch, getattr(cli.datamodule, "window", 1), machine(trainer))
-    print(report(plan, device_bytes(settings)))
+    print(report(plan, device_bytes(settings), settings.speed))
     return plan
 
 

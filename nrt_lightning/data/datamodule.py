@@ -11,11 +11,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
-from nrt_lightning.data.sampler import EvaluationSampler, WindowSampler, shuffled
+from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
 from nrt_lightning.data.sources import FileSource, QASource
 from nrt_lightning.data.templates import PlainTemplate, PromptTemplate
 from nrt_lightning.errors import InputError
-from nrt_lightning.structures import Prompts, Row
+from nrt_lightning.structures import Prompts, Row, WindowStep
 
 DATASET_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
 STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -96,6 +96,7 @@ class QADataModule(L.LightningDataModule):
         self.encoded: dict[str, EncodedRows] = {}
         self._encoded_with: PreTrainedTokenizerBase | None = None
         self._order: dict[str, int] = {}
+        self._sampler: WindowSampler | None = None  # of the loader that training goes through
         self._resumed: dict[str, int] = {}
         self._check_settings()
 
@@ -126,7 +127,7 @@ class QADataModule(L.LightningDataModule):
             len(dataset), self.batch_size, self.window, self.seed, self.passes, start=start, limit=limit,
             window_epochs=self.window_epochs, **ranks
         )  # fmt: skip
-        self._order = sampler.order
+        self._order, self._sampler = sampler.order, sampler
         if start > 0:
             self._check_resumed()
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
@@ -145,6 +146,22 @@ class QADataModule(L.LightningDataModule):
         order = shuffled(len(dataset), self.seed, "further", *key).tolist()
         places = range(trainer.global_rank, count * trainer.world_size, trainer.world_size)
         return dataset.collate([dataset[order[place % len(order)]] for place in places])
+
+    def following(self, epoch: int, micro_batch: int) -> tuple[Prompts, int, int]:
+        """The prompts of the window after the one that begins at this micro-batch, before its turn has come.
+
+        Args:
+            epoch: of the trainer.
+            micro_batch: within the epoch.
+
+        Returns:
+            The window's prompts on this process, its epoch and its first micro-batch.
+        """
+        assert self._sampler is not None, "training has not begun"
+        epoch, micro_batch = self._sampler.following(epoch, micro_batch)
+        where = WindowStep(0, self.window, 0, self.window_epochs)
+        window = MicroBatch(self._sampler.rows_of(epoch, micro_batch), where)
+        return self._dataset("train")[window], epoch, micro_batch
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation rows in order; no loader where there are none."""

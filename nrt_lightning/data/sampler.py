@@ -111,6 +111,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
                 f"Set it to a multiple of window={window} x window_epochs={window_epochs}."
             )
         self.epoch = start // self.used
+        self._shuffled: tuple[int, Tensor] = (-1, torch.empty(0))  # a pass, and its rows
 
     def __len__(self) -> int:
         """Micro-batches of a whole epoch on this rank, resumed or not."""
@@ -136,26 +137,39 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         # The epoch is read here, not at the first `next`: loader workers look ahead before `set_epoch` is called.
         return self._micro_batches(self.epoch, done if self.epoch == resumed else 0)
 
+    def following(self, epoch: int, step: int) -> tuple[int, int]:
+        """Epoch and first micro-batch of the window after the one that begins at this micro-batch."""
+        after = step + self.window_steps
+        return (epoch, after) if after < self.used else (epoch + 1, 0)
+
+    def rows_of(self, epoch: int, step: int) -> list[int]:
+        """The rows of the window of a micro-batch."""
+        data_pass, place = divmod(step // self.window_steps, self.windows)
+        number = epoch * self.passes + data_pass
+        if number != self._shuffled[0]:
+            self._shuffled = number, self._pass_windows(number)
+        return self._shuffled[1][place, self.rank].tolist()
+
     def _micro_batches(self, epoch: int, skip: int) -> Iterator[MicroBatch]:
-        order, current = torch.empty(0), -1
         for step in range(skip, self.steps):
             number, place_in_window = divmod(step, self.window_steps)
             window_epoch, index = divmod(place_in_window, self.window)
-            data_pass, place = divmod(number, self.windows)
-            if data_pass != current:
-                order, current = self._pass_windows(epoch * self.passes + data_pass), data_pass
+            if step == skip or step % (self.windows * self.window_steps) == 0:
+                self._say_what_is_left_out(epoch * self.passes + number // self.windows)
             where = WindowStep(index, self.window, window_epoch, self.window_epochs)
-            yield MicroBatch(order[place, self.rank].tolist(), where)
+            yield MicroBatch(self.rows_of(epoch, step), where)
 
     def _pass_windows(self, number: int) -> Tensor:
         """Rows of every window and rank in a pass, [windows, ranks, batch_size * window]."""
+        order = shuffled(self.rows, self.seed, "pass", number)[: self.windows * self.window_rows]
+        return order.view(self.windows, self.num_replicas, -1)
+
+    def _say_what_is_left_out(self, number: int) -> None:
         used = self.windows * self.window_rows
         if used < self.rows and self.rank == 0:
             log.info(
                 "Pass %d leaves out %d of %d rows, which do not fill a window.", number, self.rows - used, self.rows
             )
-        order = shuffled(self.rows, self.seed, "pass", number)[:used]
-        return order.view(self.windows, self.num_replicas, -1)
 
 
 class EvaluationSampler(DistributedSampler[int]):

@@ -41,7 +41,9 @@ class Needs:
     tokens_without_gradient: int = 0
 
 
-def of_all_layers(policy: Policy, lengths: Lengths, precision: str, run: Callable[[Miniature], Needs]) -> Needs:
+def of_all_layers(
+    policy: Policy, lengths: Lengths, precision: str, run: Callable[[Miniature], Needs], gradients: float = 1.0
+) -> Needs:
     """What a phase needs, from miniatures of 4 and 8 layers where there are more: every further layer needs the same.
 
     Args:
@@ -49,11 +51,12 @@ def of_all_layers(policy: Policy, lengths: Lengths, precision: str, run: Callabl
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
         run: the phase.
+        gradients: the share of them that this device holds.
     """
     layers = policy.config.get_text_config().num_hidden_layers
     if layers <= 2 * FEW:
-        return run(Miniature(policy, lengths, precision, layers))
-    few, more = (run(Miniature(policy, lengths, precision, count)) for count in (FEW, 2 * FEW))
+        return run(Miniature(policy, lengths, precision, layers, gradients))
+    few, more = (run(Miniature(policy, lengths, precision, count, gradients)) for count in (FEW, 2 * FEW))
     share = (layers - 2 * FEW) / FEW
     names = dict.fromkeys([*few.memory, *more.memory])
     memory = {n: more.memory.get(n, 0) + share * (more.memory.get(n, 0) - few.memory.get(n, 0)) for n in names}
@@ -77,10 +80,12 @@ class Miniature:
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
         layers: how many it has.
+        gradients: the share of them that this device holds.
     """
 
-    def __init__(self, policy: Policy, lengths: Lengths, precision: str, layers: int) -> None:
+    def __init__(self, policy: Policy, lengths: Lengths, precision: str, layers: int, gradients: float = 1.0) -> None:
         self.lengths, self.precision = lengths, precision
+        self.shares = {"gradients": gradients}
         self.scale: Scale = scale_down(policy.config, lengths)
         small = copy.deepcopy(policy)
         small.config = with_layers(self.scale.widths.applied(policy.config), layers)
@@ -122,7 +127,7 @@ class Miniature:
         network, rollouts, forward = self.policy.network, self.rollouts(), self.policy.scoring
         if isinstance(forward, BestScoring):
             forward = choose(network, self.lengths.prompt + self.lengths.completion)
-        with self.at_full_size(), LiveMemory(self.scale.full, self.part) as memory, self.autocast():
+        with self.at_full_size(), LiveMemory(self.scale.full, self.part, self.shares) as memory, self.autocast():
             for _ in range(1 + accumulate):
                 self.tokens = [0, 0]
                 loss = forward(network, rollouts, baseline).logprobs.sum()

@@ -11,9 +11,11 @@ import torch
 
 from nrt_lightning.models import FrozenReference, InitialBaseline, Reference, ReferenceBaseline
 from nrt_lightning.module import NRTModule
+from nrt_lightning.planning.duration import Decoding
 from nrt_lightning.planning.flops import Work
 from nrt_lightning.planning.miniature import Miniature, Needs, of_all_layers
 from nrt_lightning.planning.optimizer import ask_optimizer
+from nrt_lightning.planning.sharding import passing_gradients, passing_weights, whole_weights
 from nrt_lightning.planning.sizes import Lengths, Widths
 from nrt_lightning.planning.sketch import Skeleton, count
 from nrt_lightning.rollouts import TransformersEngine
@@ -35,6 +37,11 @@ class Machine:
     sharded: bool = False  # weights, gradients and optimizer are divided among the devices
     gpu: bool = False
 
+    @property
+    def computed(self) -> str:
+        """The precision of what is computed: sharded weights are gathered in 16 bits, and all that follows is, too."""
+        return "bf16-true" if self.sharded and self.precision.endswith("-mixed") else self.precision
+
 
 @dataclass
 class Plan:
@@ -46,6 +53,8 @@ class Plan:
     sampled: Lengths | None  # of what is sampled at once
     tokens: dict[str, int]  # of an optimizer step
     flops: dict[str, float]  # of an optimizer step
+    devices: int = 1
+    decoding: Decoding | None = None  # where traces are sampled in the trainer's processes
 
     @property
     def totals(self) -> dict[str, int]:
@@ -80,23 +89,32 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     reference, baseline = (thinking.needs_reference, thinking.needs_baseline) if thinking else (False, False)
     part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
     held = machine.accumulate > 1 or part.prompts < batch.prompts
-    needs = of_all_layers(policy, part, machine.precision, lambda small: small.learn(baseline, reference, held))
+    needs = of_all_layers(
+        policy,
+        part,
+        machine.computed,
+        lambda small: small.learn(baseline, reference, held),
+        gradients=1 / machine.devices if machine.sharded else 1.0,
+    )
     memory = {
-        "learning": fixed | passing(needs, skeleton, machine),
+        "learning": fixed | passing(needs, skeleton, machine) | shared_out(skeleton, machine),
         "optimizer step": fixed | stepping(module, skeleton, machine),
     }
     work = Work(skeleton, Widths.of(policy.config), batch)
     flops = work.learning(needs, batch.prompts / part.prompts, baseline, reference)
     tokens = {"prompts": batch.prompts * batch.prompt, "scored": batch.rollouts * batch.completion}
-    sampled = None
+    sampled = decoding = None
     if isinstance(module, NRTModule):
         flops = {"rollout": work.sampling()} | flops
         tokens["sampled"] = batch.rollouts * batch.trace
         if isinstance(module.engine, TransformersEngine):
             sampled = dataclasses.replace(batch, prompts=prompts_sampled(module.engine, batch, window))
-            drawn = of_all_layers(policy, sampled, machine.precision, sampler(module, machine))
-            whole = {"weights gathered": skeleton.bytes(skeleton.base)} if machine.sharded else {}
+            drawn = of_all_layers(policy, sampled, machine.computed, sampler(module, machine))
+            weights = whole_weights(skeleton, machine.precision)
+            whole = {"weights gathered": weights} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
+            cache = memory["rollout"].get("KV cache", 0)
+            decoding = Decoding.of(batch.rollouts * machine.accumulate, sampled, weights, cache)
     batches = machine.accumulate * machine.devices
     return Plan(
         {"base": count(skeleton.base), "adapter": count(skeleton.adapter), "trained": count(skeleton.trained)},
@@ -105,6 +123,8 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         sampled,
         {name: number * batches for name, number in tokens.items()},
         {name: number * batches for name, number in flops.items()},
+        machine.devices,
+        decoding,
     )
 
 
@@ -161,12 +181,24 @@ def reference_bytes(module: NRTModule, reference: Reference) -> int:
 def passing(needs: Needs, skeleton: Skeleton, machine: Machine) -> Parts:
     """What a phase holds at its peak, beside what is there all the time."""
     parts = dict(needs.memory)
+    if machine.sharded:
+        parts.pop("weights as cast", None)  # they are gathered in the dtype that is computed with
     if skeleton.largest_quantized:
         parts["weights as cast"] = parts.get("weights as cast", 0) + skeleton.largest_quantized
-    if machine.devices > 1 and parts.get("gradients"):
-        factor = 1 / machine.devices if machine.sharded else 2.0  # DDP keeps them a second time, in buckets
-        parts["gradients"] = round(parts["gradients"] * factor)
+    if machine.devices > 1 and not machine.sharded and parts.get("gradients"):
+        parts["gradients"] *= 2  # DDP keeps them a second time, in buckets
     return parts
+
+
+def shared_out(skeleton: Skeleton, machine: Machine) -> Parts:
+    """What is whole for a while in a forward and backward pass, of weights that are divided among devices."""
+    if not machine.sharded:
+        return {}
+    return {
+        "gradients": skeleton.bytes(skeleton.trained) // machine.devices,
+        "weights gathered": passing_weights(skeleton, machine.precision),
+        "gradients gathered": passing_gradients(skeleton, machine.precision),
+    }
 
 
 def stepping(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:

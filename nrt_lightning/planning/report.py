@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nrt_lightning.planning.duration import Speed, durations
 from nrt_lightning.planning.plan import Plan
 
 GIB = 2**30
@@ -17,19 +18,21 @@ KNOBS = {
     "KV cache": "model.engine.max_rows or data.window",
     "logits": "model.engine.max_rows where it samples, data.batch_size where it learns",
     "weights as cast": "trainer.precision bf16-true, which keeps no second copy",
-    "weights gathered": "nothing: the policy samples with all its weights",
+    "weights gathered": "nothing where it learns; where it samples, an engine in other processes",
+    "gradients gathered": "nothing: those of two blocks are whole at a time",
     "optimizer at work": "the optimizer's fused=true",
 }
 
 
-def report(plan: Plan, device_bytes: int | None) -> str:
+def report(plan: Plan, device_bytes: int | None, speed: Speed | None = None) -> str:
     """The plan, and a warning where it exceeds the device.
 
     Args:
         plan: what is needed.
         device_bytes: memory of a device; None where it is not known.
+        speed: of a device; None where it is not known.
     """
-    lines = [*memory_table(plan), "", *work_lines(plan), "", largest_line(plan)]
+    lines = [*memory_table(plan), "", *work_lines(plan), *time_lines(plan, speed), "", largest_line(plan)]
     if device_bytes is not None and plan.totals[plan.peak] > device_bytes:
         lines.append(
             f"WARNING: {gib(plan.totals[plan.peak])} GiB are more than the device's {gib(device_bytes)} GiB, before "
@@ -64,6 +67,18 @@ def work_lines(plan: Plan) -> list[str]:
     if sampled is not None:
         lines.append(f"sampled at once: {sampled.rollouts} x {sampled.trace} tokens of traces")
     return lines
+
+
+def time_lines(plan: Plan, speed: Speed | None) -> list[str]:
+    """Seconds, where the speed is known."""
+    if speed is None:
+        return []
+    found = durations(plan, speed)
+    parts = ", ".join(f"{name} {seconds:,.1f}" for name, seconds in found.items())
+    return [
+        f"seconds of an optimizer step, at most, at {speed.tflops:g} TFLOP/s and {speed.gb:g} GB/s: "
+        f"{sum(found.values()):,.1f} ({parts})"
+    ]
 
 
 def largest_line(plan: Plan) -> str:

@@ -21,6 +21,7 @@ class LiveMemory(TorchDispatchMode):
     Args:
         full: the full size of every small size that stands for another; other sizes are what they are.
         part: the part of the memory that a tensor belongs to.
+        shares: of parts that are divided among devices, what is held here; the whole of others.
 
     Example:
         >>> import torch
@@ -31,9 +32,11 @@ class LiveMemory(TorchDispatchMode):
         {'all': 16004}
     """
 
-    def __init__(self, full: dict[int, int], part: Callable[[Tensor], str]) -> None:
+    def __init__(
+        self, full: dict[int, int], part: Callable[[Tensor], str], shares: dict[str, float] | None = None
+    ) -> None:
         super().__init__()
-        self.full, self.part = full, part
+        self.full, self.part, self.shares = full, part, shares or {}
         self.alive: dict[str, int] = defaultdict(int)  # bytes by part
         self.peak: dict[str, int] = {}
         self.known: set[int] = set()  # storages, by their address as Python objects
@@ -52,7 +55,8 @@ class LiveMemory(TorchDispatchMode):
         storage = tensor.untyped_storage()
         if storage._cdata in self.known or not storage.nbytes():
             return
-        part, size = self.part(tensor), self.bytes(tensor)
+        part = self.part(tensor)
+        size = round(self.bytes(tensor) * self.shares.get(part, 1))
         self.known.add(storage._cdata)
         self.alive[part] += size
         weakref.finalize(storage, self.forget, storage._cdata, part, size)

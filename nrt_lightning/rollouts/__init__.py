@@ -3,13 +3,14 @@
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
 from nrt_lightning.rollouts.crossing import PromptAndTrace, crossed, first_traces
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, trace_request
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine, trace_request
 from nrt_lightning.rollouts.own_answers import respond, write_own_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
     "GenerationRequest",
     "Generations",
+    "Progress",
     "PromptAndTrace",
     "RolloutEngine",
     "TransformersEngine",

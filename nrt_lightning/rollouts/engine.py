@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nrt_lightning.structures import TensorStruct
 
@@ -55,6 +55,8 @@ class Generations(TensorStruct):
 class RolloutEngine(ABC):
     """Something that continues prompts with the policy's current weights."""
 
+    own_weights: ClassVar[bool] = False  # `generate` reads none of the policy's weights, but those last sent
+
     @abstractmethod
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         """Continue every prompt of the request.
@@ -65,6 +67,16 @@ class RolloutEngine(ABC):
             policy: whose weights to sample from.
             request: prompts and sampling settings, on the policy's device.
             progress: called as tokens are written.
+        """
+
+    def send(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to take over)
+        """Take over the policy's weights as they are now.
+
+        Called on every process at once by callbacks that sample while the policy is trained; what engines with weights
+        of their own sample from until it is called again. Others need not do anything.
+
+        Args:
+            policy: that is trained.
         """
 
 

@@ -257,6 +257,7 @@ COMPARED = CONFIGS / "comparisons" / "methods.yaml"
 COMPARISONS = sorted(set(COMPARED.parent.glob("*.yaml")) - {COMPARED})
 ALL = sorted(set(CONFIGS.rglob("*.yaml")) - {COMPARED, *COMPARISONS})
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
+WHOLE = [str(CONFIGS / "experiments" / f"{name}.yaml") for name in ("single_gpu_qlora", "llama31_8b_tulu3_nrt_ws")]
 
 
 @pytest.mark.parametrize("config", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
@@ -272,7 +273,7 @@ def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: P
     if name := given.get("model", {}).get("class_path"):
         assert type(cli.model).__name__ == name.split(".")[-1]
     for key, value in given.get("trainer", {}).items():
-        if key in ("precision", "max_epochs", "val_check_interval"):
+        if key in ("precision", "max_epochs", "max_steps", "val_check_interval", "num_nodes"):
             assert getattr(cli.trainer, key) == value
 
 
@@ -325,7 +326,7 @@ def test_signals_and_their_settings_by_options(nrt: Command) -> None:
     assert cli.model.signals.weights == {"gain": 0.9, "format": 0.5, "repetition": 1.0}
 
 
-@pytest.mark.parametrize("config", [QUICKSTART, str(CONFIGS / "experiments" / "single_gpu_qlora.yaml")])
+@pytest.mark.parametrize("config", [QUICKSTART, *WHOLE])
 def test_every_key_of_a_config_to_start_from_has_a_comment(config: str) -> None:
     lines = Path(config).read_text().splitlines()
     keys = [line for line in lines if line.strip() and not line.startswith("#")]

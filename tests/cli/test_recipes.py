@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from transformers import LlamaConfig
 
 from cli.recipes import at_home
 from cli.small_runs import CONFIGS, SMALL
@@ -18,6 +20,11 @@ from nrt_lightning.planning.report import GIB, report
 MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]
 WAYS = {"full": ["full"], "lora": ["lora"], "qlora": ["lora", "qlora"]}
 TULU = CONFIGS / "data" / "tulu3_sft_mixture.yaml"
+
+
+def llama_8b() -> LlamaConfig:
+    shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    return LlamaConfig(vocab_size=128256, num_key_value_heads=8, **shape)
 
 
 def options(model: Path, way: str, directory: Path) -> list[str]:
@@ -64,14 +71,46 @@ def test_a_recipe_trains_on_conversations(model: str, tmp_path: Path) -> None:
 def test_the_single_gpu_experiment_is_planned_to_fit_its_gpu(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from transformers import LlamaConfig
-
     pytest.importorskip("bitsandbytes")
-    shape = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
-    LlamaConfig(vocab_size=128256, num_key_value_heads=8, **shape).save_pretrained(tmp_path / "shape")
+    llama_8b().save_pretrained(tmp_path / "shape")
     experiment = str(CONFIGS / "experiments" / "single_gpu_qlora.yaml")
     plan = main(["--config", experiment, f"--model.policy.model={tmp_path}/shape", "--plan.device_gib=24"])
     text = capsys.readouterr().out
     assert "base 8,030,261,248" in text
     assert "WARNING" not in text
     assert "WARNING" in report(plan, device_bytes=8 * GIB)
+
+
+@pytest.mark.parametrize(("machine", "processes"), [("eight_gpus", 8), ("two_nodes", 16)])
+def test_weights_are_divided_among_all_processes_and_a_step_is_64_prompts(
+    machine: str, processes: int, tmp_path: Path
+) -> None:
+    trainer = ["--config", str(CONFIGS / "trainer" / f"{machine}.yaml")]
+    args = [*options(CONFIGS / "models" / "llama_3_1_8b.yaml", "full", tmp_path), *trainer]
+    args += at_home(args, tmp_path)
+    cli = make_cli(NRTCLI, args, run=False)
+    assert cli.trainer.world_size == processes
+    assert type(cli.trainer.strategy) is ModelParallelStrategy
+    assert cli.trainer.strategy._data_parallel_size == processes
+    assert cli.trainer.strategy._tensor_parallel_size == 1
+    assert processes * cli.datamodule.batch_size * cli.trainer.accumulate_grad_batches == 64
+    assert cli.datamodule.window == cli.trainer.accumulate_grad_batches, "on-policy"
+
+
+def test_the_papers_8b_run_has_the_papers_sizes_and_is_planned_to_fit_eight_gpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = str(CONFIGS / "experiments" / "llama31_8b_tulu3_nrt_ws.yaml")
+    cli = make_cli(NRTCLI, ["--config", experiment, *at_home(["--config", experiment], tmp_path)], run=False)
+    prompts = cli.trainer.world_size * cli.datamodule.batch_size
+    windows = cli.trainer.max_steps * cli.trainer.accumulate_grad_batches // cli.datamodule.window
+    assert (prompts * cli.trainer.accumulate_grad_batches, prompts * cli.datamodule.window, windows) == (64, 256, 810)
+    llama_8b().save_pretrained(tmp_path / "shape")
+    speed = ["--plan.device_gib=80", "--plan.device_tflops=400", "--plan.device_gbs=2300"]
+    plan = main(["--config", experiment, f"--model.policy.model={tmp_path}/shape", *speed])
+    text = capsys.readouterr().out
+    assert "WARNING" not in text
+    assert "seconds of an optimizer step" in text
+    assert plan.memory["rollout"]["weights gathered"] == 2 * 8_030_261_248
+    assert plan.memory["learning"]["optimizer"] == 8 * 8_030_261_248 // 8
+    assert plan.tokens["sampled"] == 64 * 8 * 2048

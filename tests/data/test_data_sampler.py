@@ -118,3 +118,17 @@ def test_bad_settings():
     for name in ("batch_size", "window", "passes", "window_epochs"):
         with pytest.raises(InputError, match=f"{name}=0 is too small. Give at least 1"):
             WindowSampler(rows=9, **{"batch_size": 1, name: 0})
+
+
+@pytest.mark.parametrize(("window", "epochs", "passes", "limit"), [(1, 1, 1, 1.0), (2, 1, 3, 1.0), (2, 2, 2, 12)])
+def test_the_rows_of_the_next_window_are_known_before_their_turn(window, epochs, passes, limit):
+    settings = {"seed": 3, "passes": passes, "num_replicas": 2, "rank": 1, "limit": limit, "window_epochs": epochs}
+    sampler = WindowSampler(25, 2, window, **settings)
+    given = {(number, step): batch.rows for number in (0, 1, 2) for step, batch in enumerate(epoch(sampler, number))}
+    used = min(len(sampler), limit) if isinstance(limit, int) else len(sampler)
+    place, seen = (0, 0), []
+    while place[0] < 2:
+        seen.append(place)
+        place = sampler.following(*place)
+        assert sampler.rows_of(*place) == given[place]
+    assert seen == [(number, step) for number in (0, 1) for step in range(0, used, window * epochs)]

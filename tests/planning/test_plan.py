@@ -30,6 +30,7 @@ from nrt_lightning import (
     Sampling,
     SFTModule,
 )
+from nrt_lightning.planning.duration import Speed, durations
 from nrt_lightning.planning.flops import Work
 from nrt_lightning.planning.miniature import Miniature, of_all_layers
 from nrt_lightning.planning.optimizer import ask_optimizer
@@ -202,6 +203,51 @@ def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):
     assert sharded.memory["learning"]["weights"] == one.memory["learning"]["weights"] // 2
     assert two.tokens["sampled"] == 2 * one.tokens["sampled"]
     assert two.memory["learning"]["gradients"] == 2 * one.memory["learning"]["gradients"]
+
+
+@pytest.mark.parametrize(("precision", "size"), [("32-true", 4), ("bf16-mixed", 2), ("bf16-true", 2)])
+def test_sharded_weights_are_gathered_block_by_block_to_learn_and_whole_to_sample(tmp_path, precision, size):
+    found = plan(tmp_path, Machine(precision, devices=4, sharded=True))
+    network = build_policy(WORK).network
+    everything = sum(p.numel() for p in network.parameters())
+    blocks = [sum(p.numel() for p in block.parameters()) for block in network.model.layers]
+    root = everything - sum(blocks)
+    stored = 2 if precision == "bf16-true" else 4
+    for phase in found.memory.values():
+        assert phase["weights"] == stored * everything // 4
+        assert phase["optimizer"] == 2 * stored * everything // 4, "two moments"
+        assert "weights as cast" not in phase
+    assert found.memory["rollout"]["weights gathered"] == size * everything
+    assert found.memory["learning"]["weights gathered"] == size * (root + 2 * max(blocks))
+    assert found.memory["learning"]["gradients gathered"] == size * (root + 2 * max(blocks))
+    for phase in ("learning", "optimizer step"):
+        assert found.memory[phase]["gradients"] == stored * everything // 4
+
+
+def test_of_an_adapter_only_its_gradients_are_gathered(tmp_path):
+    found = plan(tmp_path, Machine(devices=2, sharded=True), policy={"adapter": LoRA(rank=4)})
+    adapter = 4 * found.parameters["adapter"]
+    assert found.memory["learning"]["gradients gathered"] <= adapter
+    assert found.memory["learning"]["weights gathered"] > found.memory["learning"]["gradients gathered"]
+    assert found.memory["rollout"]["weights gathered"] == 4 * sum(found.parameters[n] for n in ("base", "adapter"))
+
+
+def test_times_are_work_over_speed_and_decoding_reads_weights_and_cache_for_every_token(tmp_path):
+    lengths = dataclasses.replace(LENGTHS, prompts=2)
+    found = plan(tmp_path, Machine(devices=3, accumulate=4), lengths, engine=TransformersEngine(max_rows=24))
+    weights = 4 * found.parameters["base"]
+    cache = found.memory["rollout"]["KV cache"] * (80 + 32) / (80 + 64)
+    rounds = 4  # 2 prompts x K 8 at once, 4 batches
+    fast, slow = Speed(tflops=1e6, gb=0.5), Speed(tflops=1e-3, gb=1e6)
+    learning = sum(number for name, number in found.flops.items() if name != "rollout") / 3
+    assert durations(found, fast)["rollout"] == pytest.approx(rounds * 64 * (weights + cache) / 0.5e9, rel=0.01)
+    assert durations(found, slow) == pytest.approx(
+        {"rollout": found.flops["rollout"] / 3e9, "learning": learning / 1e9}
+    )
+    assert "seconds of an optimizer step" in report(found, None, fast)
+    assert "seconds" not in report(found, None)
+    sft = plan(tmp_path, lengths=dataclasses.replace(LENGTHS, group_size=1, trace=0, thinking=False), kind=SFTModule)
+    assert durations(sft, fast).keys() == {"learning"}
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])

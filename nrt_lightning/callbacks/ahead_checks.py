@@ -1,0 +1,55 @@
+"""What cannot be sampled ahead, or not be learned from, is refused before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.losses import PolicyGradient
+from nrt_lightning.rollouts import RolloutEngine
+
+
+def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None:
+    """Refuse what `AheadRollout` cannot do.
+
+    Raises:
+        InputError: with the mend.
+    """
+    if not hasattr(getattr(trainer, "datamodule", None), "following"):
+        raise InputError(
+            "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
+            "give your datamodule a method `following` like its, or use OnPolicyRollout."
+        )
+    loss = getattr(pl_module, "loss", None)
+    if engine.own_weights:
+        if loss is not None and not loss.sampler_correction and not getattr(engine, "sampler_correction", None):
+            raise InputError(
+                f"AheadRollout with {type(engine).__name__} learns from traces of older weights, and "
+                "loss.sampler_correction is null. Set it to TruncatedImportance."
+            )
+        return
+    if isinstance(getattr(loss, "surrogate", None), PolicyGradient):
+        raise InputError(
+            "AheadRollout learns from traces of older weights, and loss.surrogate PolicyGradient does not look at the "
+            "ratio. Set it to CISPO or ClippedRatio, or use OnPolicyRollout."
+        )
+    check_weights(trainer, engine)
+
+
+def check_weights(trainer: Trainer, engine: RolloutEngine) -> None:
+    """Refuse weights that an engine could not read in the background."""
+    mend = "Use an engine with weights of its own, in other processes, or OnPolicyRollout."
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise InputError(
+            f"AheadRollout with {type(engine).__name__} needs the whole weights on every process, and "
+            f"trainer.strategy is {type(trainer.strategy).__name__}. {mend}"
+        )
+    device = trainer.strategy.root_device
+    if device.type != "cpu":
+        raise InputError(
+            f"AheadRollout with {type(engine).__name__} would sample on {device}, on which the policy is trained at "
+            f"the same time: nothing is gained, and CUDA graphs are not captured beside other work. {mend}"
+        )
