@@ -14,7 +14,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.templates import PlainTemplate
@@ -25,6 +24,7 @@ from nrt_lightning.metrics.reasoning import ReasoningMetrics
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.schedules import LinearSchedule, Schedule
+from nrt_lightning.strategies import check_strategy, layout_of
 from nrt_lightning.structures import Prompts, Row
 
 log = logging.getLogger(__name__)
@@ -63,10 +63,11 @@ class PolicyModule(L.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse what cannot be trained, before any weights are read."""
         check_quantization(self.policy, self.trainer.precision_plugin, stage)
+        check_strategy(self.trainer)
 
     def configure_model(self) -> None:
-        """Read the weights; Lightning calls it on every rank, in the precision's context."""
-        self.policy.load()
+        """Read the weights and shard them as the strategy asks; Lightning calls it in every process."""
+        self.policy.load(layout_of(self.trainer))
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything that requires a gradient, and its schedule by step."""
@@ -129,8 +130,19 @@ class PolicyModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before it is clipped."""
-        norm = get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-        self.log("train/grad_norm", norm, batch_size=1)
+        self.log("train/grad_norm", self.policy.sharding.grad_norm(self.policy), batch_size=1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient, of which a process may hold a share only."""
+        if self.policy.sharding.active and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.policy.sharding.clip(self.policy, float(gradient_clip_val))
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def log_evaluation(self, metrics: ReasoningMetrics, prefix: str) -> None:
         """Log an evaluation's metrics and forget them."""

@@ -129,7 +129,7 @@ class OnPolicyRollout(Callback):
 
     def sample(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int, stream: str) -> list[Prompts]:
         """Micro-batches of these prompts with their rollouts."""
-        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, stream)
+        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
         started = time.perf_counter()
         generations = self.generate(trainer, pl_module, prompts, seed)
         own = self.own_answers(pl_module, prompts, generations, seed)

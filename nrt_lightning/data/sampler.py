@@ -121,8 +121,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         """The settings that the order of micro-batches hangs on."""
         return {
             "rows": self.rows,
-            "ranks": self.num_replicas,
-            "batch_size": self.batch_size,
+            "batch_size x processes": self.batch_size * self.num_replicas,
             "window": self.window,
             "window_epochs": self.window_epochs,
             "passes": self.passes,
@@ -148,14 +147,18 @@ class WindowSampler(DistributedSampler[MicroBatch]):
             yield MicroBatch(order[place, self.rank].tolist(), where)
 
     def _pass_windows(self, number: int) -> Tensor:
-        """Rows of every window and rank in a pass, [windows, ranks, batch_size * window]."""
+        """Rows of every window and rank in a pass, [windows, ranks, batch_size * window].
+
+        A micro-batch of all ranks together holds the same rows however many they are.
+        """
         used = self.windows * self.window_rows
         if used < self.rows and self.rank == 0:
             log.info(
                 "Pass %d leaves out %d of %d rows, which do not fill a window.", number, self.rows - used, self.rows
             )
         order = shuffled(self.rows, self.seed, "pass", number)[:used]
-        return order.view(self.windows, self.num_replicas, -1)
+        steps = order.view(self.windows, self.window, self.num_replicas, self.batch_size)
+        return steps.transpose(1, 2).reshape(self.windows, self.num_replicas, -1)
 
 
 class EvaluationSampler(DistributedSampler[int]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,7 +18,8 @@ from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.marker import add_marker, initialise_marker
 from nrt_lightning.models.quantization import Quantization, keep_layout
 from nrt_lightning.models.scoring import ScoringForward
-from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, resolve
+from nrt_lightning.models.sharding import NoSharding, Sharding
+from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, read_weights, resolve
 from nrt_lightning.models.trained_state import keep_only_trained
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Policy(nn.Module):
         check_tokenizer(self.tokenizer, model, pad_token)
         self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
         self.model: Any = None  # PreTrainedModel, or PeftModel with an adapter
+        self.sharding: Sharding = NoSharding()
         self._check_parts()
 
     @classmethod
@@ -110,10 +112,11 @@ class Policy(nn.Module):
         nn.Module.__init__(policy)
         policy.settings = {}
         policy.source = getattr(model, "name_or_path", "") or type(model).__name__
-        policy.config = model.config
+        policy.config, policy.dtype = model.config, model.dtype
         policy.activation_checkpointing = False
         policy.scoring = scoring
         policy.adapter = policy.quantization = None
+        policy.sharding = NoSharding()
         policy.tokenizer = tokenizer
         check_tokenizer(tokenizer, policy.source, None)
         policy.marker_id, policy.marker_is_new = add_marker(tokenizer, marker)
@@ -147,20 +150,19 @@ class Policy(nn.Module):
                 f"config.json and a tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
             ) from error
 
-    def load(self) -> Policy:
-        """Read the weights, once; a second call does nothing."""
+    def load(self, sharding: Sharding | None = None) -> Policy:
+        """Read the weights, once, and lay them out.
+
+        Args:
+            sharding: how they lie over processes; null for whole in every one.
+        """
+        layout = sharding or self.sharding
         if self.model is None:
-            kwargs: dict[str, Any] = {"dtype": self.dtype} | self.remote_code
-            if self.attn_implementation:
-                kwargs["attn_implementation"] = self.attn_implementation
-            if self.weights == "random":
-                model = AutoModelForCausalLM.from_config(self.config, **kwargs)
-                model = self.quantization.quantize(model) if self.quantization else model
-            else:
-                if self.quantization:
-                    kwargs["quantization_config"] = self.quantization.config(self.dtype)
-                model = AutoModelForCausalLM.from_pretrained(self.source, **kwargs | self.hub_kwargs)
-            self.model = self._prepare(model)
+            layout.check(self)
+            self.model = self._prepare(read_weights(self, as_stored=layout.active))
+        if layout.active and not self.sharding.active:
+            layout.apply(self)
+            self.sharding = layout
         return self
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -225,13 +227,17 @@ class Policy(nn.Module):
         """The same as `score`."""
         return self.score(rollouts, baseline)
 
+    def gathered(self) -> AbstractContextManager[None]:
+        """Whole weights inside, in every process, where they are sharded: to be sampled from without communication."""
+        return self.sharding.gathered(self)
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Eval mode and no gradient inside, the mode before afterwards."""
         modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
-            with torch.no_grad():
+            with torch.inference_mode(False), torch.no_grad():  # what is gathered now serves training later
                 yield
         finally:
             for module, training in modes:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import AutoModelForCausalLM
 
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.functional.randomness import counter_seed, run_seed
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from nrt_lightning.models.policy import Policy
 
 EMBEDDED = "embedded:"
 
@@ -45,3 +51,26 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: s
             f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
             f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
         )
+
+
+def read_weights(policy: Policy, as_stored: bool = False) -> PreTrainedModel:
+    """A policy's weights, with neither marker nor adapter yet.
+
+    Args:
+        policy: says which, and how.
+        as_stored: in the dtype of the files and not the policy's. They are then mapped into memory, so that processes
+            which each keep a share have one copy between them. Random weights are the same in all processes.
+    """
+    kwargs: dict[str, Any] = {"dtype": policy.dtype} | policy.remote_code
+    if policy.attn_implementation:
+        kwargs["attn_implementation"] = policy.attn_implementation
+    if policy.weights == "random":
+        with torch.random.fork_rng(enabled=as_stored):
+            if as_stored:
+                torch.manual_seed(counter_seed(run_seed(), 0, 0, stream="weights"))
+            model = AutoModelForCausalLM.from_config(policy.config, **kwargs)
+        return policy.quantization.quantize(model) if policy.quantization else model
+    if policy.quantization:
+        kwargs["quantization_config"] = policy.quantization.config(policy.dtype)
+    kwargs["dtype"] = "auto" if as_stored else policy.dtype
+    return AutoModelForCausalLM.from_pretrained(policy.source, **kwargs | policy.hub_kwargs)

@@ -118,3 +118,13 @@ def test_bad_settings():
     for name in ("batch_size", "window", "passes", "window_epochs"):
         with pytest.raises(InputError, match=f"{name}=0 is too small. Give at least 1"):
             WindowSampler(rows=9, **{"batch_size": 1, name: 0})
+
+
+def test_a_micro_batch_of_all_ranks_holds_the_same_rows_however_many_they_are():
+    def together(ranks, batch_size):
+        samplers = [WindowSampler(40, batch_size, 2, num_replicas=ranks, rank=rank, seed=3) for rank in range(ranks)]
+        for batches in zip(*samplers):
+            step = batches[0].window.index
+            yield [row for batch in batches for row in batch.rows[step * batch_size : (step + 1) * batch_size]]
+
+    assert list(together(1, 8)) == list(together(2, 4)) == list(together(4, 2))

@@ -89,7 +89,7 @@ def check_same(trainer, settings, **run):
 
 
 def slow_sgd(params):
-    return torch.optim.SGD(params, lr=0.5)
+    return torch.optim.SGD(params, lr=0.1)
 
 
 @pytest.mark.parametrize("reduction", REDUCTIONS, ids=repr)
