@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.models.memory import peak_memory, reset_peak_memory
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.rollouts import (
     Generations,
@@ -56,7 +57,7 @@ class OnPolicyRollout(Callback):
         self.engine = engine
         self.progress = progress
         self.window: list[Prompts] = []
-        self.tokens, self.seconds = 0, 0.0  # of the sampling for the window
+        self.tokens, self.seconds, self.peak = 0, 0.0, 0  # of the sampling for the window
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find what the module offers, and check that windows and optimizer steps fit."""
@@ -94,7 +95,7 @@ class OnPolicyRollout(Callback):
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
         """The window's micro-batches with their rollouts, scored and judged where that must come before the steps."""
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.peak = 0, 0.0, 0
         with trainer.precision_plugin.forward_context():
             window = self.sample(trainer, pl_module, prompts, batch_idx, "rollout")
             whole = getattr(pl_module, "needs_window", False)
@@ -105,6 +106,7 @@ class OnPolicyRollout(Callback):
                 window = pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
         pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=len(prompts))
         pl_module.log("rollout/seconds", self.seconds, batch_size=len(prompts))
+        pl_module.log("rollout/peak_memory_mib", self.peak / 2**20, batch_size=len(prompts))
         return window
 
     def further(
@@ -131,8 +133,12 @@ class OnPolicyRollout(Callback):
         """Micro-batches of these prompts with their rollouts."""
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
         started = time.perf_counter()
-        generations = self.generate(trainer, pl_module, prompts, seed)
-        own = self.own_answers(pl_module, prompts, generations, seed)
+        policy: Policy = pl_module.policy
+        reset_peak_memory(policy.device)
+        with policy.gathered():
+            generations = self.generate(trainer, pl_module, prompts, seed)
+            own = self.own_answers(pl_module, prompts, generations, seed)
+        self.peak = max(self.peak, peak_memory(policy.device))
         self.seconds += time.perf_counter() - started
         self.tokens += int(generations.token_mask.sum())
         window = hand_out(prompts, generations, pl_module.policy.marker_id, own)

@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from nrt_lightning.models.sharding import plain_name
+
 log = logging.getLogger(__name__)
 
 
@@ -99,5 +101,5 @@ def weights_digest(model: nn.Module) -> str:
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
         values = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
-        parts += [f"{name} {tuple(weight.shape)} {weight.dtype}".encode(), values]
+        parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values]
     return digest(*parts)

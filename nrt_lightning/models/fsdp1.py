@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import get_total_norm
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.sharding import ShardedWeights, cast, layers_of, size_of
+from nrt_lightning.models.sharding import ShardedWeights, cast, layers_of, plain_name, size_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -73,13 +72,21 @@ class FSDP1Sharding(ShardedWeights):
                 for unit in units:
                     del unit.forward
 
-    def state_dict(self, policy: Policy) -> dict[str, Tensor]:
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
         """See `Sharding`."""
-        return get_model_state_dict(policy, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+        with FullyShardedDataParallel.summon_full_params(policy, writeback=False):
+            if dist.get_rank() != 0:
+                return {}
+            weights = {plain_name(name): weight for name, weight in policy.named_parameters()}
+            return {name: weight.detach().clone().cpu() for name, weight in weights.items() if name in names}
 
-    def load_state_dict(self, policy: Policy, state: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
         """See `Sharding`."""
-        set_model_state_dict(policy, state, options=StateDictOptions(full_state_dict=True, strict=False))
+        with FullyShardedDataParallel.summon_full_params(policy):
+            for name, weight in policy.named_parameters():
+                if plain_name(name) in weights:
+                    weight.copy_(weights[plain_name(name)])
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""

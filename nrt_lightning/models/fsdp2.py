@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
 from nrt_lightning.models.sharding import ShardedWeights, cast, layers_of, size_of
@@ -61,13 +62,24 @@ class FSDP2Sharding(ShardedWeights):
                 unit.set_reshard_after_forward(unit is not policy.network, recurse=False)
                 unit.reshard()
 
-    def state_dict(self, policy: Policy) -> dict[str, Tensor]:
-        """See `Sharding`."""
-        return get_model_state_dict(policy, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
+        """See `Sharding`. One weight at a time is whole."""
+        found = {}
+        for name, weight in policy.named_parameters():
+            if name in names:
+                whole = whole_tensor(weight.detach())
+                if dist.get_rank() == 0:
+                    found[name] = whole.cpu()
+        return found
 
-    def load_state_dict(self, policy: Policy, state: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
         """See `Sharding`."""
-        set_model_state_dict(policy, state, options=StateDictOptions(full_state_dict=True, strict=False))
+        for name, weight in policy.named_parameters():
+            if name in weights:
+                share: Any = weight
+                whole = weights[name].to(weight.device, weight.dtype)
+                share.copy_(distribute_tensor(whole, share.device_mesh, share.placements))
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""
@@ -75,5 +87,9 @@ class FSDP2Sharding(ShardedWeights):
 
     def grad_norm(self, policy: Policy) -> Tensor:
         """See `Sharding`."""
-        norm: Any = get_total_norm([p.grad for p in policy.parameters() if p.grad is not None])
-        return norm.full_tensor()
+        return whole_tensor(get_total_norm([p.grad for p in policy.parameters() if p.grad is not None]))
+
+
+def whole_tensor(tensor: Any) -> Tensor:
+    """A sharded tensor, gathered; a plain one as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

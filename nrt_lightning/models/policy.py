@@ -151,11 +151,7 @@ class Policy(nn.Module):
             ) from error
 
     def load(self, sharding: Sharding | None = None) -> Policy:
-        """Read the weights, once, and lay them out.
-
-        Args:
-            sharding: how they lie over processes; null for whole in every one.
-        """
+        """Read the weights, once, and lay them out over processes; null for whole in every one."""
         layout = sharding or self.sharding
         if self.model is None:
             layout.check(self)
@@ -228,7 +224,7 @@ class Policy(nn.Module):
         return self.score(rollouts, baseline)
 
     def gathered(self) -> AbstractContextManager[None]:
-        """Whole weights inside, in every process, where they are sharded: to be sampled from without communication."""
+        """Whole weights inside, in every process: to be sampled from without communication."""
         return self.sharding.gathered(self)
 
     @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +40,12 @@ class Sharding(ABC):
         """
 
     @abstractmethod
-    def state_dict(self, policy: Policy) -> dict[str, Tensor]:
-        """The policy's whole state on the CPU in process 0, nothing in the others, which all take part."""
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
+        """Whole copies of these weights on the CPU, in process 0; nothing in the others, which take part."""
 
     @abstractmethod
-    def load_state_dict(self, policy: Policy, state: dict[str, Tensor]) -> None:
-        """Give the policy a whole state, which every process has; what it does not hold stays as it is."""
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
+        """Set weights to whole ones, which every process has."""
 
     @abstractmethod
     def clip(self, policy: Policy, largest: float) -> None:
@@ -72,13 +72,16 @@ class NoSharding(Sharding):
         """They are whole anyway."""
         yield
 
-    def state_dict(self, policy: Policy) -> dict[str, Tensor]:
-        """See `Sharding`."""
-        return policy.state_dict()
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
+        """See `Sharding`. Every process has them."""
+        return {name: weight.detach().cpu() for name, weight in policy.named_parameters() if name in names}
 
-    def load_state_dict(self, policy: Policy, state: dict[str, Tensor]) -> None:
+    @torch.no_grad()
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
         """See `Sharding`."""
-        policy.load_state_dict(state, strict=False)
+        own = dict(policy.named_parameters())
+        for name, weight in weights.items():
+            own[name].copy_(weight)
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""
@@ -147,6 +150,15 @@ class ShardedWeights(Sharding):
                 f"{(free or 0) / 2**30:.2f} GiB free). Sample elsewhere with an engine that has devices of its own, "
                 "set trainer.precision to bf16-mixed or bf16-true, or choose a smaller policy.model."
             )
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight without the wrappers that FSDP1 puts around its module.
+
+    >>> plain_name("model.layers.0._fsdp_wrapped_module.mlp.weight")
+    'model.layers.0.mlp.weight'
+    """
+    return name.replace("_fsdp_wrapped_module.", "")
 
 
 def layers_of(network: nn.Module) -> list[nn.Module]:

@@ -13,6 +13,11 @@ from nrt_lightning.models.sharding import NoSharding, Sharding
 STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16}  # what a precision stores weights in
 
 
+def sharded(trainer: Trainer) -> bool:
+    """Whether the trainer's strategy shards weights."""
+    return isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy)
+
+
 def layout_of(trainer: Trainer) -> Sharding:
     """How a strategy wants weights to lie. For `configure_model`, when the processes know one another.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from nrt_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
 
 
 def check_strategy(trainer: Trainer) -> None:
@@ -44,4 +48,22 @@ def check_sizes(strategy: Any, processes: int) -> None:
             f"trainer.strategy ModelParallelStrategy has tensor_parallel_size {mesh['tensor_parallel'].size()} (`auto` "
             "means the devices of a node), but the policy is sharded over data-parallel processes. Set "
             f"data_parallel_size to {processes} and tensor_parallel_size to 1."
+        )
+
+
+def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:
+    """Refuse quantization that would not train, or that comes twice.
+
+    Raises:
+        InputError: with the setting to use in its place.
+    """
+    if isinstance(precision, BitsandbytesPrecision):
+        raise InputError(
+            "trainer.plugins has BitsandbytesPrecision, which quantizes after the policy has been loaded, adapter and "
+            "all. Take it out and set policy.quantization to FourBit, with policy.adapter LoRA to train."
+        )
+    if stage == "fit" and policy.quantized and policy.adapter is None:
+        raise InputError(
+            "policy.quantization stores the weights in a few bits, which take no gradient steps: only embeddings and "
+            "norms would be trained. Give policy.adapter one, for instance LoRA, or set policy.quantization to null."
         )
