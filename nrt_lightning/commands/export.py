@@ -58,7 +58,9 @@ def read(checkpoint: str) -> dict[str, Any]:
     if not path.is_file() and not (path / NOTES).is_file():
         raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
     try:
-        saved = read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        saved = (
+            read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        )
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise InputError(f"checkpoint {checkpoint!r} is no checkpoint that can be read ({error}).") from error
     if "policy" not in saved.get("hyper_parameters", {}):

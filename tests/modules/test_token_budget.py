@@ -20,6 +20,7 @@ NOISY = {
     "train/tokens_per_second",
     "rollout/tokens_per_second",
     "rollout/seconds",
+    "rollout/peak_memory_mib",
     "train/micro_batches",
     "train/groups_over_limit",
 }
