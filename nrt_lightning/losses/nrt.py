@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -36,19 +37,8 @@ from nrt_lightning.losses.terms import (
     trace_tokens,
     under,
 )
+from nrt_lightning.losses.whole_batch import WholeBatch
 from nrt_lightning.structures import LossOutput, Segments
-
-
-@dataclass
-class WholeBatch:
-    """The batch that the rollouts of a micro-batch are a part of."""
-
-    segments: Segments  # of all its rollouts
-    rows: Tensor  # [n] which of them the micro-batch holds
-
-    def part(self, values: Tensor, like: Tensor) -> Tensor:
-        """The micro-batch's share of `values` of the batch, in the shape of `like` [n, c]."""
-        return values[self.rows, : like.shape[1]]
 
 
 @dataclass
@@ -126,6 +116,7 @@ class NRTLoss:
         ref_logprobs: Tensor | None = None,
         whole: WholeBatch | None = None,
         sampling_logprobs: Tensor | None = None,
+        mean: Callable[[Tensor], Tensor] | None = None,
     ) -> LossOutput:
         """The loss of N rollouts.
 
@@ -139,6 +130,7 @@ class NRTLoss:
             whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
                 batch then add up to the loss of the batch, see `couples_rollouts`.
             sampling_logprobs: `[N, C]` of the sampler, needed for a `sampler_correction`.
+            mean: of a tensor over processes; None: there is one. Their losses' mean is then that of all rollouts.
 
         Returns:
             The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
@@ -171,8 +163,11 @@ class NRTLoss:
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
                 terms["kl"] = (self.kl_coef, kl)
-        loss, reduced = self._total(logprobs, terms, whole)
-        return LossOutput(loss, reduced, metrics)
+        loss, reduced = self._total(logprobs, terms, whole, mean)
+        counts = dict.fromkeys(("kl", "sampler_ratio_mean", "sampler_capped_share"), masks["kl"].sum())
+        counts |= dict.fromkeys(("ratio_mean", "clip_share"), masks["trace"].sum())
+        counts["answer_nll"] = segments.answer_mask.sum()
+        return LossOutput(loss, reduced, metrics, {name: n for name, n in counts.items() if name in metrics})
 
     @property
     def couples_rollouts(self) -> bool:
@@ -206,14 +201,19 @@ class NRTLoss:
         return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled_tokens(segments)}
 
     def _total(
-        self, logprobs: Tensor, terms: dict[str, tuple[float, TokenTerm]], whole: WholeBatch | None
+        self,
+        logprobs: Tensor,
+        terms: dict[str, tuple[float, TokenTerm]],
+        whole: WholeBatch | None,
+        mean: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         # It carries a gradient, so that the loss does even if every coefficient is 0.
         loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
-        masks = self._masks(whole.segments) if whole else {}
-        for name, (coef, term) in terms.items():
+        masks = self._masks(whole.segments) if whole else {name: term.mask for name, (_, term) in terms.items()}
+        factors = self.reduction.balance([masks[name] for name in terms], mean) if mean else [1.0] * len(terms)
+        for factor, (name, (coef, term)) in zip(factors, terms.items(), strict=True):
             weights = whole.part(self.reduction.weights(masks[name], term.values.dtype), term.mask) if whole else None
-            value = self.reduction(term.values, term.mask, weights)
+            value = factor * self.reduction(term.values, term.mask, weights)
             reduced[name] = value.detach()
             if coef:  # 0 * infinity would be NaN
                 loss = loss + coef * value

@@ -9,6 +9,8 @@ from typing import Any
 from torch import nn
 from transformers.utils import cached_file
 
+from nrt_lightning.models.sharding import plain_name
+
 BLOCK = 2**20  # bytes read at one place
 PLACES = 32  # in each file; files up to 32 MiB are read whole
 
@@ -59,5 +61,5 @@ def weights_digest(model: nn.Module) -> str:
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
         values = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
-        parts += [f"{name} {tuple(weight.shape)} {weight.dtype}".encode(), values]
+        parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values]
     return digest(*parts)

@@ -14,6 +14,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.models.answer_cache import AnswerCache
 from nrt_lightning.models.base_weights import digest, weights_digest
 from nrt_lightning.models.references import FrozenReference, Reference
+from nrt_lightning.models.sharding import NoSharding, Sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +94,14 @@ class ReferenceBaseline(BaselineScorer):
         return self.reference.logprobs(rollouts.empty_traces())[:, 1:]  # [B, T] without the marker
 
 
+class InitialModel(FrozenReference):
+    """The policy before training, whole in every process: each scores the rows whose values it lacks."""
+
+    def layout(self, policy: Policy) -> Sharding:
+        """See `FrozenReference`."""
+        return NoSharding()
+
+
 @dataclass
 class InitialBaseline(BaselineScorer):
     """The policy before training, computed once for each row and kept on disk: RLPR's choice (arXiv 2506.18254).
@@ -103,7 +112,7 @@ class InitialBaseline(BaselineScorer):
     value is not on disk: with all values there, none is read.
     """
 
-    initial: FrozenReference = field(default_factory=FrozenReference, init=False, repr=False)
+    initial: FrozenReference = field(default_factory=InitialModel, init=False, repr=False)
     policy: list[Policy] = field(default_factory=list, init=False, repr=False)  # a list: never a submodule
     cache: AnswerCache | None = field(default=None, init=False, repr=False)
 
@@ -111,7 +120,8 @@ class InitialBaseline(BaselineScorer):
         """See `BaselineScorer`."""
         if self.cache is not None:
             return
-        place = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
+        with policy.gathered():
+            place = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
         self.cache, self.policy = AnswerCache(place), [policy]
         log.info("baselines of %d rows are in %s", len(self.cache), place)
         if not policy.readable:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +11,6 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.randomness import drawn
 from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapter import Adapter, check_plain
 from nrt_lightning.models.base_weights import base_digest, weights_digest
@@ -20,7 +19,8 @@ from nrt_lightning.models.marker import add_marker, initialise_marker
 from nrt_lightning.models.modes import evaluating
 from nrt_lightning.models.quantization import Quantization, keep_layout
 from nrt_lightning.models.scoring import ScoringForward
-from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, resolve, shape_of
+from nrt_lightning.models.sharding import NoSharding, Sharding
+from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, read_weights, resolve, shape_of
 from nrt_lightning.models.trained_state import keep_only_trained
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Policy(nn.Module):
         check_tokenizer(self.tokenizer, model, pad_token)
         self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
         self.model: Any = None  # PreTrainedModel, or PeftModel with an adapter
+        self.sharding: Sharding = NoSharding()
         self._check_parts()
 
     @classmethod
@@ -115,9 +116,10 @@ class Policy(nn.Module):
         nn.Module.__init__(policy)
         policy.settings = {}
         policy.source = getattr(model, "name_or_path", "") or type(model).__name__
-        policy.config = model.config
+        policy.config, policy.dtype = model.config, model.dtype
         policy.scoring, policy.activation_checkpointing = scoring, activation_checkpointing
         policy.adapter, policy.quantization = adapter, None
+        policy.sharding = NoSharding()
         policy.tokenizer = tokenizer
         check_tokenizer(tokenizer, policy.source, None)
         if adapter is not None:
@@ -153,21 +155,15 @@ class Policy(nn.Module):
                 f"config.json and a tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
             ) from error
 
-    def load(self) -> Policy:
-        """Read the weights, once; a second call does nothing."""
+    def load(self, sharding: Sharding | None = None) -> Policy:
+        """Read the weights, once, and lay them out over processes; null for whole in every one."""
+        layout = sharding or self.sharding
         if self.model is None:
-            kwargs: dict[str, Any] = {"dtype": self.dtype} | self.remote_code
-            if self.attn_implementation:
-                kwargs["attn_implementation"] = self.attn_implementation
-            if self.weights == "random":
-                with drawn("weights") if self.adapter else nullcontext():  # again, for checkpoints do not hold them
-                    model = AutoModelForCausalLM.from_config(self.config, **kwargs)
-                model = self.quantization.quantize(model) if self.quantization else model
-            else:
-                if self.quantization:
-                    kwargs["quantization_config"] = self.quantization.config(self.dtype)
-                model = AutoModelForCausalLM.from_pretrained(self.source, **kwargs | self.hub_kwargs)
-            self.model = self._prepare(model)
+            layout.check(self)
+            self.model = self._prepare(read_weights(self, as_stored=layout.active))
+        if layout.active and not self.sharding.active:
+            layout.apply(self)
+            self.sharding = layout
         return self
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -238,6 +234,10 @@ class Policy(nn.Module):
     def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode and no gradient inside, the mode before afterwards."""
         return evaluating(self)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Whole weights inside, in every process: to be sampled from without communication."""
+        return self.sharding.gathered(self)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint must agree with to belong to this policy."""

@@ -33,6 +33,7 @@ class GenerationRequest(TensorStruct):
     banned_ids: list[int] = field(default_factory=list)  # never written
     seed: int = 0
     logprobs: bool = False  # give the sampled tokens' log-probs too
+    names: list[str] | None = None  # B of them, that the draws follow from; None: from the prompts' places
 
 
 @dataclass
@@ -80,6 +81,13 @@ class RolloutEngine(ABC):
         """
 
 
+def names_of(prompts: Prompts) -> list[str]:
+    """Names of the prompts, which are the same in whatever batch and process they are. B of them"""
+    if prompts.rows:
+        return [f"{row.id}\n{row.question}" for row in prompts.rows]
+    return [str(ids[mask].tolist()) for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
+
+
 def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: int) -> GenerationRequest:
     """What to ask of an engine for the traces of training prompts.
 
@@ -100,4 +108,5 @@ def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: in
         top_k=sampling.top_k,
         banned_ids=policy.eos_ids if sampling.suppress_eos else [],
         seed=seed,
+        names=names_of(prompts),
     )
