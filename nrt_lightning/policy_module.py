@@ -61,8 +61,9 @@ class PolicyModule(L.LightningModule):
     # Weights
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be trained, before any weights are read."""
+        """Refuse what cannot be trained or sampled, before any weights are read."""
         check_quantization(self.policy, self.trainer.precision_plugin, stage)
+        self.engine.check(self.policy)
 
     def configure_model(self) -> None:
         """Read the weights; Lightning calls it on every rank, in the precision's context."""

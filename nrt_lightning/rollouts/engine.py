@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nrt_lightning.structures import TensorStruct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nrt_lightning.losses import TruncatedImportance
     from nrt_lightning.models.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
@@ -43,6 +44,7 @@ class Generations(TensorStruct):
     token_mask: Tensor  # [N, L]
     stopped: Tensor  # [N] True: ended with a stop token, False: reached the limit
     logprobs: Tensor | None = None  # [N, L] under the sampling distribution, 0 at padding
+    weights_version: int | None = None  # which of the weights sent to the engine wrote it; None: the policy's own
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
@@ -55,6 +57,16 @@ class Generations(TensorStruct):
 class RolloutEngine(ABC):
     """Something that continues prompts with the policy's current weights."""
 
+    own_weights: ClassVar[bool] = False  # `generate` reads none of the policy's weights, but those last sent
+    sampler_correction: TruncatedImportance | None = None  # what the loss should correct with, if it does not itself
+
+    def check(self, policy: Policy) -> None:  # noqa: B027  (most serve all)
+        """Refuse a policy that the engine cannot serve, before its weights are read.
+
+        Raises:
+            InputError: with the mend.
+        """
+
     @abstractmethod
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         """Continue every prompt of the request.
@@ -65,6 +77,16 @@ class RolloutEngine(ABC):
             policy: whose weights to sample from.
             request: prompts and sampling settings, on the policy's device.
             progress: called as tokens are written.
+        """
+
+    def send(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to take over)
+        """Take over the policy's weights as they are now.
+
+        Called on every process at once by callbacks that sample while the policy is trained; what engines with weights
+        of their own sample from until it is called again. Others need not do anything.
+
+        Args:
+            policy: that is trained.
         """
 
 
