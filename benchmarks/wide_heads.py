@@ -2,7 +2,7 @@
 
     python -m benchmarks.wide_heads runs/registers-wide
 
-Rotary pair i of a head of D dimensions turns with theta^(-2i/D), and so does pair 2i of a head of 2D. A head is put into
+Rotary pair i of a head of D dimensions turns with theta^(-2i/D), and so does pair 2i of one of 2D. A head is put into
 one twice as wide with its pairs in these places and 0 in the others; queries are multiplied by sqrt(2), for scores are
 divided by the root of the head's width. Zeros give zeros and take no gradient, so training is the same, too.
 """
