@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -37,33 +38,36 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 def write_weights(weights: Iterable[tuple[str, Tensor]], directory: Path | None) -> None:
-    """Write weights as safetensors files.
+    """Write weights as safetensors files, with an index where there are several.
 
     Args:
         weights: all of which are taken, whether they are written or not: taking them may need every process.
         directory: an empty one; None on processes that write nothing.
     """
     held: dict[str, Tensor] = {}
-    size = number = 0
-
-    def write() -> None:
-        nonlocal size, number
-        number += 1
-        save_file(held, directory / f"model-{number:05}.safetensors", metadata={"format": "pt"})  # type: ignore[operator]
-        held.clear()
-        size = 0
-
+    places: dict[str, str] = {}  # of every weight, its file
     for name, weight in weights:
         if directory is None:
             continue
-        if held and size + weight.nbytes > FILE_BYTES:
-            write()
-        held[name] = weight.cpu().clone(
-            memory_format=torch.contiguous_format
-        )  # tied weights share memory, files do not
-        size += weight.nbytes
-    if held:
-        write()
+        if held and sum(other.nbytes for other in held.values()) + weight.nbytes > FILE_BYTES:
+            write_file(held, places, directory)
+        held[name] = weight.cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
+    if directory is None:
+        return
+    write_file(held, places, directory)
+    files = set(places.values())
+    if len(files) == 1:
+        (directory / files.pop()).rename(directory / "model.safetensors")
+    else:
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+def write_file(held: dict[str, Tensor], places: dict[str, str], directory: Path) -> None:
+    """Write the weights held, note where, and hold none of them any longer."""
+    file = f"model-{len(set(places.values())) + 1:05}.safetensors"
+    save_file(held, directory / file, metadata={"format": "pt"})
+    places.update(dict.fromkeys(held, file))
+    held.clear()
 
 
 def write_adapter(policy: Policy, directory: Path | None) -> None:
