@@ -79,7 +79,7 @@ def check_response(loss: NRTLoss, sampling: Sampling) -> None:
     if loss.sampler_correction:
         raise InputError(
             "loss.sampler_correction knows the sampler's log-probs of traces alone, and train_response trains answers "
-            "too. Set sampler_correction to null."
+            "too. Set sampler_correction to null, that of the engine too."
         )
 
 
@@ -119,7 +119,7 @@ def check_models(
     if loss.sampler_correction and sampling.temperature == 0:
         raise InputError(
             "loss.sampler_correction weighs traces by their probabilities, and sampling.temperature is 0: greedy "
-            "traces have none. Set a temperature above 0, or sampler_correction to null."
+            "traces have none. Set a temperature above 0, or sampler_correction to null, that of the engine too."
         )
 
 

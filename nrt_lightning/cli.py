@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "nrt_lightning.commands.export",
     "plan": "nrt_lightning.commands.plan",
     "preflight": "nrt_lightning.commands.preflight",
+    "serve": "nrt_lightning.commands.serve",
 }
 # A command of our own passes its arguments on.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

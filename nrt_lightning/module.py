@@ -108,7 +108,7 @@ class NRTModule(Method, PolicyModule):
         self.aggregator = aggregator
         self.advantage = advantage
         self.token_weights = token_weights
-        self.loss = loss or NRTLoss()
+        self.loss = corrected(loss or NRTLoss(), engine)
         self.reference = reference
         self.sampling = sampling or Sampling()
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -239,6 +239,13 @@ class NRTModule(Method, PolicyModule):
         for filter_, (name, state) in zip(self.filters, noted.get("filters", []), strict=False):
             if filter_.name == name:
                 filter_.load_state_dict(state)
+
+
+def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
+    """The loss with the correction that the engine asks for, unless it has one of its own."""
+    if loss.sampler_correction is not None or engine.sampler_correction is None:
+        return loss
+    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)
 
 
 def rollouts_of(batch: Any) -> Rollouts:

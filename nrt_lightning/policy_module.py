@@ -63,12 +63,13 @@ class PolicyModule(L.LightningModule):
     # Weights
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be trained, before any weights are read."""
+        """Refuse what cannot be trained or sampled, before any weights are read."""
         check_quantization(self.policy, self.trainer.precision_plugin, stage)
         check_strategy(self.trainer)
         path = self.trainer.ckpt_path
         if sharded(self.trainer) and path is not None and Path(path).exists():  # it is loaded before any hook sees it
             check_same_policy(read_notes(path).get("nrt_lightning", {}).get("policy", {}), self.policy)
+        self.engine.check(self.policy)
 
     def configure_model(self) -> None:
         """Read the weights and shard them as the strategy asks; Lightning calls it in every process."""

@@ -61,6 +61,8 @@ class OnPolicyRollout(Callback):
                     f"OnPolicyRollout needs `{name}`: give {type(pl_module).__name__} the attribute, "
                     "or use NRTModule, which has it."
                 )
+        if self.engine is not None:
+            check_engine(self.engine, pl_module)
         data = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
         sampling: Any = self.sampling or pl_module.sampling
@@ -169,6 +171,16 @@ class OnPolicyRollout(Callback):
     def engine_for(self, pl_module: Any) -> RolloutEngine:
         """What draws the traces."""
         return self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
+
+
+def check_engine(engine: RolloutEngine, module: Any) -> None:
+    """Refuse an engine of the callback's own that cannot serve the policy, or that nobody corrects for."""
+    engine.check(module.policy)
+    if engine.sampler_correction is not None and getattr(getattr(module, "loss", 0), "sampler_correction", 0) is None:
+        raise InputError(
+            f"OnPolicyRollout.engine {type(engine).__name__} samples with weights of its own, and "
+            "loss.sampler_correction is null. Set it to TruncatedImportance, or that of the engine to null, too."
+        )
 
 
 def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:

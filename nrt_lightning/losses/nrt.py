@@ -22,7 +22,7 @@ from nrt_lightning.functional import (
     masked_mean,
     masked_sum,
 )
-from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
+from nrt_lightning.losses.sampler_mismatch import TruncatedImportance
 from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
 from nrt_lightning.losses.terms import (
     FORCED_MARKER_CHOICES,
@@ -136,7 +136,7 @@ class NRTLoss:
             The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
             before its coefficient; and metrics as means over tokens: `ratio_mean`, `ratio_max`, `clip_share` on the
             trace, `answer_nll` in nats, and `kl` in nats where a reference is given; with a `sampler_correction` also
-            `sampler_ratio_mean`, `sampler_ratio_max` and `sampler_capped_share`. All but the loss are detached.
+            its metrics. All but the loss are detached.
 
         Raises:
             InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing, or
@@ -182,14 +182,9 @@ class NRTLoss:
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         if self.sampler_correction is None or sampling_logprobs is None:
             return None, {}
-        ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)  # [N, C]
-        weights = self.sampler_correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
-        metrics = {
-            "sampler_ratio_mean": masked_mean(ratio, sampled),
-            "sampler_ratio_max": torch.where(sampled, ratio, 0).max(),
-            "sampler_capped_share": masked_mean((ratio > self.sampler_correction.cap).to(ratio.dtype), sampled),
-        }
-        return weights, metrics
+        correction = self.sampler_correction
+        weights = correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
+        return weights, correction.metrics(old_logprobs, sampling_logprobs, sampled)
 
     def _masks(self, segments: Segments) -> dict[str, Tensor]:
         """The tokens of each term, [N, C]."""

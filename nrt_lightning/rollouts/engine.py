@@ -12,6 +12,7 @@ from nrt_lightning.structures import TensorStruct
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nrt_lightning.losses import TruncatedImportance
     from nrt_lightning.models.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
@@ -44,6 +45,7 @@ class Generations(TensorStruct):
     token_mask: Tensor  # [N, L]
     stopped: Tensor  # [N] True: ended with a stop token, False: reached the limit
     logprobs: Tensor | None = None  # [N, L] under the sampling distribution, 0 at padding
+    weights_version: int | None = None  # which of the weights sent to the engine wrote it; None: the policy's own
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
@@ -57,6 +59,14 @@ class RolloutEngine(ABC):
     """Something that continues prompts with the policy's current weights."""
 
     own_weights: ClassVar[bool] = False  # `generate` reads none of the policy's weights, but those last sent
+    sampler_correction: TruncatedImportance | None = None  # what the loss should correct with, if it does not itself
+
+    def check(self, policy: Policy) -> None:  # noqa: B027  (most serve all)
+        """Refuse a policy that the engine cannot serve, before its weights are read.
+
+        Raises:
+            InputError: with the mend.
+        """
 
     @abstractmethod
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:

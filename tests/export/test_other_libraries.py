@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import QUESTIONS, save_tiny
+from vllm_environment import python_with
 
 from nrt_lightning import AdapterFiles, LoRA, Policy, export_policy
 
@@ -94,10 +94,7 @@ print("TOKENS", json.dumps([list(out.outputs[0].token_ids) for out in outs]))
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_vllm_writes_the_same_tokens(exported):
-    """With the Python that VLLM_PYTHON names, for vLLM wants versions of its own."""
-    python = os.environ.get("VLLM_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import vllm"], capture_output=True).returncode:
-        pytest.skip(f"{python} has no vLLM: set VLLM_PYTHON to one that has")
+    python = python_with("vllm")
     policy, directory = exported
     questions = [policy.tokenizer(question)["input_ids"] for question in QUESTIONS]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
