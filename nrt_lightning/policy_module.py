@@ -73,7 +73,7 @@ class PolicyModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Read the weights and shard them as the strategy asks; Lightning calls it in every process."""
-        self.policy.load(layout_of(self.trainer))
+        self.policy.load(None if self._trainer is None else layout_of(self.trainer))
         if self.policy.sharding.active and self.policy.adapter is not None:
             self.strict_loading = False  # a checkpoint has no frozen weights
 
