@@ -5,12 +5,15 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
+from hypothesis import settings
 from tiny import ANSWERS, QUESTIONS, make_prompts, save_tiny
 
 from nrt_lightning import Policy
 from nrt_lightning.structures import Prompts
 
 torch.set_num_threads(1)
+settings.register_profile("no deadline", deadline=None)  # a busy machine fails no test
+settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session", params=["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2"])
