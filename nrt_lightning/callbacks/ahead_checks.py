@@ -25,7 +25,7 @@ def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None
         )
     loss = getattr(pl_module, "loss", None)
     if engine.own_weights:
-        if loss is not None and not loss.sampler_correction and not getattr(engine, "sampler_correction", None):
+        if loss is not None and loss.sampler_correction is None:
             raise InputError(
                 f"AheadRollout with {type(engine).__name__} learns from traces of older weights, and "
                 "loss.sampler_correction is null. Set it to TruncatedImportance."
