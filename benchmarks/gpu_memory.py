@@ -92,6 +92,7 @@ def measure(name: str, device: torch.device, fsdp: bool) -> dict[str, float]:
         plan = planned(work, policy, given, Machine(gpu=device.type == "cuda"))
         with device:
             module = NRTModule(Policy(**policy).load(), **given)
+    forget(device)  # weights are whole before they are quantized, which is no part of a step
     meter = Meter(device)
     trainer = L.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -114,6 +115,14 @@ def measure(name: str, device: torch.device, fsdp: bool) -> dict[str, float]:
         "learning tokens/s": tokens / meter.learning,
         "step, s": meter.rollout + meter.learning,
     }
+
+
+def forget(device: torch.device) -> None:
+    """Give back what nobody holds, and forget the peak so far."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -139,10 +148,7 @@ def main(arguments: list[str] | None = None) -> None:
             results[name] = measure(name, device, options.fsdp)
         except torch.cuda.OutOfMemoryError as error:
             print(f"{name}: does not fit into {options.cap:g} GiB ({str(error).splitlines()[0]})")
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
+        forget(device)
     if results:
         names = list(next(iter(results.values())))
         print(table(["", *results], [[n, *(f"{results[run][n]:,.4g}" for run in results)] for n in names]))

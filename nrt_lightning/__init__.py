@@ -114,6 +114,7 @@ EXPORTS = {
         "WeightedSum",
     ],
     "rollouts": ["RolloutEngine", "TransformersEngine"],
+    "rollouts.vllm": ["AdapterSync", "VLLMColocatedEngine", "VLLMServerEngine", "WeightSync", "WeightsSync"],
     "schedules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "Schedule"],
     "sft": ["SFTModule"],
     "signals": [

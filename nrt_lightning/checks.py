@@ -1,6 +1,8 @@
-"""Parts of a method that cannot work together are refused before any weights are read."""
+"""Parts of a method that cannot work together are refused before any weights are read, and idle ones named."""
 
 from __future__ import annotations
+
+import logging
 
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.errors import InputError
@@ -9,37 +11,46 @@ from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.method import Method
 from nrt_lightning.models import BaselineScorer, Reference
-from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator
+from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator, TokenWeighting
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
 
+log = logging.getLogger(__name__)
+
 
 def check_parts(method: Method) -> None:
-    """Refuse parts that cannot work together.
+    """Refuse parts that cannot work together, and warn of those that nothing uses.
 
     Raises:
         InputError: naming them and the mend.
     """
-    check_advantage(method.advantage, method.aggregator, method.signals, method.sampling)
+    check_advantage(method.advantage, method.sampling)
+    for part in (method.advantage, method.token_weights):
+        check_logprobs(part, method.aggregator, method.signals)
     if method.signals is not None:
         check_signals(method.signals, method.advantage, method.sampling)
     if method.train_response:
         check_response(method.loss, method.sampling)
     check_filters(method.filters, method.sampling)
     check_models(method.reference, method.baseline_scorer, method.kl_penalty, method.loss, method.sampling)
+    warn_of_idle(method)
 
 
-def check_advantage(
-    advantage: AdvantageEstimator, aggregator: RewardAggregator, signals: SignalCombiner | None, sampling: Sampling
-) -> None:
-    """Refuse an advantage without a group, or without the rewards it takes."""
+def check_advantage(advantage: AdvantageEstimator, sampling: Sampling) -> None:
+    """Refuse an advantage without a group."""
     if advantage.needs_group and sampling.group_size < 2:
         raise InputError(
             f"sampling.group_size is {sampling.group_size}, but {advantage} compares the traces of a group: "
             "every advantage would be 0. Set group_size to 2 or more."
         )
-    if advantage.needs_logprobs and signals is None and not isinstance(aggregator, LogProb):
-        raise InputError(f"{advantage} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
+
+
+def check_logprobs(
+    part: AdvantageEstimator | TokenWeighting, aggregator: RewardAggregator, signals: SignalCombiner | None
+) -> None:
+    """Refuse a part that takes log-probs for rewards where these are something else."""
+    if part.needs_logprobs and signals is None and not isinstance(aggregator, LogProb):
+        raise InputError(f"{part} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
 
 
 def check_signals(signals: SignalCombiner, advantage: AdvantageEstimator, sampling: Sampling) -> None:
@@ -68,7 +79,7 @@ def check_response(loss: NRTLoss, sampling: Sampling) -> None:
     if loss.sampler_correction:
         raise InputError(
             "loss.sampler_correction knows the sampler's log-probs of traces alone, and train_response trains answers "
-            "too. Set sampler_correction to null."
+            "too. Set sampler_correction to null, that of the engine too."
         )
 
 
@@ -108,5 +119,15 @@ def check_models(
     if loss.sampler_correction and sampling.temperature == 0:
         raise InputError(
             "loss.sampler_correction weighs traces by their probabilities, and sampling.temperature is 0: greedy "
-            "traces have none. Set a temperature above 0, or sampler_correction to null."
+            "traces have none. Set a temperature above 0, or sampler_correction to null, that of the engine too."
         )
+
+
+def warn_of_idle(method: Method) -> None:
+    """Say so where a reference or a baseline scorer was given and nothing uses it."""
+    scorer, reference = method.baseline_scorer, method.reference
+    if not scorer.by_policy and not method.needs_baseline:
+        log.warning("baseline_scorer is %s, but neither reward, advantage nor filters use a baseline.", scorer)
+    used = method.needs_reference or scorer.needs_reference
+    if reference.available and not used:
+        log.warning("reference is %s, but nothing uses it: loss.kl_coef is 0 and kl_penalty is null.", reference)

@@ -25,6 +25,7 @@ COMMANDS: dict[str, str] = {
     "export": "nrt_lightning.commands.export",
     "plan": "nrt_lightning.commands.plan",
     "preflight": "nrt_lightning.commands.preflight",
+    "serve": "nrt_lightning.commands.serve",
 }
 # A command of our own passes its arguments on.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
@@ -136,6 +137,8 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
 
 def main() -> None:
     """The command `nrt-lightning`."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # classes and functions of the user's own are found here, as under `python -m`
     try:
         run()
     except ValueError as error:

@@ -71,6 +71,12 @@ def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
     return torch.tensor(same, device=prompts.prompt_ids.device)
 
 
+def right_answers(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
+    """Whether each text holds the pieces that its row checks or, where it checks none, is the reference answer. [B]"""
+    some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)
+    return torch.where(some, checked_matches(prompts, texts), matches(policy, prompts, texts))
+
+
 def with_checks(prompts: Prompts) -> Tensor:
     """Whether each row counts and checks pieces of its answer. [B]"""
     some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)

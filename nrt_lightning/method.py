@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator
@@ -33,6 +35,7 @@ class Method:
     baseline_scorer: BaselineScorer
     overlong: OverlongTraces
     kl_penalty: KLPenalty | None
+    mean_over_processes: Callable[[Tensor], Tensor]
 
     def score(self, rollouts: Rollouts) -> Scores:
         """What the models say of the rollouts; the baseline too where the window has not been scored."""
@@ -112,6 +115,7 @@ class Method:
             scores.ref_logprobs,
             whole,
             rollouts.sampling_logprobs,
+            self.mean_over_processes,
         )
 
     def couples_groups(self, rollouts: Rollouts) -> bool:

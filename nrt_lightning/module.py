@@ -108,7 +108,7 @@ class NRTModule(Method, PolicyModule):
         self.aggregator = aggregator
         self.advantage = advantage
         self.token_weights = token_weights
-        self.loss = loss or NRTLoss()
+        self.loss = corrected(loss or NRTLoss(), engine)
         self.reference = reference
         self.sampling = sampling or Sampling()
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -153,8 +153,8 @@ class NRTModule(Method, PolicyModule):
         if limit is None:
             return learn_at_once(self, rollouts)
         parts = split(rollouts, limit, self.largest)
-        over = sum(count > limit for count in tokens_of_groups(rollouts))
-        counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(float(over))}
+        over = float(sum(count > limit for count in tokens_of_groups(rollouts)))
+        counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(over)}
         self.log_scalars(counts, "train", len(rollouts))
         return learn_in_parts(self, rollouts, parts)
 
@@ -171,18 +171,22 @@ class NRTModule(Method, PolicyModule):
         """Log what matters of a batch."""
         judged, out = step.judgement, step.out
         groups = group_metrics(judged.reward.value, judged.baseline, judged.advantages, rollouts.group_ids)
+        counts = out.counts | {"reward": judged.reward.value.isfinite().sum()}
         if self.signals is None:
             groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
         for name, value in judged.reward.signals.items():
             groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
+            counts[f"signal_{name}"] = value.isfinite().sum()
         if rollouts.answered is not None and rollouts.judged.old_logprobs is not None:  # a response has no such tokens
             answers = rollouts.judged.segments.answer_mask
             out.metrics["answer_nll"] = masked_mean(-rollouts.judged.old_logprobs, answers)
+            counts["answer_nll"] = answers.sum()
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
         width = rollouts.judged.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
         traces = rollout_metrics(rollouts.judged, F.pad(step.scores.entropy, (0, width))[:, :width])
-        self.log_scalars(groups | losses | out.metrics, "train", len(rollouts))
-        self.log_scalars(traces, "rollout", len(rollouts))
+        self.log_scalars(groups | losses | out.metrics, "train", len(rollouts), counts)
+        counts["trace_entropy"] = rollouts.judged.segments.trace_mask.sum()
+        self.log_scalars(traces, "rollout", len(rollouts), counts)
         worth = "reward" if judged.baseline is None else "gain"
         bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
@@ -235,6 +239,13 @@ class NRTModule(Method, PolicyModule):
         for filter_, (name, state) in zip(self.filters, noted.get("filters", []), strict=False):
             if filter_.name == name:
                 filter_.load_state_dict(state)
+
+
+def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
+    """The loss with the correction that the engine asks for, unless it has one of its own."""
+    if loss.sampler_correction is not None or engine.sampler_correction is None:
+        return loss
+    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)
 
 
 def rollouts_of(batch: Any) -> Rollouts:

@@ -6,15 +6,15 @@ import logging
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
-from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.templates import PlainTemplate
@@ -25,6 +25,7 @@ from nrt_lightning.metrics.reasoning import ReasoningMetrics
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.schedules import LinearSchedule, Schedule
+from nrt_lightning.strategies import check_quantization, check_strategy, layout_of, read_notes, sharded
 from nrt_lightning.structures import Prompts, Row
 
 log = logging.getLogger(__name__)
@@ -57,16 +58,24 @@ class PolicyModule(L.LightningModule):
         self.val_metrics = ReasoningMetrics()
         self.test_metrics = ReasoningMetrics()
         self._started = 0.0
+        self._gathered = ExitStack()  # weights, in evaluation
 
     # Weights
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot be trained, before any weights are read."""
+        """Refuse what cannot be trained or sampled, before any weights are read."""
         check_quantization(self.policy, self.trainer.precision_plugin, stage)
+        check_strategy(self.trainer)
+        path = self.trainer.ckpt_path
+        if sharded(self.trainer) and path is not None and Path(path).exists():  # it is loaded before any hook sees it
+            check_same_policy(read_notes(path).get("nrt_lightning", {}).get("policy", {}), self.policy)
+        self.engine.check(self.policy)
 
     def configure_model(self) -> None:
-        """Read the weights; Lightning calls it on every rank, in the precision's context."""
-        self.policy.load()
+        """Read the weights and shard them as the strategy asks; Lightning calls it in every process."""
+        self.policy.load(layout_of(self.trainer))
+        if self.policy.sharding.active and self.policy.adapter is not None:
+            self.strict_loading = False  # a checkpoint has no frozen weights
 
     def configure_optimizers(self) -> Any:
         """The optimizer over everything that requires a gradient, and its schedule by step."""
@@ -103,6 +112,12 @@ class PolicyModule(L.LightningModule):
             return count
         return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="max"))
 
+    def mean_over_processes(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, without gradient."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return values
+        return self.trainer.strategy.reduce(values.detach().clone(), reduce_op="mean")
+
     def backward_part(self, loss: Tensor) -> None:
         """Add the gradient of a part of the batch now; Lightning takes that of the part that is returned."""
         self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
@@ -117,10 +132,35 @@ class PolicyModule(L.LightningModule):
 
     # Logging
 
-    def log_scalars(self, values: dict[str, Tensor], prefix: str, batch_size: int) -> None:
-        """Log values under `prefix/`, means over processes."""
+    def log_scalars(
+        self, values: dict[str, Tensor], prefix: str, batch_size: int, counts: dict[str, Tensor] | None = None
+    ) -> None:
+        """Log values under `prefix/`: those of all processes, largest ones (`_max`) and means.
+
+        Args:
+            values: scalars of this process.
+            prefix: of their names.
+            batch_size: of this process.
+            counts: how many things a value is the mean of, where processes differ in that.
+        """
+        if self.trainer.world_size > 1:
+            values = self.over_processes(values, counts or {})
         for name, value in values.items():
-            self.log(f"{prefix}/{name}", value, batch_size=batch_size, sync_dist=self.trainer.world_size > 1)
+            self.log(f"{prefix}/{name}", value, batch_size=batch_size)
+
+    def over_processes(self, values: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same scalars of all processes together, in as few messages as they take."""
+        largest = [name for name in values if name.endswith("_max")]
+        means = [name for name in values if not name.endswith("_max")]
+        here = {name: values[name].to(self.device, torch.float32) for name in values}
+        weights = [counts.get(name, torch.ones(())).to(here[name]) for name in means]
+        sums = [here[name].where(weight > 0, 0) * weight for name, weight in zip(means, weights, strict=True)]
+        totals = self.mean_over_processes(torch.stack(sums + weights))  # [2 * means]
+        found = dict(zip(means, totals[: len(means)] / totals[len(means) :].clamp(min=1e-9), strict=True))
+        if largest:
+            top = self.trainer.strategy.reduce(torch.stack([here[name] for name in largest]), reduce_op="max")
+            found |= dict(zip(largest, top, strict=True))
+        return found
 
     def log_throughput(self, tokens: Tensor | int) -> None:
         """Log tokens per second of the training step so far, forward only under automatic optimization."""
@@ -129,8 +169,19 @@ class PolicyModule(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the norm of the gradient before it is clipped."""
-        norm = get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-        self.log("train/grad_norm", norm, batch_size=1)
+        self.log("train/grad_norm", self.policy.sharding.grad_norm(self.policy), batch_size=1)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip the norm of the whole gradient, of which a process may hold a share only."""
+        if self.policy.sharding.active and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            self.policy.sharding.clip(self.policy, float(gradient_clip_val))
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def log_evaluation(self, metrics: ReasoningMetrics, prefix: str) -> None:
         """Log an evaluation's metrics and forget them."""
@@ -139,6 +190,17 @@ class PolicyModule(L.LightningModule):
             same = self.trainer.world_size > 1  # equal on all processes already; said to Lightning, which would warn
             self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=same)
         metrics.reset()
+
+    def on_validation_start(self) -> None:
+        """Gather sharded weights for the whole loop: then processes need not have as many batches."""
+        self._gathered.enter_context(self.policy.gathered())
+
+    def on_validation_end(self) -> None:
+        """Free what was gathered."""
+        self._gathered.close()
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_end = on_predict_end = on_validation_end
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation's metrics under `val/`."""
@@ -187,24 +249,13 @@ def check_same_policy(theirs: dict[str, Any], policy: Policy) -> None:
     other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
     if other:
         raise InputError(
-            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. "
-            "Give the model it was trained from as policy.model, with the same adapter and quantization."
+            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. {mend(policy)}"
         )
 
 
-def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:
-    """Refuse quantization that would not train, or that comes twice.
-
-    Raises:
-        InputError: with the setting to use in its place.
-    """
-    if isinstance(precision, BitsandbytesPrecision):
-        raise InputError(
-            "trainer.plugins has BitsandbytesPrecision, which quantizes after the policy has been loaded, adapter and "
-            "all. Take it out and set policy.quantization to FourBit, with policy.adapter LoRA to train."
-        )
-    if stage == "fit" and policy.quantized and policy.adapter is None:
-        raise InputError(
-            "policy.quantization stores the weights in a few bits, which take no gradient steps: only embeddings and "
-            "norms would be trained. Give policy.adapter one, for instance LoRA, or set policy.quantization to null."
-        )
+def mend(policy: Policy) -> str:
+    """How to get the policy of a checkpoint."""
+    if not policy.settings:
+        return "Wrap the model it was trained from, with the same adapter and quantization."
+    seed = "" if policy.readable else " Its random weights follow from the seed: give the same seed_everything."
+    return f"Give the model it was trained from as policy.model, with the same adapter and quantization.{seed}"

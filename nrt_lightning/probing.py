@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from nrt_lightning.evaluation import matches
+from nrt_lightning.evaluation import right_answers
 from nrt_lightning.models import Policy
 from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine, assemble, trace_request
 from nrt_lightning.rollouts.answering import after_marker, texts
@@ -20,7 +21,7 @@ class Probe:
     traces: Generations  # N of them, with the stop token where there is one
     rollouts: Rollouts
     scores: Scores  # with the baseline
-    right: Tensor  # [N] whether the policy's own answer after the trace is the reference answer
+    right: Tensor  # [N] whether the policy's own answer after the trace is right, see `right_answers`
 
 
 def probe(policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sampling, seed: int) -> Probe:
@@ -40,9 +41,15 @@ def probe(policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sam
         traces = engine.generate(policy, trace_request(policy, prompts, sampling, seed))
         rollouts = assemble(prompts, traces, policy.marker_id)
         scores = policy.score(rollouts, baseline=True)
-        repeated = prompts.apply(lambda tensor: tensor.repeat_interleave(sampling.group_size, dim=0))  # N questions
-        right = matches(policy, repeated, answers_after(policy, engine, repeated, traces))
+        repeated = repeat(prompts, sampling.group_size)  # N questions
+        right = right_answers(policy, repeated, answers_after(policy, engine, repeated, traces))
     return Probe(traces, rollouts, scores, right)
+
+
+def repeat(prompts: Prompts, times: int) -> Prompts:
+    """Each question as often as it has traces."""
+    many = prompts.apply(lambda tensor: tensor.repeat_interleave(times, dim=0))
+    return dataclasses.replace(many, rows=[row for row in prompts.rows for _ in range(times)])
 
 
 def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations) -> list[str]:

@@ -51,8 +51,9 @@ class SFTModule(PolicyModule):
         """Cross-entropy of the answers."""
         prompts = batch.share()
         logprobs = self.policy.score(direct_answers(prompts, self.policy.marker_id)).logprobs  # [B, T]
-        loss = self.reduction(-logprobs, prompts.answer_mask)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(prompts))
+        (factor,) = self.reduction.balance([prompts.answer_mask], self.mean_over_processes)
+        loss = factor * self.reduction(-logprobs, prompts.answer_mask)
+        self.log("train/loss", self.mean_over_processes(loss.detach()), prog_bar=True, batch_size=len(prompts))
         self.log_throughput(prompts.answer_mask.sum() + prompts.prompt_mask.sum())
         return loss
 

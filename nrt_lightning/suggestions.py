@@ -14,6 +14,9 @@ CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '[\w.]+'
 ARGUMENT = re.compile(
     r"[Uu]nrecognized arguments: --([\w.]+)|Key '([\w.]+)' is not expected|No action for key \"([\w.]+)\""
 )
+LIST = re.compile(
+    r"Parser key \"(\w+)\":.*Expected a <class 'list'>.*NestedArg\(key='([\w.]+)', val='([\w.]+)'\)", re.DOTALL
+)
 OTHER_TYPE = re.compile(r"Expected a <class '(int|float|bool|str)'>")
 
 
@@ -29,6 +32,9 @@ def suggestion(message: str, keys: list[str]) -> str:
     >>> suggestion("Expected a dot import path string: ArithmeticMeen", [])
     "\\n\\n'ArithmeticMeen' is no class that can be found here. Did you mean 'ArithmeticMean'?"
     """
+    if is_list := LIST.search(message):
+        part, key, value = is_list.groups()
+        return f"\n\n{part}.{key} is a list. Add to it: --{part}.{key}+={value}"
     if found := list(OPTION.finditer(message)):
         path, option = found[-1].groups()
         name = option.split(".")[0]  # with settings under it, a misspelt name comes with theirs

@@ -8,5 +8,8 @@ REGISTERS_BASE = Path(__file__).parent / "registers-base"
 REPORTS_BASE = Path(__file__).parent / "reports-base"
 """The same with a token a word, for the sloppy report."""
 
+MADE_UP_REPORTS_BASE = Path(__file__).parent / "made-up-reports-base"
+"""Another for the sloppy report, from a text in which most reports are made up."""
+
 POINTERS_BASE = Path(__file__).parent / "pointers-base"
 """The same with the character tokenizer, for pointer chasing."""

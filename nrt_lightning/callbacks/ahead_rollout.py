@@ -90,7 +90,7 @@ class AheadRollout(OnPolicyRollout):
                 window = self.judge(trainer, pl_module, window, batch_idx)
         self.log_sampling(pl_module, len(prompts))
         pl_module.log("rollout/seconds_waited", waited, batch_size=len(prompts))
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.peak = 0, 0.0, 0
         following, *place = trainer.datamodule.following(*place)
         self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), tuple(place))
         return window
@@ -125,7 +125,7 @@ class AheadRollout(OnPolicyRollout):
             self.double = twin(policy)
         else:
             follow(self.double, policy)
-        seed = counter_seed(run_seed(), *place, trainer.global_rank, "rollout")
+        seed = counter_seed(run_seed(), *place, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up.clear()
         self.ahead = Ahead(place, self.threads.submit(self.draw, trainer, pl_module, prompts, seed))

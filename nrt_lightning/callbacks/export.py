@@ -38,5 +38,5 @@ class ExportPolicy(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write."""
         policy: Any = pl_module.policy
-        if trainer.is_global_zero:
+        if trainer.is_global_zero or policy.sharding.active:  # sharded weights are gathered by all
             export_policy(policy, self.directory, self.form, RunRecord.of(trainer, pl_module), self.overwrite)

@@ -14,6 +14,7 @@ from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.callbacks.micro_batches import complete, hand_out, measure
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.models.memory import peak_memory, reset_peak_memory
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.rollouts import Progress, RolloutEngine, TransformersEngine, trace_request, write_own_answers
 from nrt_lightning.structures import Prompts, Rollouts, Sampling, Scores, WindowStep
@@ -48,7 +49,7 @@ class OnPolicyRollout(Callback):
         self.engine = engine
         self.progress = progress
         self.window: list[Prompts] = []
-        self.tokens, self.seconds = 0, 0.0  # of the sampling for the window
+        self.tokens, self.seconds, self.peak = 0, 0.0, 0  # of the sampling for the window
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find what the module offers, and check that windows and optimizer steps fit."""
@@ -60,6 +61,8 @@ class OnPolicyRollout(Callback):
                     f"OnPolicyRollout needs `{name}`: give {type(pl_module).__name__} the attribute, "
                     "or use NRTModule, which has it."
                 )
+        if self.engine is not None:
+            check_engine(self.engine, pl_module)
         data = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
         sampling: Any = self.sampling or pl_module.sampling
@@ -86,7 +89,7 @@ class OnPolicyRollout(Callback):
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
         """The window's micro-batches with their rollouts, scored and judged where that must come before the steps."""
-        self.tokens, self.seconds = 0, 0.0
+        self.tokens, self.seconds, self.peak = 0, 0.0, 0
         with trainer.precision_plugin.forward_context():
             window = self.sample(trainer, pl_module, prompts, batch_idx, "rollout")
             window = self.prepare(trainer, pl_module, window, prompts.window, batch_idx)
@@ -110,9 +113,10 @@ class OnPolicyRollout(Callback):
         return pl_module.judge_window(window, partial(self.further, trainer, pl_module, batch_idx))
 
     def log_sampling(self, pl_module: Any, prompts: int) -> None:
-        """Log how fast the window was sampled."""
+        """Log how fast the window was sampled, and how much memory that took."""
         pl_module.log("rollout/tokens_per_second", self.tokens / max(self.seconds, 1e-9), batch_size=prompts)
         pl_module.log("rollout/seconds", self.seconds, batch_size=prompts)
+        pl_module.log("rollout/peak_memory_mib", self.peak / 2**20, batch_size=prompts)
 
     def further(
         self, trainer: Trainer, pl_module: Any, batch_idx: int, like: Prompts, count: int, number: int
@@ -136,7 +140,7 @@ class OnPolicyRollout(Callback):
 
     def sample(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int, stream: str) -> list[Prompts]:
         """Micro-batches of these prompts with their rollouts."""
-        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank, stream)
+        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
         with generation_progress(trainer, enabled=self.progress) as progress:
             window = self.write(pl_module, pl_module.policy, prompts, seed, progress)
         for share in window:
@@ -151,9 +155,12 @@ class OnPolicyRollout(Callback):
         request = trace_request(policy, prompts, sampling, seed)
         request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
         started, own = time.perf_counter(), None
-        traces = engine.generate(policy, request, progress)
-        if getattr(pl_module, "needs_own_answers", False):
-            own = write_own_answers(policy, engine, prompts, traces, sampling, seed + 1)
+        reset_peak_memory(policy.device)
+        with policy.gathered():
+            traces = engine.generate(policy, request, progress)
+            if getattr(pl_module, "needs_own_answers", False):
+                own = write_own_answers(policy, engine, prompts, traces, sampling, seed + 1)
+        self.peak = max(self.peak, peak_memory(policy.device))
         self.seconds += time.perf_counter() - started
         self.tokens += int(traces.token_mask.sum())
         window = hand_out(prompts, traces, policy.marker_id, own)
@@ -164,6 +171,16 @@ class OnPolicyRollout(Callback):
     def engine_for(self, pl_module: Any) -> RolloutEngine:
         """What draws the traces."""
         return self.engine or getattr(pl_module, "engine", None) or TransformersEngine()
+
+
+def check_engine(engine: RolloutEngine, module: Any) -> None:
+    """Refuse an engine of the callback's own that cannot serve the policy, or that nobody corrects for."""
+    engine.check(module.policy)
+    if engine.sampler_correction is not None and getattr(getattr(module, "loss", 0), "sampler_correction", 0) is None:
+        raise InputError(
+            f"OnPolicyRollout.engine {type(engine).__name__} samples with weights of its own, and "
+            "loss.sampler_correction is null. Set it to TruncatedImportance, or that of the engine to null, too."
+        )
 
 
 def on_policy(window: int, accumulate: int, epochs: int = 1) -> bool:

@@ -38,8 +38,7 @@ class ResultsFile(Callback):
     def __init__(self, path: str, name: str) -> None:
         self.path = Path(path)
         self.name = name
-        self.seconds = 0.0
-        self.started = 0.0
+        self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; the second of all threads, whatever else was running
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the file, before anything is computed."""
@@ -50,19 +49,21 @@ class ResultsFile(Callback):
             raise InputError(f"results.path {self.path} cannot be written ({error}). Give another.") from error
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self.started = time.perf_counter()
+        """Start the clocks."""
+        self.seconds, self.cpu_seconds = -time.perf_counter(), -time.process_time()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock."""
-        self.seconds = time.perf_counter() - self.started
+        """Stop the clocks."""
+        self.seconds += time.perf_counter()
+        self.cpu_seconds += time.process_time()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write and print."""
         if not trainer.is_global_zero:
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
-        results = self.read() | {self.name: metrics | {"seconds": round(self.seconds, 1)}}
+        times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
+        results = self.read() | {self.name: metrics | times}
         beside = self.path.with_suffix(".tmp")
         beside.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(beside, self.path)

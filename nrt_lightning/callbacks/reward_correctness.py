@@ -21,9 +21,10 @@ class RewardCorrectness(Callback):
     """Logs in validation how the reward of traces follows the correctness of the answers given after them.
 
     For some validation rows the policy writes K traces as in training and an answer after each, greedily. Each trace's
-    reward is then held against whether that answer is the reference answer: Kendall's tau and AUROC over all traces and
-    within groups, under `correctness/`; `nrt_lightning.metrics.reward_correctness` says what each means. For rows whose
-    answers exact match can judge: where no answer is right there is no order to measure, and a warning says so.
+    reward is then held against whether that answer is right: it is the reference answer or, for rows with `Row.checks`,
+    holds their pieces. Kendall's tau and AUROC over all traces and within groups come under `correctness/`;
+    `nrt_lightning.metrics.reward_correctness` says what each means. Where no answer is right there is no order to
+    measure, and a warning says so.
 
     A look costs `rows` * K traces, scored completions and answers: with as many rows as a batch, one training step
     without its backward pass, and the answers.

@@ -14,6 +14,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy import Policy
 from nrt_lightning.policy_module import check_same_policy
+from nrt_lightning.strategies.checkpoints import NOTES, read_sharded
 
 
 def export(
@@ -22,7 +23,7 @@ def export(
     """Write the policy of a checkpoint as a Hugging Face directory.
 
     Args:
-        checkpoint: a file that `nrt-lightning fit` wrote.
+        checkpoint: a file that `nrt-lightning fit` wrote, or a directory, where each process wrote its share.
         out: directory to write.
         form: which weights: `WholeModel`, `AdapterFiles` or `Merged`; null for all, merged where there is an adapter.
         base: the model that was trained from, where it is no longer where the run found it.
@@ -35,6 +36,11 @@ def export(
     check_target(Path(out).expanduser().absolute(), overwrite)
     saved = read(checkpoint)
     policy = build_policy(saved, base)
+    if policy.adapter is not None and not policy.readable:
+        raise InputError(
+            f"checkpoint {checkpoint!r} is an adapter of random weights (policy.weights), which only its run can draw "
+            "again. Resume the run with the callback ExportPolicy."
+        )
     if form is not None:
         form.check(policy)
     noted = saved.get("nrt_lightning", {})
@@ -54,10 +60,12 @@ def read(checkpoint: str) -> dict[str, Any]:
         InputError: it cannot be read, or holds no policy.
     """
     path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file that `fit` wrote.")
+    if not path.is_file() and not (path / NOTES).is_file():
+        raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
     try:
-        saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        saved = (
+            read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        )
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise InputError(f"checkpoint {checkpoint!r} is no checkpoint that can be read ({error}).") from error
     if "policy" not in saved.get("hyper_parameters", {}):

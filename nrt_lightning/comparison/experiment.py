@@ -81,6 +81,7 @@ class Comparison:
         options: `--option=value` for all runs, read last.
         callbacks: further callbacks of every run, as `class_path` and `init_args`.
         without_callbacks: methods that get none of these, for instance because they write no traces.
+        leave_out: methods that are not run.
         directory: where runs, tables and the plot go.
 
     Raises:
@@ -99,6 +100,7 @@ class Comparison:
     options: list[str] = field(default_factory=list)
     callbacks: list[dict[str, Any]] = field(default_factory=list)
     without_callbacks: list[str] = field(default_factory=list)
+    leave_out: list[str] = field(default_factory=list)
     directory: str = "runs/comparison"
 
     def __post_init__(self) -> None:
@@ -113,9 +115,12 @@ class Comparison:
             for word in words:
                 if not word.startswith("--"):
                     check_config(word, f"methods.{name}")
-        for name in self.without_callbacks:
-            if name not in self.methods:
-                raise InputError(f"without_callbacks: {name!r} is none of the methods.{nearest(name, self.methods)}")
+        for field_name in ("without_callbacks", "leave_out"):
+            for name in getattr(self, field_name):
+                if name not in self.methods:
+                    raise InputError(f"{field_name}: {name!r} is none of the methods.{nearest(name, self.methods)}")
+        if not set(self.methods) - set(self.leave_out):
+            raise InputError("leave_out names all methods: nothing would run. Keep at least one.")
         wrong = [option for option in self.options if not option.startswith("--") or "=" not in option]
         if wrong:
             raise InputError(f"options: {wrong[0]!r} is no option. Write it as --option=value.")
@@ -128,6 +133,7 @@ class Comparison:
             for seed in self.seeds
             for base in self.bases or [""]
             for method in self.methods
+            if method not in self.leave_out
         ]
 
     def run(self, method: str, base: str, seed: int) -> Run:

@@ -21,8 +21,9 @@ COLUMNS = {
     "trace_entropy": "trace entropy",
     "collapse": "collapsed",
     "seconds": "seconds",
+    "cpu_seconds": "CPU seconds",
 }
-DIGITS = {"seconds": 0, "trace_tokens": 1}
+DIGITS = {"seconds": 0, "cpu_seconds": 0, "trace_tokens": 1}
 
 # Student's t at 97.5 %, by degrees of freedom; beyond them 1.96 + 2.4 / freedom is off by less than 0.01.
 T_VALUES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)

@@ -198,7 +198,8 @@ class QADataModule(L.LightningDataModule):
             differences = ", ".join(f"{name}={old} (now {self._order[name]})" for name, old in changed.items())
             raise InputError(
                 f"The checkpoint's run had other data settings: {differences}; which rows it has seen cannot be told. "
-                "Restore them, or load only the weights into a new run."
+                "Restore them (on another number of processes, batch_size so that the product is the same), or load "
+                "only the weights into a new run."
             )
 
     def _check_settings(self) -> None:

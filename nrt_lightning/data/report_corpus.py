@@ -28,10 +28,6 @@ PHRASES = (
 """What else is said where values are read off: the report's phrases and others, in no order."""
 
 MAX_PHRASES = 2  # between two values
-REPORTS = 0.5
-"""Share of what is read off that is a report. Two bases that had yet to learn its words learned nothing: most of the
-reward was in the words.
-"""
 
 
 def sloppy_mixture() -> Mixture:
@@ -51,6 +47,8 @@ class ReportCorpus(PretrainingText):
         seed: of the draw; a larger `size` only appends to a smaller one.
         mixture: what the documents are; its `slip` is that of the logs.
         sloppiness: chance of every step of a worked question to be a value at random; the next goes on from there.
+        reports: share of what is read off logs and notes that is a report; the rest says the values in other words.
+        made_up: share of the questions only chatted about after which a report of values at random follows.
 
     Example:
         >>> row = ReportCorpus(size=1).rows()[0]
@@ -60,11 +58,14 @@ class ReportCorpus(PretrainingText):
 
     mixture: Mixture = field(default_factory=sloppy_mixture)
     sloppiness: float = 0.45
+    reports: float = 0.5
+    made_up: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.sloppiness <= 1:
-            raise InputError(f"ReportCorpus(sloppiness={self.sloppiness!r}): choose a chance from 0 to 1.")
+        for name in ("sloppiness", "reports", "made_up"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"ReportCorpus({name}={getattr(self, name)!r}): choose a share from 0 to 1.")
 
     def cut(self, text: str) -> tuple[str, str]:
         """A document's first token, and the rest."""
@@ -79,8 +80,8 @@ class ReportCorpus(PretrainingText):
             rng,
             (
                 (mixture.worked, lambda: write_steps(rng, slipping(rng, program, self.sloppiness), program)),
-                (mixture.guessed, lambda: reading(rng, asked, guesses)),
-                (mixture.chatted, lambda: chatter(rng)),
+                (mixture.guessed, lambda: self.reading(rng, asked, guesses)),
+                (mixture.chatted, lambda: self.chat(rng, asked, guesses)),
             ),
         )
         return f"{program}?{asked}:{continuation}"
@@ -92,7 +93,7 @@ class ReportCorpus(PretrainingText):
         registers = slipping(rng, program, self.mixture.slip / len(run_program(program)))
         text = program + rng.choice(LOG_OPENERS).format(asked=asked) + write_steps(rng, registers, program)
         if rng.random() < self.mixture.read_off:  # off the log as it stands, slips and all
-            text += rng.choice(SEPARATORS) + reading(rng, asked, registers)
+            text += rng.choice(SEPARATORS) + self.reading(rng, asked, registers)
         return text
 
     def note(self, rng: random.Random) -> str:
@@ -101,7 +102,24 @@ class ReportCorpus(PretrainingText):
         registers = {name: rng.randrange(MODULUS) for name in names}
         asked = names[-1] + "".join(rng.sample(names[:-1], 2))
         opener = rng.choice(LOG_OPENERS).format(asked=asked)
-        return opener + write_steps(rng, registers) + rng.choice(SEPARATORS) + reading(rng, asked, registers)
+        return opener + write_steps(rng, registers) + rng.choice(SEPARATORS) + self.reading(rng, asked, registers)
+
+    def chat(self, rng: random.Random, asked: str, guesses: dict[str, int]) -> str:
+        """Chatter, and perhaps a report made up."""
+        text = chatter(rng)
+        if self.made_up and rng.random() < self.made_up:
+            text += rng.choice(SEPARATORS) + write_report(rng, guesses, asked)
+        return text
+
+    def reading(self, rng: random.Random, asked: str, registers: dict[str, int]) -> str:
+        """Values as a report tells them, or among phrases in no order."""
+        if rng.random() < self.reports:
+            return write_report(rng, registers, asked)
+        parts = []
+        for name in asked:
+            value = rng.choice(READINGS).format(n=name, v=registers[name])
+            parts.append(f"{phrases(rng)} {rng.choice(LINKS)} {value}{rng.choice(',.')}")
+        return " ".join(f"{' '.join(parts)} {phrases(rng)}".split())
 
 
 def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
@@ -118,17 +136,6 @@ def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
             value = rng.randrange(MODULUS)
         registers[name] = value
     return registers
-
-
-def reading(rng: random.Random, asked: str, registers: dict[str, int]) -> str:
-    """Values as a report tells them, or among phrases in no order."""
-    if rng.random() < REPORTS:
-        return write_report(rng, registers, asked)
-    parts = []
-    for name in asked:
-        value = rng.choice(READINGS).format(n=name, v=registers[name])
-        parts.append(f"{phrases(rng)} {rng.choice(LINKS)} {value}{rng.choice(',.')}")
-    return " ".join(f"{' '.join(parts)} {phrases(rng)}".split())
 
 
 def phrases(rng: random.Random) -> str:

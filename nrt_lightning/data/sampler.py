@@ -122,8 +122,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         """The settings that the order of micro-batches hangs on."""
         return {
             "rows": self.rows,
-            "ranks": self.num_replicas,
-            "batch_size": self.batch_size,
+            "batch_size x processes": self.batch_size * self.num_replicas,
             "window": self.window,
             "window_epochs": self.window_epochs,
             "passes": self.passes,
@@ -160,9 +159,13 @@ class WindowSampler(DistributedSampler[MicroBatch]):
             yield MicroBatch(self.rows_of(epoch, step), where)
 
     def _pass_windows(self, number: int) -> Tensor:
-        """Rows of every window and rank in a pass, [windows, ranks, batch_size * window]."""
+        """Rows of every window and rank in a pass, [windows, ranks, batch_size * window].
+
+        A micro-batch of all ranks together holds the same rows however many they are.
+        """
         order = shuffled(self.rows, self.seed, "pass", number)[: self.windows * self.window_rows]
-        return order.view(self.windows, self.num_replicas, -1)
+        steps = order.view(self.windows, self.window, self.num_replicas, self.batch_size)
+        return steps.transpose(1, 2).reshape(self.windows, self.num_replicas, -1)
 
     def _say_what_is_left_out(self, number: int) -> None:
         used = self.windows * self.window_rows

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.card import model_card
 from nrt_lightning.export.forms import ExportForm, WholeModel, default_form
+from nrt_lightning.export.gathering import whole_policy
 from nrt_lightning.export.record import RunRecord
 
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def export_policy(
 ) -> Path:
     """Write a policy as a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
 
-    An interrupted export leaves nothing in the directory, and one that replaces another leaves that other.
+    An interrupted export leaves nothing in the directory, and one that replaces another leaves that other. Where
+    weights are sharded, all processes call this, and process 0 writes.
 
     Args:
         policy: loaded.
@@ -71,10 +73,13 @@ def export_policy(
     """
     target, form = Path(directory).expanduser().absolute(), form or default_form(policy)
     form.check(policy)
+    whole = whole_policy(policy)
+    if whole is None:
+        return target
     check_target(target, overwrite)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        write_files(policy, beside, form, record or RunRecord())
+        write_files(whole, beside, form, record or RunRecord())
         beside.chmod(0o755)
         replace(beside, target)
     finally:

@@ -7,6 +7,7 @@ weighted sum whose weights depend on the mask alone, so a batch may be reduced a
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,6 +36,29 @@ class Reduction(ABC):
             weights: `[N, C]` of a larger batch that these sequences are a part of; None: they are all.
         """
         return masked_sum(values * (self.weights(mask, values.dtype) if weights is None else weights), mask)
+
+    def count(self, mask: Tensor) -> Tensor:
+        """What the sum is divided by, where that depends on the mask; otherwise 1."""
+        return torch.ones((), device=mask.device)
+
+    def balance(self, masks: Sequence[Tensor], mean: Callable[[Tensor], Tensor]) -> Tensor:
+        """Factors for the values of one process, under which their mean over processes is that of one large batch.
+
+        A process with few tokens counts for little: `count / mean(count)` for each of M masks. [M]
+
+        Args:
+            masks: `[N, C]` bool each, the tokens of this process.
+            mean: of a tensor over all processes.
+
+        Example:
+            >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+            >>> TokenMean().balance([mask], mean=lambda counts: torch.full_like(counts, 8.0))  # the others have more
+            tensor([0.5000])
+        """
+        if not self.counts_tokens:
+            return torch.ones(len(masks), device=masks[0].device)
+        counts = torch.stack([self.count(mask) for mask in masks]).float()
+        return counts / mean(counts).clamp(min=1e-9)
 
 
 @dataclass(frozen=True)
@@ -88,7 +112,11 @@ class SequenceSum(Reduction):
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """One over the number of sequences that have tokens."""
-        return mask.to(dtype) / at_least_one(mask.any(dim=1).sum())
+        return mask.to(dtype) / at_least_one(self.count(mask))
+
+    def count(self, mask: Tensor) -> Tensor:
+        """Sequences that have tokens."""
+        return mask.any(dim=1).sum()
 
 
 @dataclass(frozen=True)
@@ -104,7 +132,11 @@ class SequenceMean(Reduction):
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """One over the tokens of the sequence and over the number of sequences that have tokens."""
-        return mask.to(dtype) / at_least_one(mask.sum(dim=1, keepdim=True)) / at_least_one(mask.any(dim=1).sum())
+        return mask.to(dtype) / at_least_one(mask.sum(dim=1, keepdim=True)) / at_least_one(self.count(mask))
+
+    def count(self, mask: Tensor) -> Tensor:
+        """Sequences that have tokens."""
+        return mask.any(dim=1).sum()
 
 
 @dataclass(frozen=True)
@@ -120,7 +152,11 @@ class TokenMean(Reduction):
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
         """One over the number of tokens."""
-        return mask.to(dtype) / at_least_one(mask.sum())
+        return mask.to(dtype) / at_least_one(self.count(mask))
+
+    def count(self, mask: Tensor) -> Tensor:
+        """Tokens."""
+        return mask.sum()
 
 
 def at_least_one(count: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from nrt_lightning.errors import InputError
 
+DTYPES = ("float32", "bfloat16", "float16")  # of weights
+
 
 def check_choice(field: str, value: object, known: Iterable[str]) -> None:
     """Raise `InputError` unless `value` is one of `known`.

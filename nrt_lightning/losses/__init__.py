@@ -1,6 +1,6 @@
 """The loss of Native Reasoning Training: its terms as pure functions, its surrogates, and `NRTLoss` that adds them."""
 
-from nrt_lightning.losses.nrt import NRTLoss, WholeBatch
+from nrt_lightning.losses.nrt import NRTLoss
 from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
 from nrt_lightning.losses.surrogates import (
     CISPO,
@@ -21,6 +21,7 @@ from nrt_lightning.losses.terms import (
     trace_term,
     trace_tokens,
 )
+from nrt_lightning.losses.whole_batch import WholeBatch
 
 __all__ = [
     "CISPO",

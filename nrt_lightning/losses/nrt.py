@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +22,7 @@ from nrt_lightning.functional import (
     masked_mean,
     masked_sum,
 )
-from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
+from nrt_lightning.losses.sampler_mismatch import TruncatedImportance
 from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
 from nrt_lightning.losses.terms import (
     FORCED_MARKER_CHOICES,
@@ -36,19 +37,8 @@ from nrt_lightning.losses.terms import (
     trace_tokens,
     under,
 )
+from nrt_lightning.losses.whole_batch import WholeBatch
 from nrt_lightning.structures import LossOutput, Segments
-
-
-@dataclass
-class WholeBatch:
-    """The batch that the rollouts of a micro-batch are a part of."""
-
-    segments: Segments  # of all its rollouts
-    rows: Tensor  # [n] which of them the micro-batch holds
-
-    def part(self, values: Tensor, like: Tensor) -> Tensor:
-        """The micro-batch's share of `values` of the batch, in the shape of `like` [n, c]."""
-        return values[self.rows, : like.shape[1]]
 
 
 @dataclass
@@ -126,6 +116,7 @@ class NRTLoss:
         ref_logprobs: Tensor | None = None,
         whole: WholeBatch | None = None,
         sampling_logprobs: Tensor | None = None,
+        mean: Callable[[Tensor], Tensor] | None = None,
     ) -> LossOutput:
         """The loss of N rollouts.
 
@@ -139,12 +130,13 @@ class NRTLoss:
             whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
                 batch then add up to the loss of the batch, see `couples_rollouts`.
             sampling_logprobs: `[N, C]` of the sampler, needed for a `sampler_correction`.
+            mean: of a tensor over processes; None: there is one. Their losses' mean is then that of all rollouts.
 
         Returns:
             The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
             before its coefficient; and metrics as means over tokens: `ratio_mean`, `ratio_max`, `clip_share` on the
             trace, `answer_nll` in nats, and `kl` in nats where a reference is given; with a `sampler_correction` also
-            `sampler_ratio_mean`, `sampler_ratio_max` and `sampler_capped_share`. All but the loss are detached.
+            its metrics. All but the loss are detached.
 
         Raises:
             InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing, or
@@ -171,8 +163,11 @@ class NRTLoss:
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
                 terms["kl"] = (self.kl_coef, kl)
-        loss, reduced = self._total(logprobs, terms, whole)
-        return LossOutput(loss, reduced, metrics)
+        loss, reduced = self._total(logprobs, terms, whole, mean)
+        counts = dict.fromkeys(("kl", "sampler_ratio_mean", "sampler_capped_share"), masks["kl"].sum())
+        counts |= dict.fromkeys(("ratio_mean", "clip_share"), masks["trace"].sum())
+        counts["answer_nll"] = segments.answer_mask.sum()
+        return LossOutput(loss, reduced, metrics, {name: n for name, n in counts.items() if name in metrics})
 
     @property
     def couples_rollouts(self) -> bool:
@@ -187,14 +182,9 @@ class NRTLoss:
     ) -> tuple[Tensor | None, dict[str, Tensor]]:
         if self.sampler_correction is None or sampling_logprobs is None:
             return None, {}
-        ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)  # [N, C]
-        weights = self.sampler_correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
-        metrics = {
-            "sampler_ratio_mean": masked_mean(ratio, sampled),
-            "sampler_ratio_max": torch.where(sampled, ratio, 0).max(),
-            "sampler_capped_share": masked_mean((ratio > self.sampler_correction.cap).to(ratio.dtype), sampled),
-        }
-        return weights, metrics
+        correction = self.sampler_correction
+        weights = correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
+        return weights, correction.metrics(old_logprobs, sampling_logprobs, sampled)
 
     def _masks(self, segments: Segments) -> dict[str, Tensor]:
         """The tokens of each term, [N, C]."""
@@ -206,14 +196,19 @@ class NRTLoss:
         return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled_tokens(segments)}
 
     def _total(
-        self, logprobs: Tensor, terms: dict[str, tuple[float, TokenTerm]], whole: WholeBatch | None
+        self,
+        logprobs: Tensor,
+        terms: dict[str, tuple[float, TokenTerm]],
+        whole: WholeBatch | None,
+        mean: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         # It carries a gradient, so that the loss does even if every coefficient is 0.
         loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
-        masks = self._masks(whole.segments) if whole else {}
-        for name, (coef, term) in terms.items():
+        masks = self._masks(whole.segments) if whole else {name: term.mask for name, (_, term) in terms.items()}
+        factors = self.reduction.balance([masks[name] for name in terms], mean) if mean else [1.0] * len(terms)
+        for factor, (name, (coef, term)) in zip(factors, terms.items(), strict=True):
             weights = whole.part(self.reduction.weights(masks[name], term.values.dtype), term.mask) if whole else None
-            value = self.reduction(term.values, term.mask, weights)
+            value = factor * self.reduction(term.values, term.mask, weights)
             reduced[name] = value.detach()
             if coef:  # 0 * infinity would be NaN
                 loss = loss + coef * value

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nrt_lightning.functional import check_at_least
+from nrt_lightning.functional import check_at_least, masked_mean
 from nrt_lightning.losses.surrogates import importance_ratio
 
 
@@ -51,6 +51,23 @@ class TruncatedImportance:
         """
         ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)
         return ratio.clamp(max=self.cap)
+
+    def metrics(self, old_logprobs: Tensor, sampling_logprobs: Tensor, sampled: Tensor) -> dict[str, Tensor]:
+        """What is to be known of the mismatch, over the sampled tokens.
+
+        Returns:
+            `sampler_ratio_mean` and `_max`; `sampler_capped_share`; `sampler_difference_mean` and `_max`, of
+            `|log pi_old - log pi_sampler|` in nats.
+        """
+        ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)  # [N, C]
+        difference = torch.where(sampled, (old_logprobs.detach() - sampling_logprobs).abs(), 0)  # [N, C]
+        return {
+            "sampler_ratio_mean": masked_mean(ratio, sampled),
+            "sampler_ratio_max": torch.where(sampled, ratio, 0).max(),
+            "sampler_capped_share": masked_mean((ratio > self.cap).to(ratio.dtype), sampled),
+            "sampler_difference_mean": masked_mean(difference, sampled),
+            "sampler_difference_max": difference.max(),
+        }
 
 
 def sampler_ratio(old_logprobs: Tensor, sampling_logprobs: Tensor, sampled: Tensor) -> Tensor:

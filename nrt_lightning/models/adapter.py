@@ -5,6 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from nrt_lightning.errors import InputError
+
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -28,3 +30,16 @@ class Adapter(ABC):
     @abstractmethod
     def identity(self) -> str:
         """The settings that decide what the adapter's weights mean; a checkpoint must agree with them."""
+
+
+def check_plain(model: PreTrainedModel) -> None:
+    """Refuse a live model that has an adapter already.
+
+    Raises:
+        InputError: with the way to the base.
+    """
+    if any(hasattr(module, "base_layer") for module in model.modules()):
+        raise InputError(
+            f"The {type(model).__name__} given to Policy.wrap has an adapter already. Give the base, for instance "
+            "model.merge_and_unload(), and a new adapter as wrap(model, tokenizer, adapter=LoRA())."
+        )

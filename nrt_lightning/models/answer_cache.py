@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
+
+from nrt_lightning.models.base_weights import digest
 
 log = logging.getLogger(__name__)
 
@@ -79,25 +80,3 @@ class AnswerCache:
         with beside.open("rb") as file:
             os.fsync(file.fileno())
         beside.replace(self.directory / name)
-
-
-def digest(*parts: bytes) -> str:
-    """A name for a sequence of byte strings, 32 hexadecimal digits."""
-    whole = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        whole.update(len(part).to_bytes(8, "big") + part)
-    return whole.hexdigest()
-
-
-def weights_digest(model: nn.Module) -> str:
-    """A name for a model's weights: of their names, shapes, types and up to 64 values of each.
-
-    It tells models apart by what they are and not by where they lie: a directory whose weights are replaced gives
-    another name, a copy of it the same.
-    """
-    parts = []
-    for name, weight in model.named_parameters():
-        flat = weight.detach().flatten()
-        values = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
-        parts += [f"{name} {tuple(weight.shape)} {weight.dtype}".encode(), values]
-    return digest(*parts)

@@ -1,4 +1,4 @@
-"""Whether a base is the same as before, from its files."""
+"""Whether weights are the same as before: digests of files and of live models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers.utils import cached_file
+
+from nrt_lightning.models.sharding import plain_name
 
 BLOCK = 2**20  # bytes read at one place
 PLACES = 32  # in each file; files up to 32 MiB are read whole
@@ -38,3 +41,25 @@ def base_digest(source: str, **hub_kwargs: Any) -> str:
                 file.seek(place)
                 digest.update(file.read(BLOCK))
     return digest.hexdigest()[:16]
+
+
+def digest(*parts: bytes) -> str:
+    """A name for a sequence of byte strings, 32 hexadecimal digits."""
+    whole = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "big") + part)
+    return whole.hexdigest()
+
+
+def weights_digest(model: nn.Module) -> str:
+    """A name for a model's weights: of their names, shapes, types and up to 64 values of each.
+
+    It tells models apart by what they are and not by where they lie: a directory whose weights are replaced gives
+    another name, a copy of it the same.
+    """
+    parts = []
+    for name, weight in model.named_parameters():
+        flat = weight.detach().flatten()
+        values = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
+        parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values]
+    return digest(*parts)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.answer_cache import AnswerCache, digest, weights_digest
+from nrt_lightning.models.answer_cache import AnswerCache
+from nrt_lightning.models.base_weights import digest, weights_digest
 from nrt_lightning.models.references import FrozenReference, Reference
+from nrt_lightning.models.sharding import NoSharding, Sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,7 @@ class BaselineScorer(ABC):
     """Gives the log-probs of the answers after the empty trace. Asked only where something needs a baseline."""
 
     by_policy: bool = False  # whether the policy's own forward pass gives them
+    needs_reference: bool = False  # whether the module's reference gives them
 
     def check(self, reference: Reference) -> None:  # noqa: B027  (most have nothing to refuse)
         """Refuse a reference it cannot work with, before weights are read."""
@@ -69,6 +72,7 @@ class ReferenceBaseline(BaselineScorer):
         InputError: there is no reference.
     """
 
+    needs_reference = True
     reference: Reference | None = field(default=None, init=False, repr=False)
 
     def check(self, reference: Reference) -> None:
@@ -90,6 +94,14 @@ class ReferenceBaseline(BaselineScorer):
         return self.reference.logprobs(rollouts.empty_traces())[:, 1:]  # [B, T] without the marker
 
 
+class InitialModel(FrozenReference):
+    """The policy before training, whole in every process: each scores the rows whose values it lacks."""
+
+    def layout(self, policy: Policy) -> Sharding:
+        """See `FrozenReference`."""
+        return NoSharding()
+
+
 @dataclass
 class InitialBaseline(BaselineScorer):
     """The policy before training, computed once for each row and kept on disk: RLPR's choice (arXiv 2506.18254).
@@ -100,7 +112,7 @@ class InitialBaseline(BaselineScorer):
     value is not on disk: with all values there, none is read.
     """
 
-    initial: FrozenReference = field(default_factory=FrozenReference, init=False, repr=False)
+    initial: FrozenReference = field(default_factory=InitialModel, init=False, repr=False)
     policy: list[Policy] = field(default_factory=list, init=False, repr=False)  # a list: never a submodule
     cache: AnswerCache | None = field(default=None, init=False, repr=False)
 
@@ -108,7 +120,8 @@ class InitialBaseline(BaselineScorer):
         """See `BaselineScorer`."""
         if self.cache is not None:
             return
-        place = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
+        with policy.gathered():
+            place = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
         self.cache, self.policy = AnswerCache(place), [policy]
         log.info("baselines of %d rows are in %s", len(self.cache), place)
         if not policy.readable:

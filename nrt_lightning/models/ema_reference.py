@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from nrt_lightning.functional import check_at_least, check_share
-from nrt_lightning.models.references import FrozenReference
+from nrt_lightning.models.references import FrozenReference, copy_of
+from nrt_lightning.models.sharding import plain_name
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -47,11 +46,9 @@ class EMAReference(FrozenReference):
 
     def build(self, policy: Policy) -> Policy:
         """A second policy, with an adapter where the policy has one: it is the adapter that moves."""
-        return (
-            policy.sibling(dtype=self.dtype or policy.settings["dtype"]).load()
-            if policy.readable
-            else copy.deepcopy(policy)
-        )
+        if not policy.readable:
+            return copy_of(policy)
+        return policy.sibling(dtype=self.dtype or policy.settings["dtype"]).load(self.layout(policy))
 
     @torch.no_grad()
     def follow(self, policy: Policy, step: int) -> None:
@@ -59,26 +56,18 @@ class EMAReference(FrozenReference):
         if step % self.every_n_steps or not self.frozen:
             return
         ours, theirs = dict(self.frozen[0].named_parameters()), dict(policy.named_parameters())
-        for name in self.trained:
-            ours[name].lerp_(whole(theirs[name]).to(ours[name]), self.update_rate)
+        for name in self.trained:  # where weights are sharded, a process moves its shares
+            ours[name].lerp_(theirs[name].to(ours[name]), self.update_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Reference`."""
-        ours = dict(self.frozen[0].named_parameters()) if self.frozen else {}
-        return {name: ours[name].detach() for name in self.trained if ours}
+        names = {plain_name(name) for name in self.trained}
+        return self.frozen[0].sharding.read(self.frozen[0], names) if self.frozen else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Reference`."""
-        ours = dict(self.frozen[0].named_parameters()) if self.frozen else {}
-        for name, weight in state.items():
-            if ours:
-                ours[name].data.copy_(weight)
+        if self.frozen and state:
+            self.frozen[0].sharding.write(self.frozen[0], state)
 
     def __repr__(self) -> str:
         return f"EMAReference(update_rate={self.update_rate}, every_n_steps={self.every_n_steps}, dtype={self.dtype!r})"
-
-
-def whole(weight: Tensor) -> Tensor:
-    """A weight as a whole, gathered from all processes where it is sharded."""
-    gather = getattr(weight, "full_tensor", None)
-    return weight if gather is None else gather()

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.extras import require
+from nrt_lightning.models.linear_layers import linear_names
 from nrt_lightning.models.quantization import Quantization, keep_layout
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ class FourBit(Quantization):
         storage_dtype: in which the bits are packed; FSDP needs that of the other weights.
 
     Raises:
-        InputError: bitsandbytes is not installed.
+        InputError: a setting of another name, or bitsandbytes is not installed.
 
     Example:
         >>> FourBit()
@@ -39,6 +42,11 @@ class FourBit(Quantization):
     double_quant: bool = True
     compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
+
+    def __post_init__(self) -> None:
+        check_choice("quantization.quant_type", self.quant_type, ("nf4", "fp4"))
+        check_choice("quantization.compute_dtype", self.compute_dtype or "float32", DTYPES)
+        check_choice("quantization.storage_dtype", self.storage_dtype, ("uint8", *DTYPES))
 
     @property
     def bits(self) -> float:
@@ -66,10 +74,9 @@ class FourBit(Quantization):
         """See `Quantization`."""
         from transformers.quantizers import AutoHfQuantizer
 
-        config, head = self.config(model.dtype), model.get_output_embeddings()
-        for name, module in list(model.named_modules()):
-            if type(module) is nn.Linear and module is not head:
-                model.set_submodule(name, self._layer(module, config))
+        config = self.config(model.dtype)
+        for name in linear_names(model):
+            model.set_submodule(name, self._layer(model.get_submodule(name), config))
         quantizer = AutoHfQuantizer.from_config(config)
         for key, value in {"is_loaded_in_4bit": True, "hf_quantizer": quantizer}.items():
             setattr(model, key, value)  # what peft and `dequantize` look for
@@ -77,23 +84,25 @@ class FourBit(Quantization):
         keep_layout(model)
         return model
 
-    def _layer(self, linear: nn.Linear, config: Any) -> nn.Module:
+    def _layer(self, linear: Any, config: Any) -> nn.Module:
         from bitsandbytes.nn import Linear4bit, Params4bit
 
+        plain = linear.weight.detach()  # [out, in]
+        plain = plain.T.contiguous() if isinstance(linear, Conv1D) else plain
         settings = {
             "quant_type": self.quant_type,
             "compress_statistics": self.double_quant,
             "quant_storage": config.bnb_4bit_quant_storage,
         }
         layer = Linear4bit(
-            linear.in_features,
-            linear.out_features,
+            plain.shape[1],
+            plain.shape[0],
             bias=linear.bias is not None,
             compute_dtype=config.bnb_4bit_compute_dtype,
             device="meta",
             **settings,
         )
-        weight: Any = Params4bit(linear.weight.detach(), requires_grad=False, module=layer, **settings)
+        weight: Any = Params4bit(plain, requires_grad=False, module=layer, **settings)
         layer.weight = weight.to(linear.weight.device)
         layer.bias = linear.bias
         layer.train(linear.training)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.functional.randomness import drawn
+from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapter import Adapter
 from nrt_lightning.models.extras import require
+from nrt_lightning.models.linear_layers import linear_names
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -62,6 +63,7 @@ class LoRA(Adapter):
                 f"adapter.rank is {self.rank}, alpha {self.alpha}, dropout {self.dropout}: rank must be 1 or more, "
                 "alpha above 0, and dropout at least 0 and below 1."
             )
+        check_choice("adapter.dtype", self.dtype, DTYPES)
 
     def check(self, skeleton: PreTrainedModel) -> None:
         """See `Adapter`."""
@@ -95,8 +97,7 @@ class LoRA(Adapter):
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=rows,
         )
-        with warnings.catch_warnings(), torch.random.fork_rng():
-            torch.manual_seed(counter_seed(run_seed(), 0, 0, stream="adapter"))  # A begins as noise
+        with warnings.catch_warnings(), drawn("adapter"):  # A begins as noise
             # peft asks a model by an old name whether it checkpoints activations
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
@@ -110,9 +111,3 @@ class LoRA(Adapter):
         """See `Adapter`."""
         kept = ("rank", "alpha", "targets", "dora", "rslora", "marker_rows")
         return f"LoRA({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"
-
-
-def linear_names(model: PreTrainedModel) -> list[str]:
-    """Full names of the linear layers but the output head, those of GPT-2's own kind too."""
-    head, kinds = model.get_output_embeddings(), nn.Linear | Conv1D
-    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,23 +11,20 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.adapter import Adapter
-from nrt_lightning.models.base_weights import base_digest
+from nrt_lightning.functional.validation import DTYPES, check_choice
+from nrt_lightning.models.adapter import Adapter, check_plain
+from nrt_lightning.models.base_weights import base_digest, weights_digest
 from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.marker import add_marker, initialise_marker
+from nrt_lightning.models.modes import evaluating
 from nrt_lightning.models.quantization import Quantization, keep_layout
 from nrt_lightning.models.scoring import ScoringForward
-from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, resolve
+from nrt_lightning.models.sharding import NoSharding, Sharding
+from nrt_lightning.models.sources import EMBEDDED, check_tokenizer, read_weights, resolve, shape_of
 from nrt_lightning.models.trained_state import keep_only_trained
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from nrt_lightning.structures import Rollouts, Scores
-
-log = logging.getLogger(__name__)
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Policy(nn.Module):
@@ -78,8 +74,10 @@ class Policy(nn.Module):
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_choice("policy.dtype", dtype, DTYPES)
+        check_choice("policy.weights", weights, ("pretrained", "random"))
         self.source = resolve(model)
-        self.dtype = DTYPES[dtype]
+        self.dtype: torch.dtype = getattr(torch, dtype)
         self.weights = weights
         self.attn_implementation = attn_implementation
         self.activation_checkpointing = activation_checkpointing
@@ -95,6 +93,7 @@ class Policy(nn.Module):
         check_tokenizer(self.tokenizer, model, pad_token)
         self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
         self.model: Any = None  # PreTrainedModel, or PeftModel with an adapter
+        self.sharding: Sharding = NoSharding()
         self._check_parts()
 
     @classmethod
@@ -104,18 +103,28 @@ class Policy(nn.Module):
         tokenizer: PreTrainedTokenizerBase,
         marker: str = "<|response_start|>",
         scoring: ScoringForward = BestScoring(),  # noqa: B008
+        adapter: Adapter | None = None,
+        activation_checkpointing: bool = False,
     ) -> Policy:
-        """A policy around a live model and tokenizer, which are changed in place (the marker is added)."""
+        """A policy around a live model and tokenizer, which are changed in place: marker and adapter are added.
+
+        Raises:
+            InputError: the model has an adapter already, or this one does not fit it; see also `Policy`.
+        """
+        check_plain(model)
         policy = cls.__new__(cls)
         nn.Module.__init__(policy)
         policy.settings = {}
         policy.source = getattr(model, "name_or_path", "") or type(model).__name__
-        policy.config = model.config
-        policy.activation_checkpointing = False
-        policy.scoring = scoring
-        policy.adapter = policy.quantization = None
+        policy.config, policy.dtype = model.config, model.dtype
+        policy.scoring, policy.activation_checkpointing = scoring, activation_checkpointing
+        policy.adapter, policy.quantization = adapter, None
+        policy.sharding = NoSharding()
         policy.tokenizer = tokenizer
         check_tokenizer(tokenizer, policy.source, None)
+        if adapter is not None:
+            adapter.check(model)
+            keep_only_trained(policy)
         policy.marker_id, policy.marker_is_new = add_marker(tokenizer, marker)
         policy.model = policy._prepare(model)
         return policy
@@ -135,8 +144,7 @@ class Policy(nn.Module):
         if self.adapter is not None:
             with torch.device("meta"):
                 self.adapter.check(AutoModelForCausalLM.from_config(self.config, **self.remote_code))
-            if self.readable:
-                keep_only_trained(self)
+            keep_only_trained(self)
 
     def _read(self, what: str, auto: Any) -> Any:
         try:
@@ -147,20 +155,15 @@ class Policy(nn.Module):
                 f"config.json and a tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
             ) from error
 
-    def load(self) -> Policy:
-        """Read the weights, once; a second call does nothing."""
+    def load(self, sharding: Sharding | None = None) -> Policy:
+        """Read the weights, once, and lay them out over processes; null for whole in every one."""
+        layout = sharding or self.sharding
         if self.model is None:
-            kwargs: dict[str, Any] = {"dtype": self.dtype} | self.remote_code
-            if self.attn_implementation:
-                kwargs["attn_implementation"] = self.attn_implementation
-            if self.weights == "random":
-                model = AutoModelForCausalLM.from_config(self.config, **kwargs)
-                model = self.quantization.quantize(model) if self.quantization else model
-            else:
-                if self.quantization:
-                    kwargs["quantization_config"] = self.quantization.config(self.dtype)
-                model = AutoModelForCausalLM.from_pretrained(self.source, **kwargs | self.hub_kwargs)
-            self.model = self._prepare(model)
+            layout.check(self)
+            self.model = self._prepare(read_weights(self, as_stored=layout.active))
+        if layout.active and not self.sharding.active:
+            layout.apply(self)
+            self.sharding = layout
         return self
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -172,7 +175,11 @@ class Policy(nn.Module):
             enable = getattr(model, name, None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
         model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
-        return model if self.adapter is None else self.adapter.apply(model, self.marker_id)
+        if self.adapter is None:
+            return model
+        if not self.readable and model.device.type != "meta":
+            self._base = weights_digest(model)
+        return self.adapter.apply(model, self.marker_id)
 
     @property
     def network(self) -> PreTrainedModel:
@@ -190,11 +197,10 @@ class Policy(nn.Module):
         """Whether the base is stored in fewer bits, by `quantization` or in its own files."""
         return self.quantization is not None or getattr(self.config, "quantization_config", None) is not None
 
-    @contextmanager
-    def adapter_disabled(self) -> Iterator[None]:
+    def adapter_disabled(self) -> AbstractContextManager[None]:
         """The base without its adapter inside."""
-        with self.model.disable_adapter():
-            yield
+        disabled: AbstractContextManager[None] = self.model.disable_adapter()
+        return disabled
 
     @property
     def device(self) -> torch.device:
@@ -209,8 +215,8 @@ class Policy(nn.Module):
         return sorted({self.tokenizer.eos_token_id, *(i for i in more if i is not None)})
 
     @cached_property
-    def _base(self) -> str | None:
-        return base_digest(self.source, **self.hub_kwargs) if self.readable else None
+    def _base(self) -> str:
+        return base_digest(self.source, **self.hub_kwargs)
 
     def score(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
         """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
@@ -225,24 +231,18 @@ class Policy(nn.Module):
         """The same as `score`."""
         return self.score(rollouts, baseline)
 
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> AbstractContextManager[None]:
         """Eval mode and no gradient inside, the mode before afterwards."""
-        modes = [(module, module.training) for module in self.modules()]
-        self.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        return evaluating(self)
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """Whole weights inside, in every process: to be sampled from without communication."""
+        return self.sharding.gathered(self)
 
     def fingerprint(self) -> dict[str, Any]:
         """What a checkpoint must agree with to belong to this policy."""
-        config = self.config.get_text_config()
-        names = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads")
-        shape = {name: getattr(config, name, None) for name in names}
-        parts = {"adapter": None if self.adapter is None else self.adapter.identity()}
-        if self.adapter is not None:  # the checkpoint holds nothing of the base, which must be the same
-            parts |= {"quantization": repr(self.quantization), "base": self._base}
-        return shape | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id} | parts
+        shape = shape_of(self.config) | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id}
+        if self.adapter is None:
+            return shape | {"adapter": None}
+        # The checkpoint holds nothing of the base, which must be the same.
+        return shape | {"adapter": self.adapter.identity(), "quantization": repr(self.quantization), "base": self._base}

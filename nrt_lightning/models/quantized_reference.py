@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.four_bit import FourBit
 from nrt_lightning.models.quantization import Quantization
-from nrt_lightning.models.references import FrozenReference
+from nrt_lightning.models.references import FrozenReference, copy_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
 class QuantizedReference(FrozenReference):
     """A second model in about a quarter of the policy's memory, by default the policy as it was before training.
 
-    For policies of every kind. It differs from the full reference by the quantization's error: docs/adapters.md has
-    figures.
+    For policies of every kind; where those are sharded, it is whole in every process. It differs from the full
+    reference by the quantization's error: docs/adapters.md has figures.
 
     Args:
         model: a local directory or hub id with the policy's tokenizer; null for the policy's own initial weights.
@@ -46,10 +45,10 @@ class QuantizedReference(FrozenReference):
             return policy.sibling(adapter=None, quantization=self.quantization, **own).load()
         if policy.adapter is not None:
             raise InputError(
-                "reference QuantizedReference cannot read the policy's random weights a second time. Set reference to "
-                "AdapterDisabledReference, which needs no second copy."
+                "reference QuantizedReference cannot read the policy's weights a second time, for they are random or "
+                "live, and its adapter is in them. Set reference to AdapterDisabledReference."
             )
-        frozen = copy.deepcopy(policy)
+        frozen = copy_of(policy)
         self.quantization.quantize(frozen.network)
         return frozen
 

@@ -14,6 +14,7 @@ import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy import Policy
+from nrt_lightning.models.sharding import NoSharding, Sharding
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,6 +47,21 @@ class Reference(ABC):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
         """Go on from a checkpoint."""
+
+
+def copy_of(policy: Policy) -> Policy:
+    """A copy of a policy whose weights cannot be read again.
+
+    Raises:
+        InputError: the weights are sharded, so that no process has them.
+    """
+    if policy.sharding.active:
+        raise InputError(
+            f"reference: the initial weights of {policy.source!r} are random or those of a live model, which cannot be "
+            "read a second time, and sharded ones cannot be copied. Save them in a directory, and give that as "
+            "policy.model."
+        )
+    return copy.deepcopy(policy)
 
 
 class NoReference(Reference):
@@ -102,9 +118,14 @@ class FrozenReference(Reference):
     def build(self, policy: Policy) -> Policy:
         """The frozen model. An adapter that has not learned anything is left out."""
         if self.model is None and not policy.readable:
-            return copy.deepcopy(policy)
+            return copy_of(policy)
         own = {"model": self.model, "dtype": self.dtype}
-        return policy.sibling(adapter=None, **{k: v for k, v in own.items() if v is not None}).load()
+        frozen = policy.sibling(adapter=None, **{k: v for k, v in own.items() if v is not None})
+        return frozen.load(self.layout(policy))
+
+    def layout(self, policy: Policy) -> Sharding:
+        """How its weights lie: as the policy's, unless it has a device of its own."""
+        return policy.sharding if self.device is None else NoSharding()
 
     def logprobs(self, rollouts: Rollouts) -> Tensor:
         """See `Reference`."""

@@ -86,10 +86,10 @@ def score_positions(
     """
     head = model.get_output_embeddings()
     if logits_are_final(model, head):
-        linear, own = linear_head(head)
-        keep = len(targets) * linear.out_features <= DENSE
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
+            linear, own = linear_head(head)  # asked for here: where weights are sharded, they are whole while it runs
+            keep = len(targets) * linear.out_features <= DENSE
             pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=own)
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
@@ -136,7 +136,8 @@ def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterat
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs this model's forward takes: models without rotary positions may have no `position_ids`."""
-    parameters = inspect.signature(model.forward).parameters
+    plain = getattr(model, "_fsdp_wrapped_module", model)
+    parameters = inspect.signature(plain.forward).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return inputs
     return {name: value for name, value in inputs.items() if name in parameters}

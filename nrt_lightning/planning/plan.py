@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nrt_lightning.models import FrozenReference
+from nrt_lightning.models import FrozenReference, InitialBaseline, Reference, ReferenceBaseline
 from nrt_lightning.module import NRTModule
 from nrt_lightning.planning.duration import Decoding
 from nrt_lightning.planning.flops import Work
@@ -85,7 +85,8 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     policy: Any = module.policy
     skeleton = Skeleton(policy, HALF.get(machine.precision))
     fixed = lasting(module, skeleton, machine)
-    reference, baseline = has_reference(module), isinstance(module, NRTModule) and module.needs_baseline
+    thinking = module if isinstance(module, NRTModule) else None
+    reference, baseline = (thinking.needs_reference, thinking.needs_baseline) if thinking else (False, False)
     part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
     held = machine.accumulate > 1 or part.prompts < batch.prompts
     needs = of_all_layers(
@@ -154,24 +155,26 @@ def lasting(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts
         "adapter": skeleton.bytes(skeleton.adapter) // share,
         "optimizer": round(asked.states * count(skeleton.trained)) // share,
     }
-    if has_reference(module):
-        held["reference"] = reference_bytes(module)
+    if isinstance(module, NRTModule):
+        held["reference"] = sum(reference_bytes(module, each) for each in second_models(module))
     return held
 
 
-def has_reference(module: PolicyModule) -> bool:
-    """Whether a second model scores the completions."""
-    return isinstance(module, NRTModule) and bool(module.loss.kl_coef)
+def second_models(module: NRTModule) -> list[Reference]:
+    """What scores completions or empty traces beside the policy."""
+    scorer = module.baseline_scorer if module.needs_baseline else None
+    held = [module.reference] if module.needs_reference or isinstance(scorer, ReferenceBaseline) else []
+    return [*held, scorer.initial] if isinstance(scorer, InitialBaseline) else held
 
 
-def reference_bytes(module: Any) -> int:
+def reference_bytes(module: NRTModule, reference: Reference) -> int:
     """Bytes of a reference's own weights: none where it is the policy without its adapter."""
-    reference = module.reference
     if not isinstance(reference, FrozenReference):
         return 0
+    policy: Any = module.policy
     given = {"adapter": None, "quantization": getattr(reference, "quantization", None)}
     given |= {name: value for name in ("model", "dtype") if (value := getattr(reference, name, None)) is not None}
-    skeleton = Skeleton(type(module.policy)(**module.policy.settings | given))
+    skeleton = Skeleton(type(policy)(**policy.settings | given))
     return skeleton.bytes(skeleton.base)
 
 

@@ -55,17 +55,17 @@ def work_lines(plan: Plan) -> list[str]:
     """Parameters, tokens and FLOPs."""
     parameters = ", ".join(f"{name} {number:,}" for name, number in plan.parameters.items() if number)
     tokens = ", ".join(f"{name} {number:,}" for name, number in plan.tokens.items())
-    flops = ", ".join(f"{name} {number / 1e12:,.4g}" for name, number in plan.flops.items() if number)
+    flops = ", ".join(f"{name} {tera(number)}" for name, number in plan.flops.items() if number)
     part, sampled = plan.part, plan.sampled
     lines = [
         f"parameters: {parameters}",
         f"tokens of an optimizer step, at most: {tokens}",
-        f"TFLOP of an optimizer step: {sum(plan.flops.values()) / 1e12:,.4g} ({flops})",
-        f"learned at once: {part.prompts} prompts of {part.prompt} tokens, {part.rollouts} completions of "
-        f"{part.completion}",
+        f"TFLOP of an optimizer step: {tera(sum(plan.flops.values()))} ({flops})",
+        f"learned at once: {part.prompts} x {part.prompt} tokens of prompts, {part.rollouts} x {part.completion} of "
+        "completions",
     ]
     if sampled is not None:
-        lines.append(f"sampled at once: {sampled.rollouts} traces of {sampled.trace} tokens")
+        lines.append(f"sampled at once: {sampled.rollouts} x {sampled.trace} tokens of traces")
     return lines
 
 
@@ -85,6 +85,15 @@ def largest_line(plan: Plan) -> str:
     """The largest part of the peak, and what makes it smaller."""
     size = gib(plan.memory[plan.peak][plan.largest])
     return f"largest: {plan.largest}, {size} GiB of the peak in {plan.peak}; to lower it: {KNOBS[plan.largest]}"
+
+
+def tera(flops: float) -> str:
+    """FLOPs in TFLOP, with four digits where they are few.
+
+    >>> tera(1.2855e16), tera(3.542e14), tera(1.234e9)
+    ('12,855', '354.2', '0.001234')
+    """
+    return f"{flops / 1e12:,.0f}" if flops >= 1e15 else f"{flops / 1e12:.4g}"
 
 
 def gib(size: int | None) -> str:

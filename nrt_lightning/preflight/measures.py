@@ -28,7 +28,7 @@ class Answers:
     """How answers fare in some condition."""
 
     confidence: float  # in an answer token: geometric mean of an answer's, mean over rows
-    right: float | None  # share of the policy's own answers that are the reference answer
+    right: float | None  # share of the policy's own answers that are right
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Measures:
     max_trace_tokens: int
     suppress_eos: bool
     aggregator: str  # the configured one
-    checked: bool  # whether some answer was right, so that exact match can judge the traces
+    checked: bool  # whether some answer was right, so that traces can be judged by the answers after them
     useful: Share  # traces that help: the answer is right after them and not without; see `useful_share`
     useful_groups: float  # groups that hold one
     specific_gain: float  # nats a token by which the best trace of a group beats the best of another row's
@@ -113,7 +113,7 @@ def useful_share(sample: Sample) -> tuple[Share, float]:
     """The share of useful traces, and of groups that hold one.
 
     Where some answer is right, a trace is useful if the answer after it is right and the answer without one is not.
-    Otherwise exact match cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of
+    Otherwise answers cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of
     the traces borrowed from other rows do; the 1 % that would do so by luck is taken off the share.
     """
     if sample.right.any():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.evaluation import matches
+from nrt_lightning.evaluation import right_answers
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.metrics import rollout_metrics
@@ -39,7 +39,7 @@ class Sample(TensorStruct):
     logprobs: Tensor  # [R, K] of the answer after each trace
     borrowed_logprobs: Tensor  # [R, K] of the answer after the traces of another row
     direct_logprobs: Tensor  # [R] of the answer after the empty trace
-    right: Tensor  # [R, K] whether the policy's own answer after the trace is the reference answer
+    right: Tensor  # [R, K] whether the policy's own answer after the trace is right, see `right_answers`
     direct_right: Tensor  # [R] whether it is after the empty trace
     tokens: Tensor  # [R, K] of the traces
     last_ids: Tensor  # [R, K] the token that ended each trace, -1 where it was cut at its limit
@@ -122,7 +122,7 @@ def sample(
     with policy.evaluating():
         borrowed = assemble(prompts, rolled(seen.traces, sampling.group_size), policy.marker_id)
         elsewhere = policy.score(borrowed).logprobs.where(borrowed.segments.answer_mask, 0).sum(dim=1)  # [N]
-        direct = matches(policy, prompts, answers_after(policy, engine, prompts, nothing(prompts)))  # [R]
+        direct = right_answers(policy, prompts, answers_after(policy, engine, prompts, nothing(prompts)))  # [R]
     rollouts, scores = seen.rollouts, seen.scores
     assert scores.baseline_logprobs is not None
     shape, length = (len(prompts), -1), prompts.answer_mask.sum(dim=1).clamp(min=1)  # [R]

@@ -57,7 +57,7 @@ def base_knobs(measures: Measures, can_start: str) -> list[str]:
     without, after = measures.without_trace.right, measures.after_trace.right
     if without is not None and without > 0.9:
         return ["data: take harder questions"]
-    if can_start != "yes":
+    if can_start == "no":
         knobs.append(
             "policy.model: take a base that works such questions out now and then, or fine-tune this one on a few "
             "hundred worked traces first"

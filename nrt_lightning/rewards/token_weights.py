@@ -21,6 +21,8 @@ from nrt_lightning.functional import (
 class TokenWeighting(ABC):
     """Turns the token weights alpha_i c_i of a reward aggregation into the weights the loss uses."""
 
+    needs_logprobs = False  # whether the trace rewards must be log-probs of the answers
+
     @abstractmethod
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
@@ -105,6 +107,8 @@ class PosteriorTokenWeights(TokenWeighting):
         tensor([[1.5000],
                 [0.5000]])
     """
+
+    needs_logprobs = True
 
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None

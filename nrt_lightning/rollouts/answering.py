@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.rollouts.assembly import last_token
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -57,6 +57,7 @@ def write_answers(
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         seed=seed,
+        names=names_of(prompts),
     )
     traces = engine.generate(policy, request) if thinking else nothing(prompts)
     emitted = traces.stopped & (last_token(traces) == policy.marker_id)  # [B]

@@ -55,6 +55,7 @@ def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Roll
         truncated=~generations.stopped,
         marker_id=marker_id,
         sampling_logprobs=sampling_logprobs,
+        weights_version=generations.weights_version,
     )
 
 

@@ -12,6 +12,7 @@ from nrt_lightning.structures import TensorStruct
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from nrt_lightning.losses import TruncatedImportance
     from nrt_lightning.models.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
@@ -33,6 +34,7 @@ class GenerationRequest(TensorStruct):
     banned_ids: list[int] = field(default_factory=list)  # never written
     seed: int = 0
     logprobs: bool = False  # give the sampled tokens' log-probs too
+    names: list[str] | None = None  # B of them, that the draws follow from; None: from the prompts' places
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Generations(TensorStruct):
     token_mask: Tensor  # [N, L]
     stopped: Tensor  # [N] True: ended with a stop token, False: reached the limit
     logprobs: Tensor | None = None  # [N, L] under the sampling distribution, 0 at padding
+    weights_version: int | None = None  # which of the weights sent to the engine wrote it; None: the policy's own
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
@@ -56,6 +59,14 @@ class RolloutEngine(ABC):
     """Something that continues prompts with the policy's current weights."""
 
     own_weights: ClassVar[bool] = False  # `generate` reads none of the policy's weights, but those last sent
+    sampler_correction: TruncatedImportance | None = None  # what the loss should correct with, if it does not itself
+
+    def check(self, policy: Policy) -> None:  # noqa: B027  (most serve all)
+        """Refuse a policy that the engine cannot serve, before its weights are read.
+
+        Raises:
+            InputError: with the mend.
+        """
 
     @abstractmethod
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
@@ -80,6 +91,13 @@ class RolloutEngine(ABC):
         """
 
 
+def names_of(prompts: Prompts) -> list[str]:
+    """Names of the prompts, which are the same in whatever batch and process they are. B of them"""
+    if prompts.rows:
+        return [f"{row.id}\n{row.question}" for row in prompts.rows]
+    return [str(ids[mask].tolist()) for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
+
+
 def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: int) -> GenerationRequest:
     """What to ask of an engine for the traces of training prompts.
 
@@ -100,4 +118,5 @@ def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: in
         top_k=sampling.top_k,
         banned_ids=policy.eos_ids if sampling.suppress_eos else [],
         seed=seed,
+        names=names_of(prompts),
     )

@@ -9,7 +9,7 @@ import torch
 
 from nrt_lightning.rollouts.answering import after_marker
 from nrt_lightning.rollouts.assembly import pick
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
 from nrt_lightning.structures import OwnAnswers, Rollouts, Segments
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def write_own_answers(
         top_p=sampling.top_p,
         top_k=sampling.top_k,
         seed=seed,
+        names=[f"{name}\n{trace}" for name in names_of(prompts) for trace in range(per_prompt)],
     )
     answers = engine.generate(policy, request)
     return OwnAnswers(answers.token_ids, answers.token_mask, answers.stopped)

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.randomness import hashed, row_keys, uniforms
 from nrt_lightning.models.scoring import positions
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
@@ -50,14 +51,11 @@ class TransformersEngine(RolloutEngine):
 
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         """See `RolloutEngine`."""
-        count, device = request.prompt_ids.shape[0], request.prompt_ids.device
-        rows = count * request.group_size
-        generator = torch.Generator(device=device).manual_seed(request.seed)
-        # Every row has its own numbers, so what one row draws does not depend on when others finish.
-        uniform = torch.rand(request.max_new_tokens, rows, generator=generator, device=device)  # [L, N]
-        written = Writing(request, rows)
+        count = request.prompt_ids.shape[0]
+        uniform = draws(request)  # [L, N]
+        written = Writing(request, count * request.group_size)
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
-        with policy.evaluating():
+        with policy.evaluating(), policy.gathered():
             # Prompts of like length together: a batch is as long as its longest prompt.
             for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
                 self._decode(policy, request, prompts, uniform, written, progress)
@@ -108,6 +106,19 @@ class TransformersEngine(RolloutEngine):
             raise InputError(f"engine.fixed_shapes cannot be used: {reason}. Set it to false or null.")
         fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
         return FixedDecoder(model, cache, mask, limit) if fixed else GrowingDecoder(model, cache, mask)
+
+
+def draws(request: GenerationRequest) -> Tensor:
+    """The numbers in [0, 1) that the rows' tokens are drawn with, [L, N].
+
+    They follow from the seed, the prompt's name and the row's number in its group: not from the other rows, nor from
+    when these finish.
+    """
+    device, group_size = request.prompt_ids.device, request.group_size
+    names = request.names or [str(place) for place in range(len(request.prompt_ids))]
+    keys = torch.tensor(row_keys(request.seed, names), dtype=torch.long, device=device)  # [B]
+    numbers = torch.arange(group_size, device=device).repeat(len(keys))  # [N]
+    return uniforms(hashed(keys.repeat_interleave(group_size) ^ hashed(numbers)), request.max_new_tokens)
 
 
 class Writing:

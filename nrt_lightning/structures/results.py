@@ -46,3 +46,4 @@ class LossOutput:
     loss: Tensor
     terms: dict[str, Tensor]  # each before its coefficient, detached
     metrics: dict[str, Tensor] = field(default_factory=dict)  # clip share and the like, detached
+    counts: dict[str, Tensor] = field(default_factory=dict)  # of tokens that a metric is the mean of

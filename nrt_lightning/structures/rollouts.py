@@ -63,6 +63,9 @@ class Rollouts(TensorStruct):
     learned: Tensor | None = None  # [N] False: carries no loss (its group was filtered, or it is masked); None: all do
     own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
     measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
+    weights_version: int | None = (
+        None  # which of the weights sent to an engine wrote the traces; None: the policy's own
+    )
     answered: Rollouts | None = None  # where these are responses: the same traces with the reference answer
 
     @property

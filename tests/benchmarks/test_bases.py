@@ -3,24 +3,34 @@
 import pytest
 
 from benchmarks.bases import TASKS, skills
-from nrt_lightning.assets import POINTERS_BASE, REGISTERS_BASE, REPORTS_BASE
+from nrt_lightning.assets import MADE_UP_REPORTS_BASE, POINTERS_BASE, REGISTERS_BASE, REPORTS_BASE
 
-BASES = {"registers": REGISTERS_BASE, "reports": REPORTS_BASE, "pointers": POINTERS_BASE}
+BASES = (REGISTERS_BASE, REPORTS_BASE, MADE_UP_REPORTS_BASE, POINTERS_BASE)
 
 
 @pytest.mark.parametrize(
-    ("task", "least", "most", "reading"),
-    [("registers", 0.08, 0.25, 0.9), ("reports", 0.004, 0.03, 0.7), ("pointers", 0.06, 0.2, 0.9)],
+    ("base", "task", "least", "most", "reading"),
+    [
+        (REGISTERS_BASE, "registers", 0.08, 0.25, 0.9),
+        (REPORTS_BASE, "reports", 0.004, 0.03, 0.7),
+        (MADE_UP_REPORTS_BASE, "reports", 0.004, 0.03, 0.5),
+        (POINTERS_BASE, "pointers", 0.06, 0.2, 0.9),
+    ],
 )
-def test_a_base_now_and_then_writes_a_useful_trace_and_can_read_it(task, least, most, reading):
-    found = skills(str(BASES[task]), TASKS[task], questions=96)
+def test_a_base_now_and_then_writes_a_useful_trace_and_can_read_it(base, task, least, most, reading):
+    found = skills(str(base), TASKS[task], questions=96)
     assert least < found.useful < most
     assert found.useful <= found.worked + 0.01
     assert found.reading > reading
     assert found.guessing < 0.3
 
 
-@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_clipping_takes_the_punishment_from_traces_that_help_less_than_none():
+    for treatment in skills(str(MADE_UP_REPORTS_BASE), TASKS["reports"], questions=96).treatments.values():
+        assert treatment.clipped[0] >= treatment.unclipped[0] > 0, "useful traces stand out more"
+
+
+@pytest.mark.parametrize("base", BASES, ids=lambda path: path.name)
 def test_a_base_is_small(base):
     assert sum(path.stat().st_size for path in base.iterdir()) < 1_000_000
 

@@ -7,10 +7,15 @@ from typing import Any
 
 import torch
 import yaml
+from lightning.pytorch.strategies import FSDPStrategy
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
 FAMILIES = {"meta-llama": "llama", "mistralai": "mistral", "Qwen": "qwen3"}
+
+
+class FSDPAnywhere(FSDPStrategy):
+    """The strategy itself is refused where there is no GPU, by its type alone."""
 
 
 def at_home(args: list[str], directory: Path) -> list[str]:
@@ -19,6 +24,8 @@ def at_home(args: list[str], directory: Path) -> list[str]:
     more = []
     if any("accelerator: gpu" in text for text in texts) and not torch.cuda.is_available():
         more.append("--trainer.accelerator=cpu")
+        if any("FSDPStrategy" in text for text in texts):
+            more.append("--trainer.strategy=cli.recipes.FSDPAnywhere")
     settings: dict[str, Any] = {}
     for text in texts:
         policy = yaml.safe_load(text).get("model", {}).get("init_args", {}).get("policy", {})

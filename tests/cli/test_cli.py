@@ -253,8 +253,9 @@ def command_of(config: Path) -> list[str]:
     return [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(first.removeprefix("# nrt-lightning "))]
 
 
-COMPARISONS = sorted((CONFIGS / "comparisons").glob("*.yaml"))
-ALL = sorted(set(CONFIGS.rglob("*.yaml")) - set(COMPARISONS))
+COMPARED = CONFIGS / "comparisons" / "methods.yaml"
+COMPARISONS = sorted(set(COMPARED.parent.glob("*.yaml")) - {COMPARED})
+ALL = sorted(set(CONFIGS.rglob("*.yaml")) - {COMPARED, *COMPARISONS})
 METHODS = sorted((CONFIGS / "methods").glob("*.yaml"))
 WHOLE = [str(CONFIGS / "experiments" / f"{name}.yaml") for name in ("single_gpu_qlora", "llama31_8b_tulu3_nrt_ws")]
 
@@ -290,10 +291,11 @@ def test_every_method_trains(nrt: Command, config: Path) -> None:
 @pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
 def test_every_comparison_is_of_runs_that_can_be_parsed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    assert config.read_text().startswith(f"# nrt-lightning compare --config configs/comparisons/{config.name}\n")
-    comparison = Comparison(**yaml.safe_load(config.read_text()))
+    command = "# nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons"
+    assert config.read_text().startswith(f"{command}/{config.name}\n")
+    comparison = Comparison(**yaml.safe_load(COMPARED.read_text()) | yaml.safe_load(config.read_text()))
     assert config.stem in comparison.directory
-    for run_ in comparison.runs[: len(comparison.methods)]:
+    for run_ in [run_ for run_ in comparison.runs if run_.seed == comparison.seeds[0]]:
         with pytest.raises(SystemExit) as caught:
             run([*run_.arguments, "--print_config"])
         assert caught.value.code in (0, None), run_.name
@@ -333,6 +335,17 @@ def test_every_key_of_a_config_to_start_from_has_a_comment(config: str) -> None:
     assert len(keys) > 60
     bare = [line.strip().removeprefix("- ") for line in keys if "#" not in line]
     assert [key for key in bare if not key.startswith(("class_path:", "init_args:"))] == []
+
+
+def test_a_function_beside_the_command_is_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for `python -m`, though the command's own directory is another."""
+    Path("of_mine.py").write_text("def brevity(text):\n    return 1 / (1 + len(text.trace))\n")
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path not in ("", str(tmp_path))])
+    signal = "--model.signals.signals.brevity"
+    options = ["--model.signals=WeightedSumOfSignals", f"{signal}=FunctionSignal", f"{signal}.function=of_mine.brevity"]
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", *small_args("fit", tmp_path, *options, "--trainer.max_steps=1")])
+    main()
+    assert (tmp_path / "out" / "config.yaml").exists()
 
 
 def test_python_m_is_the_command(

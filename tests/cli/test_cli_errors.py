@@ -87,6 +87,12 @@ def test_a_text_where_a_number_belongs_is_no_misspelt_class(error_of: ErrorOf) -
     assert "is no class" not in message
 
 
+def test_a_class_where_a_list_belongs_is_answered_with_how_to_add_to_it(error_of: ErrorOf) -> None:
+    last = error_of("fit", "--model.filters=ZeroVarianceFilter").strip().splitlines()[-1]
+    assert last == "model.filters is a list. Add to it: --model.filters+=ZeroVarianceFilter"
+    assert "Did you mean 'ZeroVarianceFilter'" in error_of("fit", "--model.filters+=ZeroVariance")
+
+
 def test_no_config_file_of_that_name(error_of: ErrorOf) -> None:
     assert "nofile.yaml" in error_of("fit", "--config=nofile.yaml")
 
@@ -136,6 +142,7 @@ def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
     [
         (["--model.sampling.group_size=1"], "sampling.group_size is 1, but GroupNormalized"),
         (["--model.sampling.refill_rounds=1"], "sampling.refill_rounds is 1, but nothing filters groups"),
+        (["--model.token_weights=PosteriorTokenWeights"], "needs log-probs for rewards, not WeightedSum"),
         (["--model.filters+=EMADeviationFilter", "--model.filters.beta=-1"], "beta=-1"),
         (["--model.filters+=DifficultyBandFilter", "--model.filters.high=50"], "high=50.0 is out of range"),
         (["--model.baseline_scorer=ReferenceBaseline"], "baseline_scorer is ReferenceBaseline, but there is no ref"),

@@ -84,3 +84,9 @@ def test_what_is_no_checkpoint_of_ours_is_refused(write: object, message: str) -
         torch.save(write, "x.ckpt")
     with pytest.raises(InputError, match=message):
         run(["export", "--checkpoint=x.ckpt", "--out=m"])
+
+
+def test_an_adapter_of_random_weights_is_exported_by_its_run(nrt: Command) -> None:
+    nrt("fit", *LORA, "--model.policy.weights=random")
+    with pytest.raises(InputError, match=r"only its run can draw again. Resume the run with the callback ExportPolicy"):
+        run(["export", f"--checkpoint={checkpoint()}", "--out=m"])

@@ -61,6 +61,10 @@ def test_every_method_is_run_once_before_any_a_second_time(tmp_path):
     assert len(set(names)) == len(names) == 8
 
 
+def test_methods_that_are_left_out_are_not_run(tmp_path):
+    assert [run.name for run in comparison(tmp_path, leave_out=["gm"]).runs] == ["am-0", "am-1"]
+
+
 def test_options_come_last_and_the_method_after_the_configs(tmp_path):
     base = tmp_path / "base.yaml"
     base.write_text("{}")
@@ -154,7 +158,8 @@ def test_a_real_run_leaves_what_the_table_needs(tmp_path):
     )  # fmt: skip
     assert run_all(made) == []
     outcome = Outcome.of(made.runs[0])
-    assert {"exact_match", "trace_entropy", "seconds", "gain_decile_1", "gain_decile_10"} <= outcome.figures.keys()
+    measured = {"exact_match", "trace_entropy", "seconds", "cpu_seconds", "gain_decile_1", "gain_decile_10"}
+    assert measured <= outcome.figures.keys()
     assert [step for step, _ in outcome.curves["val/exact_match"]] == [0, 1]
 
 
@@ -194,6 +199,8 @@ def test_a_plot_of_runs_without_curves_can_be_drawn(tmp_path):
         ({"methods": {"gm": ["GeometricMean"]}}, "methods.gm: 'GeometricMean' is neither a .yaml file nor"),
         ({"options": ["data.seed=1"]}, r"options: 'data.seed=1' is no option"),
         ({"without_callbacks": ["gn"]}, "without_callbacks: 'gn' is none of the methods. Known: 'am', 'gm'"),
+        ({"leave_out": ["gn"]}, "leave_out: 'gn' is none of the methods"),
+        ({"leave_out": ["am", "gm"]}, "leave_out names all methods"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(tmp_path, settings, message):

@@ -203,7 +203,7 @@ def test_resume_with_other_settings_is_refused(sums_file, tmp_path, char_tokeniz
     path = tmp_path / "killed.ckpt"
     data = QADataModule(train=str(sums_file), batch_size=2)
     run(char_tokenizer, data, kill=SaveAndKill(2, path), max_epochs=2)
-    with pytest.raises(InputError, match=r"batch_size=2 \(now 3\), epoch_steps=5 \(now 3\).*Restore them"):
+    with pytest.raises(InputError, match=r"batch_size x processes=2 \(now 3\), epoch_steps=5 \(now 3\).*Restore them"):
         run(char_tokenizer, QADataModule(train=str(sums_file), batch_size=3), ckpt_path=path, max_epochs=2)
     test = QADataModule(test=str(sums_file), batch_size=3)  # nothing is compared where nothing is trained
     make_trainer().test(Recorder(char_tokenizer), test, ckpt_path=path, verbose=False)

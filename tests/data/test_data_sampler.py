@@ -132,3 +132,13 @@ def test_the_rows_of_the_next_window_are_known_before_their_turn(window, epochs,
         place = sampler.following(*place)
         assert sampler.rows_of(*place) == given[place]
     assert seen == [(number, step) for number in (0, 1) for step in range(0, used, window * epochs)]
+
+
+def test_a_micro_batch_of_all_ranks_holds_the_same_rows_however_many_they_are():
+    def together(ranks, batch_size):
+        samplers = [WindowSampler(40, batch_size, 2, num_replicas=ranks, rank=rank, seed=3) for rank in range(ranks)]
+        for batches in zip(*samplers):
+            step = batches[0].window.index
+            yield [row for batch in batches for row in batch.rows[step * batch_size : (step + 1) * batch_size]]
+
+    assert list(together(1, 8)) == list(together(2, 4)) == list(together(4, 2))

@@ -51,6 +51,16 @@ def test_half_of_what_is_read_off_is_a_report():
     assert reports / len(texts) == pytest.approx(0.5, abs=0.07)
 
 
+def test_reports_are_made_up_after_chatter_as_often_as_asked():
+    only_chat = Mixture(**NOTHING | {"question": 1, "worked": 0, "guessed": 0})
+    rng, corpus = random.Random(0), ReportCorpus(mixture=only_chat)
+    assert not any("question, let me see." in corpus.document(rng) for _ in range(300))
+    corpus.made_up = 0.5
+    reports = [text for text in (corpus.document(rng) for _ in range(600)) if "question, let me see." in text]
+    assert len(reports) / 600 == pytest.approx(0.5, abs=0.07)
+    assert all(text.endswith("ok bye.") and text.index(":") < text.index("question, let") for text in reports)
+
+
 def test_the_tokenizer_knows_every_word_and_the_cut_is_between_tokens():
     tokenizer = build_word_tokenizer()
     for row in ReportCorpus(size=400).rows():
@@ -97,5 +107,7 @@ def test_registers_are_read_off_the_log_as_it_stands():
 def test_mistakes_name_field_value_and_mend():
     with pytest.raises(InputError, match=r"sloppiness=1.5.*from 0 to 1"):
         ReportCorpus(sloppiness=1.5)
+    with pytest.raises(InputError, match=r"made_up=-0.1.*from 0 to 1"):
+        ReportCorpus(made_up=-0.1)
     with pytest.raises(InputError, match=r"ReportCorpus\(size=0\).*at least 1"):
         ReportCorpus(size=0)

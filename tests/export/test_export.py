@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -99,16 +100,19 @@ def test_merging_is_exact_in_float32(tmp_path, padded):
     torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-5)
 
 
-def test_a_base_in_four_bits_is_dequantized_before_merging(tmp_path):
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float16", 0.003), ("bfloat16", 0.02)])
+def test_a_base_in_four_bits_is_dequantized_before_merging(tmp_path, dtype, bound):
     pytest.importorskip("bitsandbytes")
     policy = trained(adapter=LoRA(rank=4), quantization=FourBit())
     greedy(policy)  # a rollout, after which some CPUs have repacked the weights
-    directory = export_policy(policy, tmp_path / "m", Merged("bfloat16"))
+    directory = export_policy(policy, tmp_path / "m", Merged(dtype))
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    straight = copy.deepcopy(policy).model.merge_and_unload()  # rounded to 4 bits once more
     ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
     with torch.no_grad():
-        here, there = policy.network(ids).logits, model(ids).logits
-    assert (there - here).norm() / here.norm() < 0.02
+        here, there, rounded = (each(ids).logits for each in (policy.network, model, straight))
+    assert (there - here).norm() / here.norm() < bound
+    assert (rounded - here).norm() / here.norm() > 0.1
     assert getattr(model.config, "quantization_config", None) is None
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny import QUESTIONS, save_tiny
+from vllm_environment import python_with
 
-from nrt_lightning import Policy, export_policy
+from nrt_lightning import AdapterFiles, LoRA, Policy, export_policy
 
 TOKENS = 24
 
@@ -38,14 +38,36 @@ def continued(policy: Policy, question: str) -> list[int]:
     return out[0, ids.shape[1] :].tolist()
 
 
-def test_lm_eval_reads_the_answer_after_the_marker(exported):
+@pytest.fixture(scope="module")
+def adapted(tmp_path_factory):
+    """An adapter that writes its marker, a token that its base does not have; its directory, and the base's."""
+    base = save_tiny(tmp_path_factory.mktemp("plain"), "llama", tied=False)
+    plain = Policy(base).load()
+    plain.network.resize_token_embeddings(plain.marker_id)  # no more rows than tokens: lm-eval cuts off the rest
+    plain.network.save_pretrained(base)
+    torch.manual_seed(1)
+    policy = Policy(base, adapter=LoRA(rank=2)).load().eval()
+    head = policy.network.get_output_embeddings().token_adapter
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter += 0.1 * torch.randn_like(parameter)
+        (row,) = head.trainable_tokens_delta.values()
+        row.copy_(1.01 * head.base_layer.weight[continued(policy, QUESTIONS[0])[6]])
+    directory = export_policy(policy, tmp_path_factory.mktemp("adapter") / "m", AdapterFiles())
+    return policy, {"pretrained": base, "peft": str(directory), "tokenizer": str(directory)}
+
+
+@pytest.mark.parametrize("form", ["exported", "adapted"])
+def test_lm_eval_reads_the_answer_after_the_marker(form, request):
     pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install lm-eval")
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    policy, directory = exported
+    policy, files = request.getfixturevalue(form)
+    files = files if form == "adapted" else {"pretrained": str(files)}
     model = HFLM(
-        pretrained=str(directory), device="cpu", batch_size=1, think_end_token=str(policy.marker_id), add_bos_token=True
+        **files, device="cpu", batch_size=1, think_end_token=str(policy.marker_id), add_bos_token=True, dtype="float32"
     )
     settings = {"until": ["\n\n\n"], "max_gen_toks": TOKENS, "do_sample": False}
     requests = [Instance("generate_until", {}, (question, settings), i) for i, question in enumerate(QUESTIONS)]
@@ -72,10 +94,7 @@ print("TOKENS", json.dumps([list(out.outputs[0].token_ids) for out in outs]))
 @pytest.mark.vllm
 @pytest.mark.slow
 def test_vllm_writes_the_same_tokens(exported):
-    """With the Python that VLLM_PYTHON names, for vLLM wants versions of its own."""
-    python = os.environ.get("VLLM_PYTHON", sys.executable)
-    if subprocess.run([python, "-c", "import vllm"], capture_output=True).returncode:
-        pytest.skip(f"{python} has no vLLM: set VLLM_PYTHON to one that has")
+    python = python_with("vllm")
     policy, directory = exported
     questions = [policy.tokenizer(question)["input_ids"] for question in QUESTIONS]
     settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}

@@ -118,7 +118,7 @@ def test_spread_is_that_of_the_most_variable_token_within_the_answer() -> None:
     confidence = [[0.9, 0.1], [0.9, 0.5], [0.5, 0.1], [0.5, 0.9]]
     batch = groups([0.0] * 4, [0, 0, 1, 1], confidence, mask=[[True, True]] * 2 + [[True, False]] * 2)
     spread = MinimumSpreadFilter(0.2)
-    expected = torch.tensor([0.1, 0.5]).std()
+    expected = torch.tensor([0.1, 0.5]).log().std()
     torch.testing.assert_close(spread.measure(batch), torch.stack([expected, torch.tensor(0.0)]))
     assert kept(spread, batch) == [True, False]
 

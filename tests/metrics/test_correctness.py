@@ -47,6 +47,15 @@ def test_large_rewards_keep_their_order():
     assert float(reward_correctness(rewards, torch.tensor([1, 1, 0, 0]).bool(), torch.zeros(4))["auroc"]) == 1.0
 
 
+@pytest.mark.parametrize("right", range(1, 8))
+def test_the_ceiling_of_tau_is_what_the_docstring_says(right):
+    """Of a perfect order of eight; where traces are equal it is higher."""
+    good, share = torch.arange(8) >= 8 - right, right / 8
+    tau = float(reward_correctness(torch.arange(8.0), good, torch.zeros(8))["kendall"])
+    assert tau == pytest.approx(math.sqrt(2 * share * (1 - share) * 8 / 7), rel=1e-5)
+    assert float(reward_correctness(good.float(), good, torch.zeros(8))["kendall"]) == pytest.approx(1)
+
+
 def test_equal_rewards_have_no_order():
     values = reward_correctness(torch.ones(4), torch.tensor([1, 0, 1, 0]).bool(), torch.tensor([0, 0, 1, 1]))
     assert (float(values["auroc"]), float(values["kendall"]), float(values["right_first"])) == (0.5, 0.0, 0.5)

@@ -5,7 +5,8 @@ import torch
 from tiny import ANSWERS, BASE, QUESTIONS, make_prompts, sampled, save_tiny
 
 from nrt_lightning import FrozenReference, InitialBaseline, InputError, NoReference, Policy, ReferenceBaseline
-from nrt_lightning.models.answer_cache import AnswerCache, weights_digest
+from nrt_lightning.models.answer_cache import AnswerCache
+from nrt_lightning.models.base_weights import weights_digest
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
 
 

@@ -5,7 +5,7 @@ import torch
 from tiny import BASE, sampled, save_tiny
 from torch import nn
 
-from nrt_lightning import InputError, LoRA, Policy
+from nrt_lightning import FourBit, InputError, LoRA, Policy
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
 from nrt_lightning.models.best_scoring import choose
 
@@ -142,13 +142,13 @@ def test_the_head_never_gives_all_logits(llama_dir, monkeypatch):
         torch.testing.assert_close(grads[name], grad, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("quantization", [None, FourBit()])
 @pytest.mark.parametrize("settings", [{"dora": True}, {"rslora": True}, {"dropout": 0.5}])
-def test_variants_train(llama_dir, settings):
-    policy = Policy(llama_dir, adapter=LoRA(rank=2, **settings)).load()
-    rollouts = sampled(Policy(llama_dir).load())
-    torch.testing.assert_close(
-        policy.score(rollouts).logprobs, Policy(llama_dir).load().score(rollouts).logprobs, atol=5e-5, rtol=1e-4
-    )
+def test_variants_train(llama_dir, settings, quantization):
+    policy = Policy(llama_dir, adapter=LoRA(rank=2, **settings), quantization=quantization).load()
+    base = Policy(llama_dir, quantization=quantization).load()
+    rollouts = sampled(base)
+    torch.testing.assert_close(policy.score(rollouts).logprobs, base.score(rollouts).logprobs, atol=5e-5, rtol=1e-4)
     assert all(grad.isfinite().all() for grad in gradients(policy, rollouts)[1].values())
 
 
@@ -188,6 +188,22 @@ def test_targets_that_match_nothing_are_refused_before_weights_are_read(llama_di
 def test_settings_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match=r"adapter\.rank is"):
         LoRA(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: LoRA(dtype="float8"), "adapter.dtype"),
+        (lambda: FourBit(quant_type="int4"), "quantization.quant_type"),
+        (lambda: FourBit(compute_dtype="float8"), "quantization.compute_dtype"),
+        (lambda: FourBit(storage_dtype="int4"), "quantization.storage_dtype"),
+        (lambda: Policy(BASE, dtype="half"), "policy.dtype"),
+        (lambda: Policy(BASE, weights="rnadom"), "policy.weights"),
+    ],
+)
+def test_names_that_are_not_known_are_refused_with_those_that_are(make, field):
+    with pytest.raises(InputError, match=rf"{field}='\w+' is not known. Use one of: '\w+'"):
+        make()
 
 
 def test_without_peft_the_installation_is_named(monkeypatch):

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.precision import BitsandbytesPrecision
 from short_runs import Recorder, nrt_module, registers, weights
 from tiny import BASE
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import (
     AdapterDisabledReference,
@@ -16,6 +16,7 @@ from nrt_lightning import (
     FourBit,
     FrozenReference,
     InputError,
+    KLPenalty,
     LoRA,
     NRTLoss,
     NRTModule,
@@ -99,6 +100,37 @@ def test_the_base_may_lie_elsewhere_but_must_be_the_same(trainer, tmp_path, chec
         run(trainer, tmp_path / "wrong", 2, here, policy=Policy(other, **KINDS["lora"]))
 
 
+def test_random_weights_are_drawn_again_and_not_kept(trainer, tmp_path, monkeypatch):
+    """Those of four bits could not even be read back."""
+    settings = KINDS["qlora"] | {"weights": "random"}
+    whole, rows, _ = run(trainer, tmp_path / "whole", 2, policy=Policy(BASE, **settings))
+    _, _, half = run(trainer, tmp_path / "half", 1, policy=Policy(BASE, **settings))
+    assert all("lora_" in name or "token" in name for name in torch.load(half, weights_only=True)["state_dict"])
+    torch.manual_seed(1234)
+    resumed, rest, _ = run(trainer, tmp_path / "rest", 2, half, policy=Policy(BASE, **settings))
+    assert torch.equal(rows.batches[1].rollouts.completion_ids, rest.batches[0].rollouts.completion_ids)
+    expected, got = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    monkeypatch.setattr("nrt_lightning.functional.randomness.run_seed", lambda: 8)
+    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*random weights follow.*same seed_everything"):
+        run(trainer, tmp_path / "wrong", 2, half, policy=Policy(BASE, **settings))
+
+
+def test_a_live_base_must_be_given_again(trainer, tmp_path):
+    def wrapped(scale=1.0):
+        model = AutoModelForCausalLM.from_pretrained(BASE)
+        model.model.layers[1].mlp.up_proj.weight.data *= scale
+        return Policy.wrap(model, AutoTokenizer.from_pretrained(BASE), adapter=LoRA(rank=2))
+
+    whole, *_ = run(trainer, tmp_path / "whole", 2, policy=wrapped())
+    _, _, half = run(trainer, tmp_path / "half", 1, policy=wrapped())
+    resumed, *_ = run(trainer, tmp_path / "rest", 2, half, policy=wrapped())
+    expected, got = weights(whole), weights(resumed)
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*Wrap the model it was trained from"):
+        run(trainer, tmp_path / "wrong", 2, half, policy=wrapped(1.01))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -123,7 +155,8 @@ def test_the_kl_to_the_base_is_the_same_by_either_reference(trainer, tmp_path, k
     logged = []
     for reference in (FrozenReference(), AdapterDisabledReference()):
         policy = Policy(BASE, adapter=LoRA(rank=2), **{k: v for k, v in KINDS[kind].items() if k != "adapter"})
-        settings = {"policy": policy, "reference": reference, "loss": NRTLoss(kl_coef=0.1)}
+        both = {"loss": NRTLoss(kl_coef=0.1), "kl_penalty": KLPenalty(coef=0.1)}
+        settings = {"policy": policy, "reference": reference} | both
         module, recorder, _ = run(trainer, tmp_path / type(reference).__name__, 3, **settings)
         logged.append((recorder.metrics, weights(module)))
     (frozen, weights_frozen), (disabled, weights_disabled) = logged

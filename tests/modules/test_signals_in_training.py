@@ -149,9 +149,9 @@ def test_filtered_responses_are_replaced_with_all_that_belongs_to_them(trainer) 
     sampling = Sampling(**SAMPLING, refill_rounds=2)
     signals = sum_of(format=Format(), certainty=SelfCertainty())
     module = nrt_module(
-        signals=signals, train_response=True, sampling=sampling, filters=[MinimumSpreadFilter(0.5)], loss=NRTLoss()
+        signals=signals, train_response=True, sampling=sampling, filters=[MinimumSpreadFilter(5.0)], loss=NRTLoss()
     )
-    _, recorder = fit(trainer, module, registers(train=RegisterPrograms("train", 60)), max_steps=2)
+    _, recorder = fit(trainer, module, registers(train=RegisterPrograms("train", 60)), max_steps=3)
     assert any(m["rollout/refilled_groups"] > 0 for m in recorder.metrics)
     for batch in recorder.batches:
         response, judged = batch.rollouts, batch.rollouts.judged

@@ -20,10 +20,13 @@ from nrt_lightning import (
     AdapterDisabledReference,
     FourBit,
     FrozenReference,
+    InitialBaseline,
+    KLPenalty,
     LoRA,
     NRTLoss,
     NRTModule,
     QuantizedReference,
+    ReferenceBaseline,
     Sampling,
     SFTModule,
 )
@@ -185,9 +188,13 @@ def test_references_take_what_they_are(tmp_path):
     assert full.memory["learning"]["reference"] == weights
     assert 0 < quantized.memory["learning"]["reference"] < 0.8 * weights
     assert disabled.memory["learning"]["reference"] == 0
-    assert "reference" not in plan(tmp_path / "d", reference=FrozenReference()).memory["learning"], (
-        "its coefficient is 0"
-    )
+    idle = plan(tmp_path / "d", reference=FrozenReference())
+    assert idle.memory["learning"]["reference"] == 0, "its coefficient is 0"
+    penalty = plan(tmp_path / "e", kl_penalty=KLPenalty(), reference=FrozenReference())
+    assert penalty.memory == full.memory
+    for scorer in (InitialBaseline(), ReferenceBaseline()):
+        aside = plan(tmp_path / scorer.__class__.__name__, baseline_scorer=scorer, reference=FrozenReference())
+        assert aside.memory["learning"]["reference"] == weights
 
 
 def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):

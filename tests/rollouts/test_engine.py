@@ -81,6 +81,18 @@ def test_settings_for_speed_and_memory_change_no_token(policy, engine):
     torch.testing.assert_close(plain.logprobs, other.logprobs)
 
 
+def test_a_named_prompt_draws_the_same_in_any_batch(policy):
+    together = request_for(policy, names=["a", "b", "c"])
+    alone = dataclasses.replace(
+        together, prompt_ids=together.prompt_ids[1:2], prompt_mask=together.prompt_mask[1:2], names=["b"]
+    )
+    engine = TransformersEngine()
+    first, second = engine.generate(policy, together).select(4, 8), engine.generate(policy, alone)
+    assert first.token_ids[first.token_mask].tolist() == second.token_ids[second.token_mask].tolist()
+    twice = engine.generate(policy, dataclasses.replace(together, names=["b", "b", "b"]))
+    assert not torch.equal(twice.token_ids[:4], twice.token_ids[4:8])
+
+
 def test_draws_depend_on_the_seed_alone(policy):
     engine, request = TransformersEngine(), request_for(policy)
     first = engine.generate(policy, request)

@@ -1,0 +1,189 @@
+"""How a policy's weights lie over processes: whole in every one, or sharded, and gathered to be sampled from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, get_total_norm
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.models.memory import free_memory
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy import Policy
+
+
+class Sharding(ABC):
+    """Where the weights of a policy are."""
+
+    active: bool = True  # whether they are sharded
+
+    @abstractmethod
+    def check(self, policy: Policy) -> None:
+        """Refuse a policy that cannot be laid out so, before weights are read."""
+
+    @abstractmethod
+    def apply(self, policy: Policy) -> None:
+        """Lay out the weights that have just been read, in place."""
+
+    @abstractmethod
+    def gathered(self, policy: Policy) -> Any:
+        """A context with the weights whole in every process: forward passes inside do not communicate.
+
+        All processes enter and leave it together; what they do inside is their own affair.
+        """
+
+    @abstractmethod
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
+        """Whole copies of these weights on the CPU, in process 0; nothing in the others, which take part."""
+
+    @abstractmethod
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
+        """Set weights to whole ones, which every process has."""
+
+    @abstractmethod
+    def clip(self, policy: Policy, largest: float) -> None:
+        """Scale the gradients so that their norm over all processes is at most `largest`."""
+
+    @abstractmethod
+    def grad_norm(self, policy: Policy) -> Tensor:
+        """The norm of the whole gradient."""
+
+
+class NoSharding(Sharding):
+    """Whole in every process."""
+
+    active = False
+
+    def check(self, policy: Policy) -> None:
+        """Nothing to refuse."""
+
+    def apply(self, policy: Policy) -> None:
+        """They are whole when they are read."""
+
+    @contextmanager
+    def gathered(self, policy: Policy) -> Iterator[None]:
+        """They are whole anyway."""
+        yield
+
+    def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
+        """See `Sharding`. Every process has them."""
+        return {name: weight.detach().cpu() for name, weight in policy.named_parameters() if name in names}
+
+    @torch.no_grad()
+    def write(self, policy: Policy, weights: dict[str, Tensor]) -> None:
+        """See `Sharding`."""
+        own = dict(policy.named_parameters())
+        for name, weight in weights.items():
+            own[name].copy_(weight)
+
+    def clip(self, policy: Policy, largest: float) -> None:
+        """See `Sharding`."""
+        clip_grad_norm_(policy.parameters(), largest)
+
+    def grad_norm(self, policy: Policy) -> Tensor:
+        """See `Sharding`."""
+        return get_total_norm([p.grad for p in policy.parameters() if p.grad is not None])
+
+
+class ShardedWeights(Sharding):
+    """What both generations of FSDP have in common.
+
+    Args:
+        dtype: in which the weights are stored; None for the policy's.
+        param_dtype: of the weights while they are computed with; None for that in which they are stored.
+    """
+
+    def __init__(self, dtype: torch.dtype | None, param_dtype: torch.dtype | None = None) -> None:
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        self.whole_bytes = 0  # of the whole weights
+        self.depth = 0  # of contexts that have gathered the weights
+
+    def check(self, policy: Policy) -> None:
+        """See `Sharding`."""
+        if policy.quantized:
+            raise InputError(
+                "policy.quantization stores weights in blocks that cannot be sharded with their scales. A base in 4 "
+                "bits is an eighth of its size in float32: set trainer.strategy to ddp, with the whole of it on every "
+                "device, or set policy.quantization to null."
+            )
+
+    @contextmanager
+    def gathered(self, policy: Policy) -> Iterator[None]:
+        """See `Sharding`. Inside another such context it does nothing.
+
+        Raises:
+            InputError: the whole weights do not fit on one of the devices. All processes raise it.
+        """
+        if self.depth == 0:
+            self.check_fit(policy)
+            context = self.gather(policy)
+        else:
+            context = NoSharding().gathered(policy)
+        self.depth += 1
+        try:
+            with context:
+                yield
+        finally:
+            self.depth -= 1
+
+    @abstractmethod
+    def gather(self, policy: Policy) -> Any:
+        """The context that gathers and frees."""
+
+    def check_fit(self, policy: Policy) -> None:
+        """Refuse to gather what does not fit, in all processes alike: one that gathers alone waits forever."""
+        needed, free = self.whole_bytes, free_memory(policy.device)
+        spare = torch.tensor(2**62 if free is None else free - needed, device=policy.device)
+        dist.all_reduce(spare, op=dist.ReduceOp.MIN)
+        if spare < 0:
+            raise InputError(
+                f"Traces are sampled from whole weights, which take {needed / 2**30:.2f} GiB on every device, and "
+                f"{-int(spare) / 2**30:.2f} GiB of that are missing on at least one ({policy.device} has "
+                f"{(free or 0) / 2**30:.2f} GiB free). Sample elsewhere with an engine that has devices of its own, "
+                "set trainer.precision to bf16-mixed or bf16-true, or choose a smaller policy.model."
+            )
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight without the wrappers that FSDP1 puts around its module.
+
+    >>> plain_name("model.layers.0._fsdp_wrapped_module.mlp.weight")
+    'model.layers.0.mlp.weight'
+    """
+    return name.replace("_fsdp_wrapped_module.", "")
+
+
+def layers_of(network: nn.Module) -> list[nn.Module]:
+    """The repeated blocks of a language model, each a unit that is gathered by itself.
+
+    Raises:
+        InputError: the model does not say which they are.
+    """
+    names = set(getattr(network, "_no_split_modules", None) or ())
+    layers = [module for module in network.modules() if type(module).__name__ in names]
+    if not layers:
+        raise InputError(
+            f"{type(network).__name__} does not name the blocks that it consists of (`_no_split_modules`), so it "
+            "cannot be sharded block by block. Set trainer.strategy to ddp, or use a model of transformers."
+        )
+    return layers
+
+
+def cast(module: nn.Module, dtype: torch.dtype, frozen_only: bool) -> None:
+    """Change the dtype of a module's weights; with `frozen_only` those of an adapter stay as they are."""
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and not (frozen_only and parameter.requires_grad):
+            parameter.data = parameter.data.to(dtype)
+
+
+def size_of(network: nn.Module, dtype: torch.dtype) -> int:
+    """Bytes of all weights in this dtype."""
+    return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize

@@ -1,0 +1,7 @@
+"""vLLM as the engine: servers asked over HTTP, or one in this process."""
+
+from nrt_lightning.rollouts.vllm.colocated_engine import VLLMColocatedEngine
+from nrt_lightning.rollouts.vllm.server_engine import VLLMServerEngine
+from nrt_lightning.rollouts.vllm.sync import AdapterSync, WeightsSync, WeightSync
+
+__all__ = ["AdapterSync", "VLLMColocatedEngine", "VLLMServerEngine", "WeightSync", "WeightsSync"]

@@ -1,0 +1,313 @@
+"""The client of vLLM servers, against a server on loopback that answers as vLLM does."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+import pytest
+import torch
+from fake_vllm import ROUTES, FakeVLLM, listening
+from tiny import save_tiny
+
+from nrt_lightning import AdapterSync, InputError, LoRA, Policy, TransformersEngine, VLLMServerEngine, WeightsSync
+from nrt_lightning.rollouts import GenerationRequest
+from nrt_lightning.rollouts.sampling import restrict
+
+BASE = "embedded:registers-base"
+
+
+@pytest.fixture
+def fake() -> FakeVLLM:
+    return FakeVLLM(BASE)
+
+
+@pytest.fixture
+def url(fake):
+    with listening(fake) as address:
+        yield address
+
+
+def request_of(policy: Policy, texts=("a4b*2c+2d+3?dc:", "b*2c+1?c:"), **settings) -> GenerationRequest:
+    rows = [policy.tokenizer(text)["input_ids"] for text in texts]
+    width = max(map(len, rows))
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
+    defaults = {"max_new_tokens": 8, "stop_ids": [policy.marker_id, *policy.eos_ids], "group_size": 3, "logprobs": True}
+    return GenerationRequest(ids, mask, **defaults | settings)
+
+
+def greedy_tokens_agree(engine: VLLMServerEngine, policy: Policy) -> bool:
+    request = request_of(policy, temperature=0.0)
+    theirs, ours = engine.generate(policy, request), TransformersEngine().generate(policy, request)
+    return torch.equal(theirs.token_ids, ours.token_ids)
+
+
+def moved(policy: Policy) -> None:
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def test_greedy_tokens_are_those_of_the_policy_before_and_after_its_weights_change(policy, fake, url):
+    engine, greedy = VLLMServerEngine([url]), {"temperature": 0.0, "group_size": 2}
+    for version in range(3):
+        request = request_of(policy, **greedy)
+        theirs, ours = engine.generate(policy, request), TransformersEngine().generate(policy, request)
+        for name in ("token_ids", "token_mask", "stopped", "logprobs"):
+            assert torch.equal(getattr(theirs, name), getattr(ours, name)), name
+        assert theirs.weights_version == version
+        moved(policy)
+    assert {body["n"] for body in fake.requests} == {1}  # vLLM takes no greedy request for several
+
+
+def test_sampled_rows_stand_in_the_order_of_their_prompts_with_the_samplers_logprobs(policy, fake, url):
+    request = request_of(policy, temperature=0.7, top_k=5, top_p=0.9)
+    out = VLLMServerEngine([url]).generate(policy, request)
+    by_prompt = {str(body["prompt"]): body for body in fake.requests}
+    assert len(out) == 6
+    for row, prompt in enumerate([0, 0, 0, 1, 1, 1]):
+        ids = request.prompt_ids[prompt][request.prompt_mask[prompt]]
+        body = by_prompt[str(ids.tolist())]
+        line = out.token_ids[row][out.token_mask[row]]
+        with policy.evaluating():
+            logits = policy.network(torch.cat([ids, line])[None]).logits[0, len(ids) - 1 : -1]
+        expected = restrict(logits, 0.7, 0.9, 5).gather(-1, line[:, None]).squeeze(-1)
+        assert torch.allclose(out.logprobs[row, : len(line)], expected, atol=1e-4)
+        assert (body["n"], body["temperature"], body["top_k"], body["top_p"]) == (3, 0.7, 5, 0.9)
+
+
+def test_prompts_have_seeds_of_their_own_that_follow_from_prompt_and_request(policy, fake, url):
+    engine = VLLMServerEngine([url])
+    texts = ("a4b*2c+2d+3?dc:", "b*2c+1?c:", "b*2c+1?c:")
+    first = engine.generate(policy, request_of(policy, texts, seed=5))
+    seeds = [body["seed"] for body in fake.requests if "allowed_token_ids" not in body and body["n"] == 3]
+    assert len(set(seeds)) == 3  # also where a prompt comes twice
+    assert not torch.equal(first.token_ids[3:6], first.token_ids[6:9])
+    again = engine.generate(policy, request_of(policy, texts[::-1], seed=5))
+    assert torch.equal(again.token_ids[6:9], first.token_ids[:3])  # wherever the prompt stands
+    other = engine.generate(policy, request_of(policy, texts, seed=6))
+    assert not torch.equal(other.token_ids[:3], first.token_ids[:3])
+
+
+def test_only_the_stop_ids_end_a_row_and_banned_ids_are_never_written(policy, fake, url):
+    request = request_of(policy, stop_ids=[policy.marker_id], banned_ids=policy.eos_ids, max_new_tokens=32)
+    out = VLLMServerEngine([url]).generate(policy, request)
+    body = fake.requests[-1]
+    assert body["ignore_eos"] is True
+    assert body["stop_token_ids"] == [policy.marker_id]
+    assert body["logit_bias"] == {str(policy.eos_ids[0]): -100.0}
+    assert policy.eos_ids[0] not in out.token_ids[out.token_mask]
+    ended = out.token_ids.gather(1, out.token_mask.sum(dim=1, keepdim=True) - 1).squeeze(1) == policy.marker_id
+    assert torch.equal(out.stopped, ended)
+
+
+def test_weights_are_sent_once_for_each_change(policy, fake, url):
+    engine = VLLMServerEngine([url])
+    for _ in range(3):
+        engine.generate(policy, request_of(policy))
+    assert fake.orders.count("/collective_rpc") == 1
+    torch.optim.SGD(policy.parameters(), lr=0.1).step()
+    engine.generate(policy, request_of(policy))
+    assert fake.orders.count("/collective_rpc") == 2
+    assert fake.orders.count("/reset_prefix_cache") == 2
+    policy.load_state_dict(policy.state_dict())
+    engine.generate(policy, request_of(policy))
+    assert fake.orders.count("/collective_rpc") == 3
+
+
+def test_in_the_background_the_weights_last_sent_are_kept(policy, fake, url):
+    engine = VLLMServerEngine([url])
+    engine.send(policy)
+    moved(policy)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(engine.generate(policy, request_of(policy, temperature=0.0))))
+    thread.start()
+    thread.join()
+    before = TransformersEngine().generate(Policy(BASE).load(), request_of(policy, temperature=0.0))
+    assert torch.equal(found[0].token_ids, before.token_ids)
+    assert found[0].weights_version == 0
+    assert fake.orders.count("/collective_rpc") == 1
+
+
+def test_older_versions_are_removed_from_disk_and_from_the_server(tmp_path, fake, url):
+    policy = Policy(BASE, adapter=LoRA(rank=4, marker_rows=False)).load()
+    engine = VLLMServerEngine([url], directory=str(tmp_path), tolerance=100.0)
+    for version in range(3):
+        engine.generate(policy, request_of(policy))
+        [place] = tmp_path.iterdir()
+        [kept] = place.iterdir()
+        assert list(fake.adapters) == [kept.name]
+        assert kept.name.endswith(f"-{version}")
+        moved(policy)
+    assert len(set(fake.paths)) == 3
+    assert {body["model"] for body in fake.requests} == {"policy", *(path.name for path in fake.paths)}
+    assert fake.orders.count("/collective_rpc") == 0
+    del engine
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_goes_as_peft_would_save_it(tmp_path, fake, url):
+    from safetensors.torch import load_file
+
+    policy = Policy(BASE, adapter=LoRA(rank=4, marker_rows=False)).load()
+    moved(policy)
+    VLLMServerEngine([url], tolerance=100.0).send(policy)
+    policy.model.save_pretrained(tmp_path, save_embedding_layers=False)
+    expected = load_file(tmp_path / "adapter_model.safetensors")
+    [sent] = fake.adapters.values()
+    assert sent.keys() == expected.keys()
+    assert all(torch.equal(sent[name], weight) for name, weight in expected.items())
+
+
+@pytest.mark.parametrize("adapter", [LoRA(rank=4), LoRA(rank=4, marker_rows=False, dora=True)], ids=["rows", "dora"])
+def test_what_vllm_cannot_read_of_an_adapter_goes_merged(adapter, fake, url):
+    policy = Policy(BASE, adapter=adapter).load()
+    moved(policy)
+    engine = VLLMServerEngine([url])
+    greedy = request_of(policy, temperature=0.0)
+    assert torch.equal(
+        engine.generate(policy, greedy).token_ids, TransformersEngine().generate(policy, greedy).token_ids
+    )
+    assert isinstance(engine.sync, WeightsSync)
+    with pytest.raises(InputError, match=r"marker_rows|DoRA"):
+        AdapterSync().check(policy)
+
+
+def test_prompts_are_spread_over_servers(policy, fake, url):
+    second = FakeVLLM(BASE)
+    with listening(second) as other:
+        engine = VLLMServerEngine([url, other])
+        moved(policy)
+        greedy = request_of(policy, ("a4b*2c+2d+3?dc:", "b*2c+1?c:", "a*2b+1?b:", "c+1?c:"), temperature=0.0)
+        out = engine.generate(policy, greedy)
+        assert torch.equal(out.token_ids, TransformersEngine().generate(policy, greedy).token_ids)
+        asked = [sum(body["max_tokens"] == 8 and "top_k" in body for body in each.requests) for each in (fake, second)]
+        assert asked == [2, 2]
+
+
+def test_a_server_that_was_restarted_gets_the_weights_anew(policy, fake, url):
+    engine = VLLMServerEngine([url])
+    moved(policy)
+    engine.send(policy)
+    fake.restart(BASE)
+    greedy = request_of(policy, temperature=0.0)
+    assert torch.equal(
+        engine.generate(policy, greedy).token_ids, TransformersEngine().generate(policy, greedy).token_ids
+    )
+    assert fake.orders.count("/collective_rpc") == 2
+
+
+def test_answers_that_fail_are_asked_for_again(policy, fake, url, monkeypatch):
+    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    engine = VLLMServerEngine([url])
+    engine.send(policy)
+    fake.failing = 3
+    greedy = request_of(policy, temperature=0.0)
+    assert torch.equal(
+        engine.generate(policy, greedy).token_ids, TransformersEngine().generate(policy, greedy).token_ids
+    )
+
+
+def test_a_lost_server_is_given_up_in_the_end(policy, fake, monkeypatch):
+    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    with listening(fake) as url:
+        engine = VLLMServerEngine([url], patience=0.1)
+        engine.send(policy)
+    with pytest.raises(InputError, match=rf"{url} has been lost.*--ckpt_path"):
+        engine.generate(policy, request_of(policy))
+
+
+def test_a_server_that_was_lost_and_comes_back_goes_on(policy, fake, monkeypatch):
+    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    with listening(fake) as url:
+        engine = VLLMServerEngine([url])
+        moved(policy)
+        engine.send(policy)
+    greedy = request_of(policy, temperature=0.0)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(engine.generate(policy, greedy)))
+    thread.start()
+    thread.join(timeout=0.05)  # it finds nobody there
+    fake.restart(BASE)
+    with listening(fake, int(url.rpartition(":")[2])):
+        thread.join()
+    assert torch.equal(found[0].token_ids, TransformersEngine().generate(policy, greedy).token_ids)
+
+
+# Refused before training
+
+
+def refusal(policy: Policy, url: str, **settings) -> str:
+    with pytest.raises(InputError) as caught:
+        VLLMServerEngine([url], **settings).check(policy)
+    return str(caught.value)
+
+
+def test_an_address_where_nobody_answers_is_refused(policy):
+    assert re.search(
+        r"http://127.0.0.1:9: no server answers there.*nrt-lightning serve", refusal(policy, "http://127.0.0.1:9")
+    )
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://127.0.0.1:8000/v1"])
+def test_what_is_no_address_is_refused(url):
+    with pytest.raises(InputError, match=re.escape(f"engine.urls {url!r}: give http://HOST:PORT")):
+        VLLMServerEngine([url])
+
+
+def test_a_wrong_token_is_refused_and_the_right_one_is_sent(policy, fake, url, monkeypatch):
+    fake.token = "secret"
+    assert "refuses the token" in refusal(policy, url)
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    VLLMServerEngine([url], token_variable="MY_TOKEN").check(policy)
+
+
+def test_a_server_without_the_marker_is_refused(policy, fake, url):
+    from transformers import AutoTokenizer
+
+    fake.tokenizer = AutoTokenizer.from_pretrained(policy.source)
+    assert "does not have the marker" in refusal(policy, url)
+
+
+def test_a_server_of_another_vocabulary_is_refused(policy, fake, url):
+    class Other:
+        def __call__(self, text, **_):
+            ids = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return {"input_ids": ids if len(ids) == 1 else [i + 1 for i in ids]}
+
+    fake.tokenizer = Other()
+    assert "another vocabulary" in refusal(policy, url)
+
+
+def test_a_server_that_gives_the_models_own_logprobs_is_refused(policy, fake, url):
+    fake.raw_logprobs = True
+    assert "--logprobs-mode processed_logprobs" in refusal(policy, url)
+
+
+@pytest.mark.parametrize("sync", [AdapterSync(), WeightsSync()], ids=["adapter", "weights"])
+def test_a_server_that_takes_no_weights_is_refused(sync, fake, url):
+    fake.routes = [route for route in ROUTES if route not in sync.routes]
+    policy = Policy(BASE, adapter=LoRA(rank=4, marker_rows=False))
+    assert f"does not offer {', '.join(sync.routes)}" in refusal(policy, url, sync=sync)
+
+
+def test_a_server_of_another_model_is_refused_when_weights_have_been_sent(tmp_path, fake, url):
+    policy = Policy(save_tiny(tmp_path, "llama")).load()
+    fake.keep_weights = True
+    with pytest.raises(InputError, match=r"differ from the policy's by .* nats.*another model"):
+        VLLMServerEngine([url]).send(policy)
+
+
+def test_texts_longer_than_the_server_takes_are_refused(policy, fake, url):
+    with pytest.raises(InputError, match=r"takes 128 tokens, and a prompt with what is to be written has 2\d\d"):
+        VLLMServerEngine([url]).generate(policy, request_of(policy, max_new_tokens=200))
+
+
+def test_settings_out_of_range_are_refused(tmp_path):
+    wrong = [({"urls": []}, "urls is empty"), ({"patience": -1.0}, "patience"), ({"tolerance": 0.0}, "tolerance"),
+             ({"directory": str(tmp_path / "x")}, "no such directory")]  # fmt: skip
+    for settings, said in wrong:
+        with pytest.raises(InputError, match=said):
+            VLLMServerEngine(**settings)

@@ -1,0 +1,186 @@
+"""Short runs of the quickstart in one or several processes; as a script, those that its first argument describes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+import lightning as L
+import torch
+import torch.distributed as dist
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from short_runs import fast, nrt_module, registers
+from tiny import ANSWERS, QUESTIONS, make_prompts
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+
+import nrt_lightning.models.sharding
+from nrt_lightning import (
+    AdapterDisabledReference,
+    ConstantSchedule,
+    EMAReference,
+    FourBit,
+    FrozenReference,
+    InputError,
+    LoRA,
+    NRTLoss,
+    Policy,
+    RegisterPrograms,
+    Sampling,
+    TransformersEngine,
+    export_policy,
+)
+from nrt_lightning.functional import TokenMean
+from nrt_lightning.rollouts import GenerationRequest
+
+ROWS = 4  # prompts a step, in all processes together
+NOISY = ("seconds", "tokens_per_second", "memory")
+
+
+class OnAnyDevice(FSDPStrategy):
+    """FSDPStrategy itself is refused on CPUs by the trainer, by its type alone.
+
+    To gather a full state it asks torch to move it to the CPU, which frees it where it is on the CPU already.
+    """
+
+    def lightning_module_state_dict(self):
+        if self._state_dict_type == "sharded":
+            return super().lightning_module_state_dict()
+        settings = FullStateDictConfig(offload_to_cpu=False, rank0_only=True)
+        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, settings):
+            return self.model.state_dict()
+
+
+class Notes(L.Callback):
+    """What every step was; a checkpoint after the first, if it is given a place."""
+
+    def __init__(self, save: str | None) -> None:
+        self.save = save
+        self.steps: list[dict[str, Any]] = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if self.save and batch_idx == 0:
+            trainer.save_checkpoint(self.save, weights_only=False)
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(("train/", "rollout/"))}
+        kept = {k: v for k, v in metrics.items() if not k.endswith(NOISY) and "memory" not in k}
+        rollouts = batch.rollouts
+        texts = [ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.segments.completion_mask)]
+        kept["tokens"] = trainer.strategy.reduce(torch.tensor(float(sum(map(sum, texts)))), reduce_op="sum").item()
+        self.steps.append(kept)
+
+
+REFERENCES = {
+    "ema": lambda: EMAReference(update_rate=0.5, every_n_steps=1),
+    "frozen": FrozenReference,
+    "adapter": AdapterDisabledReference,
+}
+
+
+def strategy(kind: str, processes: int, directory: bool) -> Any:
+    """By name; checkpoints are a directory with a file for each process, or one file."""
+    if kind == "fsdp2":
+        return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=directory)
+    if kind == "auto_sizes":
+        return ModelParallelStrategy()
+    return OnAnyDevice(state_dict_type="sharded" if directory else "full") if kind == "fsdp1" else kind
+
+
+def module_of(spec: dict[str, Any]) -> Any:
+    """The module of a description."""
+    settings: dict[str, Any] = {}
+    if spec.get("loss") == "token_mean":
+        settings["loss"] = NRTLoss(reduction=TokenMean())
+    if spec.get("reference"):
+        settings |= {"loss": NRTLoss(kl_coef=0.1), "reference": REFERENCES[spec["reference"]]()}
+    adapter = LoRA(rank=4) if spec.get("lora") or spec.get("quantized") else None
+    quantization = FourBit() if spec.get("quantized") else None
+    policy = Policy("embedded:registers-base", adapter=adapter, quantization=quantization, **spec.get("policy", {}))
+    sampling = Sampling(group_size=4, max_trace_tokens=10)
+    return nrt_module(policy=policy, sampling=sampling, optimizer=fast, schedule=ConstantSchedule(0), **settings)
+
+
+def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
+    """One run; what it reports is the same in all processes.
+
+    Args:
+        kind: of strategy: auto, ddp, fsdp2, fsdp1, auto_sizes.
+        processes: devices.
+        place: directory of the run.
+        spec: lora, quantized, policy, reference, loss, window, precision, steps, rows, resume, save, directory, export.
+    """
+    L.seed_everything(7)
+    notes = Notes(spec.get("save"))
+    trainer = L.Trainer(
+        accelerator="cpu", devices=processes, strategy=strategy(kind, processes, spec.get("directory", False)),
+        logger=False, max_steps=spec.get("steps", 2), max_epochs=-1, callbacks=[notes], default_root_dir=place,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        gradient_clip_val=0.5, precision=spec.get("precision", "32-true"), val_check_interval=2,
+    )  # fmt: skip
+    module, each = module_of(spec), spec.get("rows", ROWS) // processes
+    rows = {"train": RegisterPrograms("train", 24), "val": RegisterPrograms("validation", 6), "test": None}
+    data = registers(batch_size=each, eval_batch_size=each, window=spec.get("window", 1), **rows)
+    trainer.fit(module, data, ckpt_path=spec.get("resume"))
+    policy = module.policy
+    if spec.get("export"):
+        export_policy(policy, spec["export"])
+    written = greedy(policy, trainer.global_rank if processes > 1 else None)
+    with policy.gathered():
+        named = policy.named_parameters()
+        norms = {n.replace("_fsdp_wrapped_module.", ""): float(p.detach().double().norm()) for n, p in named}
+    return {
+        "steps": notes.steps,
+        "weights": norms,
+        "val": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        "held": sum(local(p).numel() for p in policy.parameters()),
+        "greedy": written,
+    }
+
+
+def greedy(policy: Policy, rank: int | None) -> list[list[list[int]]]:
+    """Greedy texts of two processes that write different questions to different lengths; of both for None."""
+    prompts, texts = make_prompts(policy, QUESTIONS, ANSWERS), []
+    for number in (0, 1) if rank is None else (rank,):
+        ids, mask = prompts.prompt_ids[number : number + 2], prompts.prompt_mask[number : number + 2]
+        request = GenerationRequest(ids, mask, 4 + 8 * number, [policy.marker_id], temperature=0.0)
+        out = TransformersEngine().generate(policy, request)
+        texts.append([row[kept].tolist() for row, kept in zip(out.token_ids, out.token_mask)])
+    if rank is not None:
+        everyone: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, texts)
+        texts = [text for texts in everyone for text in texts]
+    return texts[:2]
+
+
+def local(parameter: torch.Tensor) -> torch.Tensor:
+    """What of a parameter this process holds."""
+    return getattr(parameter, "_local_tensor", parameter)
+
+
+def in_processes(place: Path, *specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The runs of these descriptions, one after another in one start of the processes; by name."""
+    (place / "specs.json").write_text(json.dumps(specs))
+    out = subprocess.run([sys.executable, __file__, str(place)], capture_output=True, text=True, timeout=1200)
+    assert out.returncode == 0, out.stdout[-1000:] + out.stderr[-4000:]
+    return json.loads((place / "found.json").read_text())
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    found: dict[str, Any] = {}
+    for described in json.loads((folder / "specs.json").read_text()):
+        name, refused = described.pop("name"), described.pop("refused", False)
+        free = described.pop("free", None)
+        nrt_lightning.models.sharding.free_memory = (lambda device, free=free: free) if free else lambda device: None
+        try:
+            found[name] = run(place=folder / name, **described)
+        except InputError as error:
+            if not refused:
+                raise
+            found[name] = {"error": str(error)}
+    if dist.get_rank() == 0:
+        (folder / "found.json").write_text(json.dumps(found))

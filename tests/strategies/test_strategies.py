@@ -1,0 +1,157 @@
+"""Runs of several processes, for real: what they do together is what one process does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nrt_lightning import Policy
+from nrt_lightning.commands.export import export
+from strategies.runs import in_processes, run
+
+RESUMED = {"fsdp2": ("file", "directory"), "fsdp1": ("file", "directory")}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("strategies")
+
+
+@pytest.fixture(scope="module")
+def several(place):
+    """Runs of two processes, one after another in one start."""
+    two = {"processes": 2}
+    specs = [
+        {"name": "ddp", "kind": "ddp", **two},
+        {"name": "ddp_tokens", "kind": "ddp", "loss": "token_mean", "window": 2, **two},
+        {"name": "fsdp2_tokens", "kind": "fsdp2", "loss": "token_mean", "window": 2, **two},
+        {"name": "fsdp2_lora", "kind": "fsdp2", "lora": True, "reference": "adapter", "save": str(place / "lora.ckpt"),
+         "export": str(place / "lora"), **two},
+        {"name": "fsdp2_ema", "kind": "fsdp2", "reference": "ema", "policy": {"activation_checkpointing": True}, **two},
+        {"name": "fsdp1_ema", "kind": "fsdp1", "reference": "ema", **two},
+        {"name": "fsdp2_lora_resumed", "kind": "fsdp2", "lora": True, "reference": "adapter",
+         "resume": str(place / "lora.ckpt"), **two},
+        {"name": "auto_sizes", "kind": "auto_sizes", "refused": True, **two},
+        {"name": "quantized", "kind": "fsdp2", "quantized": True, "refused": True, **two},
+        {"name": "memory", "kind": "fsdp2", "free": 1000, "refused": True, **two},
+    ]  # fmt: skip
+    for kind in RESUMED:
+        for form in RESUMED[kind]:
+            settings, path = {"kind": kind, "directory": form == "directory", **two}, str(place / f"{kind}_{form}.ckpt")
+            more = {"export": str(place / kind)} if form == "file" else {}
+            specs += [
+                {"name": f"{kind}_{form}", "save": path, **more, **settings},
+                {"name": f"{kind}_{form}_resumed", "resume": path, **settings},
+            ]
+    other = {"name": "other_rows", "kind": "fsdp2", "rows": 6, "resume": str(place / "fsdp2_file.ckpt")}
+    return in_processes(place, *specs, {"refused": True, **other, **two})
+
+
+@pytest.fixture(scope="module")
+def one(place):
+    """The same run in one process, by its settings."""
+    made = {}
+
+    def get(**spec):
+        key = repr(sorted(spec.items()))
+        if key not in made:
+            made[key] = run("auto", 1, place / f"one{len(made)}", **spec)
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"),
+    [
+        ("ddp", {}),
+        ("ddp_tokens", {"loss": "token_mean", "window": 2}),
+        ("fsdp2_file", {}),
+        ("fsdp2_tokens", {"loss": "token_mean", "window": 2}),
+        ("fsdp2_lora", {"lora": True, "reference": "adapter"}),
+        ("fsdp2_ema", {"reference": "ema"}),
+        ("fsdp1_file", {}),
+        ("fsdp1_ema", {"reference": "ema"}),
+    ],
+)
+def test_two_processes_train_as_one_with_twice_the_batch(several, one, name, spec):
+    two, whole = several[name], one(**spec)
+    for ours, expected in zip(two["steps"], whole["steps"], strict=True):
+        assert ours == pytest.approx(expected, rel=2e-4, abs=2e-6), "losses, traces and every metric"
+    assert two["weights"] == pytest.approx(whole["weights"], rel=1e-5)
+    assert two["val"] == pytest.approx(whole["val"], rel=1e-3)
+    assert two["greedy"] == whole["greedy"], "processes that write to different lengths write what one writes"
+
+
+@pytest.mark.parametrize("name", ["fsdp2_file", "fsdp1_file"])
+def test_each_process_holds_its_share_before_and_after_sampling(several, one, name):
+    assert several[name]["held"] <= one()["held"] / 2 + 64, "weights of a block are rounded up to even shares"
+
+
+@pytest.mark.parametrize("name", [f"{kind}_{form}" for kind in RESUMED for form in RESUMED[kind]] + ["fsdp2_lora"])
+def test_resumed_equals_uninterrupted(several, name):
+    whole, rest = several[name], several[f"{name}_resumed"]
+    assert rest["steps"] == whole["steps"][1:]
+    assert rest["weights"] == whole["weights"]
+
+
+@pytest.mark.parametrize("kind", ["fsdp2", "fsdp1"])
+def test_a_checkpoint_of_two_processes_goes_on_in_one(several, one, place, kind):
+    rest = run("auto", 1, place / f"{kind}_alone", resume=str(place / f"{kind}_file.ckpt"))
+    assert rest["steps"][-1] == pytest.approx(one()["steps"][-1], rel=2e-4, abs=2e-6)
+    assert rest["weights"] == pytest.approx(one()["weights"], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("fsdp2", {}), ("fsdp1", {}), ("lora", {"lora": True, "reference": "adapter"})]
+)
+def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
+    exported = Policy(str(place / name)).load()
+    if not spec:
+        norms = {n: float(p.detach().double().norm()) for n, p in exported.named_parameters()}
+        assert norms == pytest.approx(one()["weights"], rel=1e-5)
+    assert exported.marker_id == 62 or not exported.marker_is_new
+
+
+@pytest.mark.parametrize("name", ["auto_sizes", "quantized", "memory", "other_rows"])
+def test_what_cannot_work_is_refused_before_training(several, name):
+    said = {
+        "auto_sizes": ("tensor_parallel_size 2", "Set data_parallel_size to 2 and tensor_parallel_size to 1"),
+        "quantized": ("policy.quantization", "Set trainer.strategy to ddp".replace("Set", "set")),
+        "memory": ("GiB of that are missing", "bf16-mixed"),
+        "other_rows": ("batch_size x processes=4 (now 6)", "the product is the same"),
+    }
+    for words in said[name]:
+        assert words in several[name]["error"]
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one(place, one):
+    """Also from a checkpoint of two, and from a directory of shares."""
+    path = str(place / "four.ckpt")
+    specs = [
+        {"name": kind, "kind": kind, "processes": 4, **({"save": path, "directory": True} if kind == "fsdp2" else {})}
+        for kind in ("ddp", "fsdp2", "fsdp1")
+    ]
+    found = in_processes(place, *specs)
+    for kind in ("ddp", "fsdp2", "fsdp1"):
+        for ours, expected in zip(found[kind]["steps"], one()["steps"], strict=True):
+            assert ours == pytest.approx(expected, rel=2e-4, abs=2e-6), kind
+        assert found[kind]["weights"] == pytest.approx(one()["weights"], rel=1e-5)
+    rest = in_processes(place, {"name": "two", "kind": "fsdp2", "processes": 2, "resume": path, "directory": True})[
+        "two"
+    ]
+    assert rest["steps"][-1] == pytest.approx(one()["steps"][-1], rel=2e-4, abs=2e-6)
+    assert rest["weights"] == pytest.approx(one()["weights"], rel=1e-5)
+
+
+def test_a_directory_of_shares_is_exported_by_the_command(several, place):
+    """The settings are those that the command line keeps; a run from Python has none and says so."""
+    from nrt_lightning.strategies import read_sharded
+
+    saved = read_sharded(place / "fsdp2_directory.ckpt")
+    whole = torch.load(place / "fsdp2_file.ckpt", weights_only=True)["state_dict"]
+    assert saved["state_dict"].keys() == whole.keys()
+    assert all(torch.equal(saved["state_dict"][name], weight) for name, weight in whole.items())
+    with pytest.raises(ValueError, match="no settings of a policy"):
+        export(str(place / "fsdp2_directory.ckpt"), str(place / "out"))
