@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.losses import PolicyGradient
-from nrt_lightning.rollouts import RolloutEngine
+from nrt_lightning.rollouts import RolloutEngine, VLLMColocatedEngine
 
 
 def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None:
@@ -22,6 +22,11 @@ def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None
         raise InputError(
             "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
             "give your datamodule a method `following` like its, or use OnPolicyRollout."
+        )
+    if isinstance(engine, VLLMColocatedEngine):
+        raise InputError(
+            "AheadRollout cannot sample with VLLMColocatedEngine while the same process trains on the same device. Use "
+            "VLLMServerEngine, or OnPolicyRollout."
         )
     loss = getattr(pl_module, "loss", None)
     if engine.own_weights:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -156,7 +157,8 @@ class OnPolicyRollout(Callback):
         request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
         started, own = time.perf_counter(), None
         reset_peak_memory(policy.device)
-        with policy.gathered():
+        # An engine with weights of its own needs none here, and processes must not talk to one another in a thread.
+        with nullcontext() if engine.own_weights else policy.gathered():
             traces = engine.generate(policy, request, progress)
             if getattr(pl_module, "needs_own_answers", False):
                 own = write_own_answers(policy, engine, prompts, traces, sampling, seed + 1)

@@ -262,8 +262,6 @@ WHOLE = [str(CONFIGS / "experiments" / f"{name}.yaml") for name in ("single_gpu_
 
 @pytest.mark.parametrize("config", ALL, ids=lambda path: str(path.relative_to(CONFIGS)))
 def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: Path, tmp_path: Path) -> None:
-    if "VLLMServerEngine" in config.read_text() and not hasattr(nrt_lightning, "VLLMServerEngine"):
-        pytest.skip("this version has no engine for vLLM servers")
     command, *args = command_of(config)
     assert command == "fit"
     assert str(config) in args
