@@ -19,6 +19,7 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OTHER_COMMANDS = {"git", "cd", "pip", ".venv/bin/pip", "python3", ".venv/bin/tensorboard", ".venv/bin/pre-commit",
                   ".venv/bin/python", "bash"}  # fmt: skip
+LAUNCHERS = {"torchrun", "srun"}  # start a command many times
 
 
 @dataclass
@@ -58,6 +59,8 @@ def run_command(line: str) -> None:
         with pytest.raises(SystemExit) as caught:
             run([*words[1:], *([] if "--help" in words else ["--print_config"])])
         assert caught.value.code in (0, None), line
+    elif "nrt_lightning" in words and words[0] in LAUNCHERS:
+        run_command(shlex.join(["nrt-lightning", *words[words.index("nrt_lightning") + 1 :]]))
     elif words:
         assert words[0] in OTHER_COMMANDS, line
 

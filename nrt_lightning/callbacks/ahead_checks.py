@@ -9,7 +9,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.losses import PolicyGradient
-from nrt_lightning.rollouts import RolloutEngine
+from nrt_lightning.rollouts import RolloutEngine, VLLMColocatedEngine
 
 
 def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None:
@@ -23,9 +23,14 @@ def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None
             "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
             "give your datamodule a method `following` like its, or use OnPolicyRollout."
         )
+    if isinstance(engine, VLLMColocatedEngine):
+        raise InputError(
+            "AheadRollout cannot sample with VLLMColocatedEngine while the same process trains on the same device. Use "
+            "VLLMServerEngine, or OnPolicyRollout."
+        )
     loss = getattr(pl_module, "loss", None)
     if engine.own_weights:
-        if loss is not None and not loss.sampler_correction and not getattr(engine, "sampler_correction", None):
+        if loss is not None and loss.sampler_correction is None:
             raise InputError(
                 f"AheadRollout with {type(engine).__name__} learns from traces of older weights, and "
                 "loss.sampler_correction is null. Set it to TruncatedImportance."

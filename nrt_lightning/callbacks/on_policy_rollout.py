@@ -157,6 +157,7 @@ class OnPolicyRollout(Callback):
         request.logprobs = getattr(pl_module, "needs_sampling_logprobs", False)
         started, own = time.perf_counter(), None
         reset_peak_memory(policy.device)
+        # An engine with weights of its own needs none here, and processes must not talk to one another in a thread.
         with nullcontext() if engine.own_weights else policy.gathered():
             traces = engine.generate(policy, request, progress)
             if getattr(pl_module, "needs_own_answers", False):

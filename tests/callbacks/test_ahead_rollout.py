@@ -30,9 +30,11 @@ from nrt_lightning import (
     SelfCertainty,
     TransformersEngine,
     TruncatedImportance,
+    VLLMColocatedEngine,
     WeightedSumOfSignals,
     ZeroVarianceFilter,
 )
+from nrt_lightning.callbacks.ahead_checks import check_ahead
 from nrt_lightning.functional.randomness import counter_seed, run_seed
 from nrt_lightning.models.twin import follow, twin
 from nrt_lightning.rollouts import assemble, trace_request
@@ -92,7 +94,7 @@ def test_a_window_is_sampled_and_scored_by_the_policy_of_the_window_before(train
 
 @pytest.mark.parametrize("settings", [{}, {"needs": "own answers"}], ids=["traces", "own answers"])
 def test_a_policy_that_stands_still_writes_what_it_writes_on_policy(trainer, settings):
-    """Prompts, seeds and places are those of `OnPolicyRollout`, over epochs of whole and halved passes."""
+    """Prompts, seeds and places are those of `OnPolicyRollout`, over epochs of more than a pass."""
     runs = []
     for rollout in (OnPolicyRollout(progress=False), AheadRollout(progress=False)):
         module = nrt_module()
@@ -100,10 +102,10 @@ def test_a_policy_that_stands_still_writes_what_it_writes_on_policy(trainer, set
             module = nrt_module(train_response=True, sampling=Sampling(4, 12, max_answer_tokens=4))
         module.optimizer = lambda params: torch.optim.SGD(params, lr=0.0)
         data = registers(val=None, window=2, passes=2)
-        limits = {"max_steps": 16, "accumulate_grad_batches": 2, "limit_train_batches": 12}
+        limits = {"max_steps": 8, "accumulate_grad_batches": 2, "limit_train_batches": 12}
         runs.append(fit(trainer, module, data, rollout, max_epochs=9, **limits)[1])
     assert runs[0].rows == runs[1].rows
-    assert len(runs[0].rows) == 32
+    assert len(runs[0].rows) == 16
     for plain, ahead in zip(runs[0].batches, runs[1].batches):
         assert same(plain.rollouts.completion_ids, ahead.rollouts.completion_ids)
     names = ["train/reward", "train/loss_trace", "train/loss_answer"]
@@ -330,3 +332,10 @@ def test_what_cannot_be_sampled_ahead_is_refused(trainer, module, data, engine, 
     made.datamodule = (data or registers)()
     with pytest.raises(InputError, match=message):
         rollout.setup(made, module, "fit")
+
+
+def test_a_colocated_engine_cannot_sample_while_its_process_trains(trainer):
+    made = trainer()
+    made.datamodule = registers()
+    with pytest.raises(InputError, match="Use VLLMServerEngine"):
+        check_ahead(made, nrt_module(), VLLMColocatedEngine(max_model_len=99))
