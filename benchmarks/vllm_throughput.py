@@ -2,9 +2,9 @@
 
     python -m benchmarks.vllm_throughput
 
-A Llama of random weights, 256 wide with 8 layers, continues 4 prompts of 64 tokens, 8 times each. Even: every row is 128
-tokens long. Uneven: a row ends with probability 0.02 at each token. CPU seconds are those of all processes that take
-part, with the server's own for HTTP and scheduling; rounds alternate, and medians are printed.
+A Llama of random weights, 256 wide with 8 layers, continues 4 prompts of 64 tokens, 8 times each. Even: every row is
+128 tokens long. Uneven: a row ends with probability 0.02 at each token. CPU seconds are those of all processes that
+take part, with the server's own for HTTP and scheduling; rounds alternate, and medians are printed.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def test_where_nothing_can_be_corrected_the_engine_says_so(settings):
 
 def test_a_callback_with_such_an_engine_needs_a_loss_that_corrects(fake, url, quiet_trainer):
     callback = OnPolicyRollout(SAMPLING, VLLMServerEngine([url]))
-    with pytest.raises(InputError, match="samples with weights of its own, and loss.sampler_correction is null"):
+    with pytest.raises(InputError, match=r"samples with weights of its own, and loss\.sampler_correction is null"):
         quiet_trainer(callbacks=[callback]).fit(nrt_module(), registers())
     quiet_trainer(callbacks=[callback], max_steps=1).fit(
         nrt_module(loss=NRTLoss(sampler_correction=TruncatedImportance())), registers()
