@@ -27,11 +27,7 @@ def reset() -> int:
 
 
 def build(work: Workload, rank: int):
-    policy = build_policy(work)
-    if rank:
-        policy.model = LoRA(rank=rank).apply(policy.network, policy.marker_id)
-        policy.adapter = LoRA(rank=rank)
-    return policy
+    return build_policy(work, adapter=LoRA(rank=rank) if rank else None)
 
 
 def step(policy, work: Workload) -> None:
