@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 import lightning as L
 import torch
@@ -163,7 +162,15 @@ def local(parameter: torch.Tensor) -> torch.Tensor:
 def in_processes(place: Path, *specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """The runs of these descriptions, one after another in one start of the processes; by name."""
     (place / "specs.json").write_text(json.dumps(specs))
-    out = subprocess.run([sys.executable, __file__, str(place)], capture_output=True, text=True, timeout=1200)
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
+    out = subprocess.run(
+        [sys.executable, __file__, str(place)],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
     assert out.returncode == 0, out.stdout[-1000:] + out.stderr[-4000:]
     return json.loads((place / "found.json").read_text())
 

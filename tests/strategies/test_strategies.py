@@ -117,7 +117,7 @@ def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
 def test_what_cannot_work_is_refused_before_training(several, name):
     said = {
         "auto_sizes": ("tensor_parallel_size 2", "Set data_parallel_size to 2 and tensor_parallel_size to 1"),
-        "quantized": ("policy.quantization", "Set trainer.strategy to ddp".replace("Set", "set")),
+        "quantized": ("policy.quantization", "set trainer.strategy to ddp"),
         "memory": ("GiB of that are missing", "bf16-mixed"),
         "other_rows": ("batch_size x processes=4 (now 6)", "the product is the same"),
     }
