@@ -7,7 +7,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -69,7 +68,7 @@ class AheadRollout(OnPolicyRollout):
         self.stored: dict[str, Any] = {}  # the window that a checkpoint holds
         self.double: Policy | None = None
         self.threads: ThreadPoolExecutor | None = None
-        self.given_up = Event()
+        self.given_up = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As `OnPolicyRollout`, and check that the next window can be sampled and learned from."""
@@ -119,6 +118,7 @@ class AheadRollout(OnPolicyRollout):
     def begin(self, trainer: Trainer, pl_module: Any, prompts: Prompts, place: tuple[int, int]) -> None:
         """Sample a window in the background, with the weights as they are now."""
         engine, policy = self.engine_for(pl_module), pl_module.policy
+        self.wait()
         if engine.own_weights:
             engine.send(policy)
         elif self.double is None:
@@ -127,7 +127,7 @@ class AheadRollout(OnPolicyRollout):
             follow(self.double, policy)
         seed = counter_seed(run_seed(), *place, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
-        self.given_up.clear()
+        self.given_up = False
         self.ahead = Ahead(place, self.threads.submit(self.draw, trainer, pl_module, prompts, seed))
 
     def draw(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> list[Prompts]:
@@ -145,7 +145,7 @@ class AheadRollout(OnPolicyRollout):
 
     def go_on(self, *progress: int) -> None:
         """Called as tokens are written in the background."""
-        if self.given_up.is_set():
+        if self.given_up:
             raise RuntimeError("The run has ended.")
 
     def wait(self, *args: Any) -> None:
@@ -165,7 +165,7 @@ class AheadRollout(OnPolicyRollout):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Sample no further."""
-        self.given_up.set()
+        self.given_up = True
 
     # Checkpoints
 
