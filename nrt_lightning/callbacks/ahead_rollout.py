@@ -90,8 +90,9 @@ class AheadRollout(OnPolicyRollout):
         self.log_sampling(pl_module, len(prompts))
         pl_module.log("rollout/seconds_waited", waited, batch_size=len(prompts))
         self.tokens, self.seconds, self.peak = 0, 0.0, 0
-        following, *place = trainer.datamodule.following(*place)
-        self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), tuple(place))
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        following, epoch, micro_batch = data.following(*place)
+        self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), (epoch, micro_batch))
         return window
 
     def take(
@@ -148,13 +149,14 @@ class AheadRollout(OnPolicyRollout):
         if self.given_up:
             raise RuntimeError("The run has ended.")
 
-    def wait(self, *args: Any) -> None:
+    def wait(self) -> None:
         """Let the background finish."""
         if self.ahead is not None:
             wait([self.ahead.window])
 
-    # Engines may serve one policy at a time, and the threads of a CPU are few.
-    on_validation_start = on_test_start = on_predict_start = wait
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the background finish: validation samples too, and an engine may serve one policy at a time."""
+        self.wait()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for what was begun: a checkpoint may still be saved."""
