@@ -7,7 +7,6 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -69,7 +68,7 @@ class AheadRollout(OnPolicyRollout):
         self.stored: dict[str, Any] = {}  # the window that a checkpoint holds
         self.double: Policy | None = None
         self.threads: ThreadPoolExecutor | None = None
-        self.given_up = Event()
+        self.given_up = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """As `OnPolicyRollout`, and check that the next window can be sampled and learned from."""
@@ -91,8 +90,9 @@ class AheadRollout(OnPolicyRollout):
         self.log_sampling(pl_module, len(prompts))
         pl_module.log("rollout/seconds_waited", waited, batch_size=len(prompts))
         self.tokens, self.seconds, self.peak = 0, 0.0, 0
-        following, *place = trainer.datamodule.following(*place)
-        self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), tuple(place))
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        following, epoch, micro_batch = data.following(*place)
+        self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), (epoch, micro_batch))
         return window
 
     def take(
@@ -119,6 +119,7 @@ class AheadRollout(OnPolicyRollout):
     def begin(self, trainer: Trainer, pl_module: Any, prompts: Prompts, place: tuple[int, int]) -> None:
         """Sample a window in the background, with the weights as they are now."""
         engine, policy = self.engine_for(pl_module), pl_module.policy
+        self.wait()
         if engine.own_weights:
             engine.send(policy)
         elif self.double is None:
@@ -127,7 +128,7 @@ class AheadRollout(OnPolicyRollout):
             follow(self.double, policy)
         seed = counter_seed(run_seed(), *place, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
-        self.given_up.clear()
+        self.given_up = False
         self.ahead = Ahead(place, self.threads.submit(self.draw, trainer, pl_module, prompts, seed))
 
     def draw(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> list[Prompts]:
@@ -145,16 +146,17 @@ class AheadRollout(OnPolicyRollout):
 
     def go_on(self, *progress: int) -> None:
         """Called as tokens are written in the background."""
-        if self.given_up.is_set():
+        if self.given_up:
             raise RuntimeError("The run has ended.")
 
-    def wait(self, *args: Any) -> None:
+    def wait(self) -> None:
         """Let the background finish."""
         if self.ahead is not None:
             wait([self.ahead.window])
 
-    # Engines may serve one policy at a time, and the threads of a CPU are few.
-    on_validation_start = on_test_start = on_predict_start = wait
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let the background finish: validation samples too, and an engine may serve one policy at a time."""
+        self.wait()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Wait for what was begun: a checkpoint may still be saved."""
@@ -165,7 +167,7 @@ class AheadRollout(OnPolicyRollout):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Sample no further."""
-        self.given_up.set()
+        self.given_up = True
 
     # Checkpoints
 
