@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from nrt_lightning.structures import Rollouts, Scores
 
 log = logging.getLogger(__name__)
-
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -157,8 +157,8 @@ class Policy(nn.Module):
             layout.check(self)
             self.model = self._prepare(read_weights(self, as_stored=layout.active))
         if layout.active and not self.sharding.active:
-            layout.apply(self)
-            self.sharding = layout
+            self.sharding = copy.copy(layout)  # each policy is gathered by itself
+            self.sharding.apply(self)
         return self
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -220,7 +220,7 @@ class Policy(nn.Module):
         return self.scoring(self.network, rollouts, baseline)
 
     def forward(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """The same as `score`."""
+        """As `score`."""
         return self.score(rollouts, baseline)
 
     def gathered(self) -> AbstractContextManager[None]:
