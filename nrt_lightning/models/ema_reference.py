@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from nrt_lightning.functional import check_at_least, check_share
 from nrt_lightning.models.references import FrozenReference, copy_of
 from nrt_lightning.models.sharding import plain_name
@@ -37,12 +35,12 @@ class EMAReference(FrozenReference):
         check_at_least("every_n_steps", every_n_steps, 1)
         self.update_rate = update_rate
         self.every_n_steps = every_n_steps
-        self.trained: list[str] = []  # the weights that move
+        self.trained: set[str] = set()  # the weights that move
 
     def load(self, policy: Policy) -> None:
         """See `FrozenReference`."""
         super().load(policy)
-        self.trained = [name for name, weight in policy.named_parameters() if weight.requires_grad]
+        self.trained = {plain_name(name) for name, weight in policy.named_parameters() if weight.requires_grad}
 
     def build(self, policy: Policy) -> Policy:
         """A second policy, with an adapter where the policy has one: it is the adapter that moves."""
@@ -50,19 +48,15 @@ class EMAReference(FrozenReference):
             return copy_of(policy)
         return policy.sibling(dtype=self.dtype or policy.settings["dtype"]).load(self.layout(policy))
 
-    @torch.no_grad()
     def follow(self, policy: Policy, step: int) -> None:
         """See `Reference`."""
         if step % self.every_n_steps or not self.frozen:
             return
-        ours, theirs = dict(self.frozen[0].named_parameters()), dict(policy.named_parameters())
-        for name in self.trained:  # where weights are sharded, a process moves its shares
-            ours[name].lerp_(theirs[name].to(ours[name]), self.update_rate)
+        self.frozen[0].sharding.blend(self.frozen[0], policy, self.trained, self.update_rate)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Reference`."""
-        names = {plain_name(name) for name in self.trained}
-        return self.frozen[0].sharding.read(self.frozen[0], names) if self.frozen else {}
+        return self.frozen[0].sharding.read(self.frozen[0], self.trained) if self.frozen else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """See `Reference`."""

@@ -28,7 +28,7 @@ class FourBit(Quantization):
         quant_type: nf4, quantiles of a normal distribution, or fp4, floating point.
         double_quant: store the blocks' scales in 8 bits: 4.13 bits a weight in place of 4.5.
         compute_dtype: of the matrix products; null for the policy's dtype.
-        storage_dtype: in which the bits are packed; FSDP needs that of the other weights.
+        storage_dtype: in which the bits are packed.
 
     Raises:
         InputError: a setting of another name, or bitsandbytes is not installed.

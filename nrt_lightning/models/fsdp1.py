@@ -14,7 +14,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import get_total_norm
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.sharding import ShardedWeights, cast, layers_of, plain_name, size_of
+from nrt_lightning.models.sharding import ShardedWeights, blend, cast, layers_of, plain_name, size_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -87,6 +87,12 @@ class FSDP1Sharding(ShardedWeights):
             for name, weight in policy.named_parameters():
                 if plain_name(name) in weights:
                     weight.copy_(weights[plain_name(name)])
+
+    def blend(self, policy: Policy, other: Policy, names: Collection[str], share: float) -> None:
+        """See `Sharding`. Both are whole for a moment."""
+        summon = FullyShardedDataParallel.summon_full_params
+        with summon(policy), summon(other, writeback=False):
+            blend(policy, other, names, share)
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""

@@ -14,7 +14,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.utils import clip_grad_norm_, get_total_norm
 
-from nrt_lightning.models.sharding import ShardedWeights, cast, layers_of, size_of
+from nrt_lightning.models.sharding import ShardedWeights, blend, cast, layers_of, size_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -80,6 +80,15 @@ class FSDP2Sharding(ShardedWeights):
                 share: Any = weight
                 whole = weights[name].to(weight.device, weight.dtype)
                 share.copy_(distribute_tensor(whole, share.device_mesh, share.placements))
+
+    def blend(self, policy: Policy, other: Policy, names: Collection[str], share: float) -> None:
+        """See `Sharding`. A process moves its shares."""
+        blend(policy, other, names, share)
+
+    def freeze(self, policy: Policy) -> None:
+        """See `Sharding`."""
+        network: Any = policy.network
+        network.set_reshard_after_forward(True)
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""

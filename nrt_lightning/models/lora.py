@@ -38,7 +38,7 @@ class LoRA(Adapter):
         dora: learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353).
         rslora: scale by alpha / sqrt(rank), for large ranks (arXiv 2312.03732).
         marker_rows: train the marker's rows of the frozen embeddings too. The marker is new to the base.
-        dtype: of the trained weights. float32 holds small updates; FSDP needs that of the base.
+        dtype: of the trained weights. float32 holds small updates; FSDPStrategy needs that of the base.
 
     Raises:
         InputError: a setting out of range, targets that the model does not have, or peft is not installed.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -162,8 +163,8 @@ class Policy(nn.Module):
             layout.check(self)
             self.model = self._prepare(read_weights(self, as_stored=layout.active))
         if layout.active and not self.sharding.active:
-            layout.apply(self)
-            self.sharding = layout
+            self.sharding = copy.copy(layout)  # each policy is gathered by itself
+            self.sharding.apply(self)
         return self
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -228,7 +229,7 @@ class Policy(nn.Module):
         return self.scoring(self.network, rollouts, baseline)
 
     def forward(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """The same as `score`."""
+        """As `score`."""
         return self.score(rollouts, baseline)
 
     def evaluating(self) -> AbstractContextManager[None]:

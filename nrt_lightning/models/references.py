@@ -114,6 +114,7 @@ class FrozenReference(Reference):
                 f"reference.model {self.model!r} has another vocabulary than the policy {policy.source!r}."
             )
         self.frozen.append(frozen.requires_grad_(False).eval())
+        frozen.sharding.freeze(frozen)
 
     def build(self, policy: Policy) -> Policy:
         """The frozen model. An adapter that has not learned anything is left out."""

@@ -48,6 +48,13 @@ class Sharding(ABC):
         """Set weights to whole ones, which every process has."""
 
     @abstractmethod
+    def blend(self, policy: Policy, other: Policy, names: Collection[str], share: float) -> None:
+        """Move these weights of a policy towards those of another that lies as it does: by `share` of the way."""
+
+    def freeze(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to do)
+        """Keep nothing gathered after a forward pass: none of a backward pass will follow."""
+
+    @abstractmethod
     def clip(self, policy: Policy, largest: float) -> None:
         """Scale the gradients so that their norm over all processes is at most `largest`."""
 
@@ -82,6 +89,10 @@ class NoSharding(Sharding):
         own = dict(policy.named_parameters())
         for name, weight in weights.items():
             own[name].copy_(weight)
+
+    def blend(self, policy: Policy, other: Policy, names: Collection[str], share: float) -> None:
+        """See `Sharding`."""
+        blend(policy, other, names, share)
 
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""
@@ -182,6 +193,16 @@ def cast(module: nn.Module, dtype: torch.dtype, frozen_only: bool) -> None:
     for parameter in module.parameters():
         if parameter.is_floating_point() and not (frozen_only and parameter.requires_grad):
             parameter.data = parameter.data.to(dtype)
+
+
+@torch.no_grad()
+def blend(policy: nn.Module, other: nn.Module, names: Collection[str], share: float) -> None:
+    """Move these weights towards those of another: whole ones, or shares that belong to one another."""
+    theirs = {plain_name(name): weight for name, weight in other.named_parameters()}
+    for name, weight in policy.named_parameters():
+        if plain_name(name) in names:
+            its = theirs[plain_name(name)]
+            weight.lerp_(its.to(weight.device, weight.dtype), share)
 
 
 def size_of(network: nn.Module, dtype: torch.dtype) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from nrt_lightning.models.sharding import plain_name
+
 
 def keep_only_trained(module: nn.Module) -> None:
     """Leave frozen weights out of the module's state dict, and do not miss them when one is loaded.
@@ -18,7 +20,7 @@ def keep_only_trained(module: nn.Module) -> None:
 
 def trained_names(module: nn.Module) -> set[str]:
     """Names of the parameters that are trained, each once."""
-    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return {plain_name(name) for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
 def drop_frozen(module: nn.Module, state_dict: dict[str, Any], prefix: str, local_metadata: Any) -> None:
@@ -32,6 +34,6 @@ def forgive_frozen(module: nn.Module, incompatible: Any) -> None:
     """Strike what is not trained from the list of missing keys, which have the prefix that the module is under."""
     trained = trained_names(module)
     everything = [*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)]
-    frozen = tuple(name for name, _ in everything if name not in trained)
+    frozen = tuple(name for name in (plain_name(name) for name, _ in everything) if name not in trained)
     missing: list[str] = incompatible.missing_keys
     missing[:] = [key for key in missing if not key.endswith(frozen)]

@@ -121,12 +121,14 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     )  # fmt: skip
     module, each = module_of(spec), spec.get("rows", ROWS) // processes
     rows = {"train": RegisterPrograms("train", 24), "val": RegisterPrograms("validation", 6), "test": None}
+    rows["predict"] = RegisterPrograms("test", 3)  # two batches for one process, one for the other
     data = registers(batch_size=each, eval_batch_size=each, window=spec.get("window", 1), **rows)
     trainer.fit(module, data, ckpt_path=spec.get("resume"))
     policy = module.policy
     if spec.get("export"):
         export_policy(policy, spec["export"])
     written = greedy(policy, trainer.global_rank if processes > 1 else None)
+    predicted = trainer.predict(module, data) if spec.get("predict") else []
     with policy.gathered():
         named = policy.named_parameters()
         norms = {n.replace("_fsdp_wrapped_module.", ""): float(p.detach().double().norm()) for n, p in named}
@@ -136,6 +138,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
         "val": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
         "held": sum(local(p).numel() for p in policy.parameters()),
         "greedy": written,
+        "predicted": together([row for batch in predicted for row in batch], processes),
     }
 
 
@@ -147,11 +150,16 @@ def greedy(policy: Policy, rank: int | None) -> list[list[list[int]]]:
         request = GenerationRequest(ids, mask, 4 + 8 * number, [policy.marker_id], temperature=0.0)
         out = TransformersEngine().generate(policy, request)
         texts.append([row[kept].tolist() for row, kept in zip(out.token_ids, out.token_mask)])
-    if rank is not None:
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, texts)
-        texts = [text for texts in everyone for text in texts]
-    return texts[:2]
+    return texts if rank is None else together(texts, 2)[:2]
+
+
+def together(items: list[Any], processes: int) -> list[Any]:
+    """The items of all processes."""
+    if processes == 1:
+        return items
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, items)
+    return [item for items in everyone for item in items]
 
 
 def local(parameter: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,7 @@ def several(place):
     for kind in RESUMED:
         for form in RESUMED[kind]:
             settings, path = {"kind": kind, "directory": form == "directory", **two}, str(place / f"{kind}_{form}.ckpt")
-            more = {"export": str(place / kind)} if form == "file" else {}
+            more = {"export": str(place / kind), "predict": True} if form == "file" else {}
             specs += [
                 {"name": f"{kind}_{form}", "save": path, **more, **settings},
                 {"name": f"{kind}_{form}_resumed", "resume": path, **settings},
@@ -81,6 +81,13 @@ def test_two_processes_train_as_one_with_twice_the_batch(several, one, name, spe
     assert two["weights"] == pytest.approx(whole["weights"], rel=1e-5)
     assert two["val"] == pytest.approx(whole["val"], rel=1e-3)
     assert two["greedy"] == whole["greedy"], "processes that write to different lengths write what one writes"
+
+
+@pytest.mark.parametrize("name", ["fsdp2_file", "fsdp1_file"])
+def test_processes_predict_though_they_have_unequal_numbers_of_batches(several, one, name):
+    expected = one(predict=True)["predicted"]
+    assert len(expected) == 3
+    assert sorted(several[name]["predicted"], key=lambda row: row["id"]) == sorted(expected, key=lambda row: row["id"])
 
 
 @pytest.mark.parametrize("name", ["fsdp2_file", "fsdp1_file"])
