@@ -5,14 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from nrt_lightning.structures import TensorStruct
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nrt_lightning.losses import TruncatedImportance
     from nrt_lightning.models.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
@@ -58,8 +57,9 @@ class Generations(TensorStruct):
 class RolloutEngine(ABC):
     """Something that continues prompts with the policy's current weights."""
 
-    own_weights: ClassVar[bool] = False  # `generate` reads none of the policy's weights, but those last sent
-    sampler_correction: TruncatedImportance | None = None  # what the loss should correct with, if it does not itself
+    # No annotations: jsonargparse would look their names up in the modules of subclasses, and give up on all settings.
+    own_weights = False  # True: `generate` reads none of the policy's weights, but those last sent
+    sampler_correction = None  # type: TruncatedImportance | None  # for a loss that has none itself
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (most serve all)
         """Refuse a policy that the engine cannot serve, before its weights are read.

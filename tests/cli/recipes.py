@@ -25,7 +25,7 @@ def at_home(args: list[str], directory: Path) -> list[str]:
     if any("accelerator: gpu" in text for text in texts) and not torch.cuda.is_available():
         more.append("--trainer.accelerator=cpu")
         if any("FSDPStrategy" in text for text in texts):
-            more.append("--trainer.strategy=cli.recipes.FSDPAnywhere")
+            more.append('--trainer.strategy={"class_path": "cli.recipes.FSDPAnywhere"}')
     settings: dict[str, Any] = {}
     for text in texts:
         policy = yaml.safe_load(text).get("model", {}).get("init_args", {}).get("policy", {})
