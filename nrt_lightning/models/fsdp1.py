@@ -62,7 +62,7 @@ class FSDP1Sharding(ShardedWeights):
     def gather(self, policy: Policy) -> Iterator[None]:
         """See `ShardedWeights`. Inside, units call their modules directly: they would free the weights after use."""
         root = policy.network
-        units: list[Any] = list(FullyShardedDataParallel.fsdp_modules(root))
+        units: list[Any] = FullyShardedDataParallel.fsdp_modules(root)
         with FullyShardedDataParallel.summon_full_params(root, writeback=False):
             for unit in units:
                 unit.forward = unit.module.__call__

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import lightning.pytorch.strategies.fsdp
 import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from short_runs import fast, nrt_module, registers
 from tiny import ANSWERS, QUESTIONS, make_prompts
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
+from torch.distributed.fsdp.api import FullOptimStateDictConfig
 
 import nrt_lightning.models.sharding
 from nrt_lightning import (
@@ -41,17 +43,21 @@ NOISY = ("seconds", "tokens_per_second", "memory")
 
 
 class OnAnyDevice(FSDPStrategy):
-    """FSDPStrategy itself is refused on CPUs by the trainer, by its type alone.
+    """FSDPStrategy itself is refused on CPUs by the trainer, by its type alone."""
 
-    To gather a full state it asks torch to move it to the CPU, which frees it where it is on the CPU already.
-    """
 
-    def lightning_module_state_dict(self):
-        if self._state_dict_type == "sharded":
-            return super().lightning_module_state_dict()
-        settings = FullStateDictConfig(offload_to_cpu=False, rank0_only=True)
-        with FullyShardedDataParallel.state_dict_type(self.model, StateDictType.FULL_STATE_DICT, settings):
-            return self.model.state_dict()
+def whole_state(module: torch.nn.Module, world_size: int, rank0_only: bool = True) -> Any:
+    """As Lightning's context of this kind, but for `offload_to_cpu`, under which torch takes a tensor that is on the
+    CPU already for a copy, and frees or overwrites it."""
+    return FullyShardedDataParallel.state_dict_type(
+        module,
+        StateDictType.FULL_STATE_DICT,
+        FullStateDictConfig(offload_to_cpu=False, rank0_only=rank0_only),
+        FullOptimStateDictConfig(offload_to_cpu=False, rank0_only=rank0_only),
+    )
+
+
+lightning.pytorch.strategies.fsdp._get_full_state_dict_context = whole_state
 
 
 class Notes(L.Callback):
@@ -128,6 +134,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     if spec.get("export"):
         export_policy(policy, spec["export"])
     written = greedy(policy, trainer.global_rank if processes > 1 else None)
+    validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     predicted = trainer.predict(module, data) if spec.get("predict") else []
     with policy.gathered():
         named = policy.named_parameters()
@@ -135,7 +142,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     return {
         "steps": notes.steps,
         "weights": norms,
-        "val": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        "val": validated,
         "held": sum(local(p).numel() for p in policy.parameters()),
         "greedy": written,
         "predicted": together([row for batch in predicted for row in batch], processes),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -162,3 +166,19 @@ def test_a_directory_of_shares_is_exported_by_the_command(several, place):
     assert all(torch.equal(saved["state_dict"][name], weight) for name, weight in whole.items())
     with pytest.raises(ValueError, match="no settings of a policy"):
         export(str(place / "fsdp2_directory.ckpt"), str(place / "out"))
+
+
+@pytest.mark.slow
+def test_a_sharded_run_of_the_command_line_is_exported_by_it(tmp_path):
+    configs = Path(__file__).parents[2] / "configs"
+    directory = str(tmp_path / "run")
+    command = [sys.executable, "-m", "nrt_lightning", "fit", "--config", str(configs / "quickstart.yaml")]
+    command += ["--config", str(configs / "trainer" / "fsdp2.yaml"), "--trainer.max_steps=2", "--trainer.logger=false"]
+    command += ["--trainer.strategy.init_args.save_distributed_checkpoint=true", "--trainer.callbacks=[]"]
+    command += ["--trainer.accelerator=cpu", "--data.batch_size=2", f"--trainer.default_root_dir={directory}"]
+    out = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=tmp_path)
+    assert out.returncode == 0, out.stderr[-3000:]
+    (checkpoint,) = Path(directory).rglob("*.ckpt")
+    assert checkpoint.is_dir()
+    export(str(checkpoint), str(tmp_path / "out"))
+    assert not Policy(str(tmp_path / "out")).load().marker_is_new
