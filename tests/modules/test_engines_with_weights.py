@@ -109,3 +109,10 @@ def test_an_engine_in_the_same_process_needs_vllm_and_one_process(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(InputError, match=r"is for one process.*VLLMServerEngine"):
         engine.check(policy)
+
+
+def test_a_policy_is_evaluated_by_such_an_engine_without_training(fake, url, quiet_trainer):
+    trainer = quiet_trainer(limit_val_batches=1)
+    trainer.validate(nrt_module(engine=VLLMServerEngine([url])), registers(), verbose=False)
+    assert "val/exact_match" in trainer.callback_metrics
+    assert fake.orders.count("/collective_rpc") == 1  # the weights do not change
