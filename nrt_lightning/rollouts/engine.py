@@ -59,7 +59,7 @@ class RolloutEngine(ABC):
 
     # No annotations: jsonargparse would look their names up in the modules of subclasses, and give up on all settings.
     own_weights = False  # True: `generate` reads none of the policy's weights, but those last sent
-    sampler_correction = None  # type: TruncatedImportance | None  # for a loss that has none itself
+    sampler_correction = None  # a TruncatedImportance for a loss that has none itself
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (most serve all)
         """Refuse a policy that the engine cannot serve, before its weights are read.

@@ -37,7 +37,8 @@ class VLLMEngine(RolloutEngine):
 
     def __init__(self, sampler_correction: TruncatedImportance | None, tolerance: float) -> None:
         check_at_least("engine.tolerance", tolerance, 0, above=True)
-        self.sampler_correction, self.tolerance = sampler_correction, tolerance
+        self.sampler_correction = sampler_correction  # type: ignore[assignment]
+        self.tolerance = tolerance
         self.version = -1  # of the weights that were sent: 0 for the first
         self.sent: tuple[int, int, int] | None = None  # the state of the policy's weights when they were
 
