@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
@@ -13,7 +14,7 @@ from nrt_lightning.errors import InputError
 
 
 def main(arguments: list[str]) -> None:
-    """Run what is missing, then write `table.md`, `runs.csv` and `plot.png` beside the runs, and print the table.
+    """Run what is missing, then write `table.md`, `runs.csv` and a plot for each base, and print the table.
 
     Args:
         arguments: of the command line, without the command's name.
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--config", action="config", help="a comparison as YAML")
     parser.add_class_arguments(Comparison)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--plot", type=bool, default=True, help="draw plot.png; needs matplotlib")
+    parser.add_argument("--plot", type=bool, default=True, help="draw a plot; needs matplotlib")
     options = parser.parse_args(arguments)
     jobs, plot = options.pop("jobs"), options.pop("plot")
     options.pop("config")
@@ -47,6 +48,10 @@ def report(comparison: Comparison, plot: bool) -> None:
     table = markdown_table(outcomes)
     (place / "table.md").write_text(table + "\n")
     write_csv(place / "runs.csv", outcomes)
-    if plot:
-        draw(place / "plot.png", outcomes)
+    bases = list(dict.fromkeys(outcome.base for outcome in outcomes))
+    for base in bases if plot else []:
+        draw(
+            place / ("plot.png" if len(bases) == 1 else f"plot-{base}.png"),
+            [replace(outcome, base="") for outcome in outcomes if outcome.base == base],
+        )
     print(f"\n{table}\n\nwritten to {place}")

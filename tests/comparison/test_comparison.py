@@ -140,6 +140,13 @@ def test_the_command_writes_table_figures_and_plot(tmp_path, stand_in, capsys):
     assert (tmp_path / "runs" / "plot.png").stat().st_size > 10_000
 
 
+def test_every_base_has_a_plot_of_its_own(tmp_path, stand_in):
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {gm: []}, seeds: [0], bases: [embedded:registers-base, ./mine]}")
+    main(["--config", str(config), f"--directory={tmp_path / 'runs'}"])
+    assert {path.name for path in (tmp_path / "runs").glob("*.png")} == {"plot-registers-base.png", "plot-mine.png"}
+
+
 def test_the_command_fails_where_a_run_failed(tmp_path, stand_in):
     config = tmp_path / "comparison.yaml"
     config.write_text("{configs: [], methods: {bad: [--fail=true], good: []}, seeds: [0]}")
