@@ -12,8 +12,8 @@ from nrt_lightning import Policy
 from nrt_lightning.structures import Prompts
 
 torch.set_num_threads(1)
-settings.register_profile("no deadline", deadline=None)  # a busy machine fails no test
-settings.load_profile("no deadline")
+settings.register_profile("repeatable", deadline=None, derandomize=True)  # neither load nor luck fails a test
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", params=["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2"])

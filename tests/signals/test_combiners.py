@@ -26,7 +26,7 @@ from nrt_lightning import (
 from nrt_lightning.signals import SignalCombiner
 
 NAMES = ("a", "b", "c")
-weights = st.fixed_dictionaries({name: st.floats(0, 10) for name in NAMES})
+weights = st.fixed_dictionaries({name: st.floats(0, 10, allow_subnormal=False) for name in NAMES})
 values = st.fixed_dictionaries({name: st.lists(st.floats(0, 100), min_size=3, max_size=3) for name in NAMES})
 
 
