@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
+from fake_vllm import FakeVLLM, listening
 from hypothesis import settings
 from tiny import ANSWERS, QUESTIONS, make_prompts, save_tiny
 
@@ -59,3 +60,16 @@ def quiet_trainer(tmp_path):
         return L.Trainer(**defaults | settings)
 
     return make
+
+
+@pytest.fixture
+def fake() -> FakeVLLM:
+    """What stands in for vLLM."""
+    return FakeVLLM("embedded:registers-base")
+
+
+@pytest.fixture
+def url(fake):
+    """Where it listens."""
+    with listening(fake) as address:
+        yield address

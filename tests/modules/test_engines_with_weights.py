@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fake_vllm import FakeVLLM, listening
 from short_runs import Recorder, nrt_module, registers
 
 from nrt_lightning import (
@@ -21,17 +20,6 @@ from nrt_lightning import (
 
 BASE = "embedded:registers-base"
 SAMPLING = Sampling(group_size=4, max_trace_tokens=12)
-
-
-@pytest.fixture
-def fake() -> FakeVLLM:
-    return FakeVLLM(BASE)
-
-
-@pytest.fixture
-def url(fake):
-    with listening(fake) as address:
-        yield address
 
 
 def test_every_window_is_sampled_from_the_weights_of_its_start_and_corrected_for(fake, url, quiet_trainer):

@@ -17,17 +17,6 @@ from nrt_lightning.rollouts.sampling import restrict
 BASE = "embedded:registers-base"
 
 
-@pytest.fixture
-def fake() -> FakeVLLM:
-    return FakeVLLM(BASE)
-
-
-@pytest.fixture
-def url(fake):
-    with listening(fake) as address:
-        yield address
-
-
 def request_of(policy: Policy, texts=("a4b*2c+2d+3?dc:", "b*2c+1?c:"), **settings) -> GenerationRequest:
     rows = [policy.tokenizer(text)["input_ids"] for text in texts]
     width = max(map(len, rows))
