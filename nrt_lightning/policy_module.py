@@ -23,6 +23,7 @@ from nrt_lightning.export.record import RunRecord
 from nrt_lightning.functional.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.metrics.reasoning import ReasoningMetrics
 from nrt_lightning.models.policy import Policy
+from nrt_lightning.models.same_policy import check_same_policy
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.schedules import LinearSchedule, Schedule
 from nrt_lightning.strategies import check_quantization, check_strategy, layout_of, read_notes, sharded
@@ -192,8 +193,14 @@ class PolicyModule(L.LightningModule):
         metrics.reset()
 
     def on_validation_start(self) -> None:
-        """Gather sharded weights for the whole loop: then processes need not have as many batches."""
-        self._gathered.enter_context(self.policy.gathered())
+        """Gather sharded weights for the whole loop: then processes need not have as many batches.
+
+        An engine with weights of its own gets them instead, and the policy's are gathered block by block to score.
+        """
+        if self.engine.own_weights:
+            self.engine.send(self.policy)
+        else:
+            self._gathered.enter_context(self.policy.gathered())
 
     def on_validation_end(self) -> None:
         """Free what was gathered."""
@@ -233,29 +240,3 @@ class PolicyModule(L.LightningModule):
     def describe(self) -> dict[str, str]:
         """The method's parts and settings, as text."""
         return {}
-
-
-def check_same_policy(theirs: dict[str, Any], policy: Policy) -> None:
-    """Refuse a checkpoint of another policy.
-
-    Args:
-        theirs: the fingerprint of the checkpoint's policy.
-        policy: that is here.
-
-    Raises:
-        InputError: architecture, vocabulary, marker, adapter or base are others.
-    """
-    ours = policy.fingerprint()
-    other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
-    if other:
-        raise InputError(
-            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. {mend(policy)}"
-        )
-
-
-def mend(policy: Policy) -> str:
-    """How to get the policy of a checkpoint."""
-    if not policy.settings:
-        return "Wrap the model it was trained from, with the same adapter and quantization."
-    seed = "" if policy.readable else " Its random weights follow from the seed: give the same seed_everything."
-    return f"Give the model it was trained from as policy.model, with the same adapter and quantization.{seed}"

@@ -28,7 +28,7 @@ class FakeVLLM:
         self.orders: list[str] = []  # paths of orders, in turn
         self.paths: list[Path] = []  # of weights that were loaded
         self.routes, self.tokenizer = ROUTES, self.policy.tokenizer
-        self.raw_logprobs = self.keep_weights = False
+        self.raw_logprobs = self.keep_weights = self.no_numbers = False
         self.failing = 0  # so many answers are 500
         self.started = 0
 
@@ -43,6 +43,8 @@ class FakeVLLM:
         if self.failing and path == "/v1/completions":
             self.failing -= 1
             return 500, {"error": {"message": "engine dead"}}
+        if self.no_numbers and path == "/v1/completions":
+            return 400, {"error": {"message": "Out of range float values are not JSON compliant"}}
         if path in ROUTES:
             self.orders.append(path)
             return self.order(path, body)

@@ -13,7 +13,7 @@ from nrt_lightning.cli import input_error
 from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy import Policy
-from nrt_lightning.policy_module import check_same_policy
+from nrt_lightning.models.same_policy import check_same_policy
 from nrt_lightning.strategies.checkpoints import NOTES, read_sharded
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from nrt_lightning.errors import InputError
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 
 class Adapter(ABC):
@@ -42,4 +45,14 @@ def check_plain(model: PreTrainedModel) -> None:
         raise InputError(
             f"The {type(model).__name__} given to Policy.wrap has an adapter already. Give the base, for instance "
             "model.merge_and_unload(), and a new adapter as wrap(model, tokenizer, adapter=LoRA())."
+        )
+
+
+def warn_of_frozen_marker(adapter: Adapter, source: str) -> None:
+    """Say so where an adapter leaves a marker that is new to the base as it is."""
+    if not getattr(adapter, "marker_rows", True):
+        log.warning(
+            "policy.adapter.marker_rows is false and the marker is new to %r: it stays a copy of the end token, and "
+            "the policy does not learn to end its traces with it. Set it to true, unless the marker is always forced.",
+            source,
         )

@@ -72,6 +72,10 @@ class FSDP1Sharding(ShardedWeights):
                 for unit in units:
                     del unit.forward
 
+    def readable(self, policy: Policy) -> Any:
+        """See `Sharding`. Weights of a unit are one tensor, so all are whole."""
+        return self.gathered(policy)
+
     def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
         """See `Sharding`."""
         with FullyShardedDataParallel.summon_full_params(policy, writeback=False):

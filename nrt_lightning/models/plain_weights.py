@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from nrt_lightning.models.sharding import plain_name
+
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
 def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """Names and weights, one after the other, so that no second model is held. The policy stays as it is.
 
-    Tied weights are given under each of their names. Every process must take all of them where the policy is sharded.
+    Tied weights are given under each of their names. Every process must take all of them where the policy is sharded,
+    inside `policy.sharding.readable`.
 
     Args:
         policy: loaded.
@@ -32,10 +35,10 @@ def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     for name, weight in network.named_parameters(remove_duplicate=False):
         holders = [network.get_submodule(name[:i]) for i, letter in enumerate(name) if letter == "."]
         adapted = next((holder for holder in holders if hasattr(holder, "base_layer")), None)
+        plain = plain_name(name).replace("base_layer.", "").replace("token_adapter.", "")
         if adapted is None:
-            yield name, whole(weight)
+            yield plain, whole(weight)
         elif "base_layer." in name:
-            plain = name.replace("base_layer.", "").replace("token_adapter.", "")
             merged = merge(adapted, whole(weight)) if plain.endswith("weight") else whole(weight)
             yield plain, merged.to(weight.dtype if weight.is_floating_point() else policy.dtype)
 

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import DTYPES, check_choice
-from nrt_lightning.models.adapter import Adapter, check_plain
+from nrt_lightning.models.adapter import Adapter, check_plain, warn_of_frozen_marker
 from nrt_lightning.models.base_weights import base_digest, weights_digest
 from nrt_lightning.models.best_scoring import BestScoring
 from nrt_lightning.models.marker import add_marker, initialise_marker
@@ -178,6 +178,8 @@ class Policy(nn.Module):
         model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
         if self.adapter is None:
             return model
+        if self.marker_is_new:
+            warn_of_frozen_marker(self.adapter, self.source)
         if not self.readable and model.device.type != "meta":
             self._base = weights_digest(model)
         return self.adapter.apply(model, self.marker_id)

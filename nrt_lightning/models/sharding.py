@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,6 +38,10 @@ class Sharding(ABC):
 
         All processes enter and leave it together; what they do inside is their own affair.
         """
+
+    def readable(self, policy: Policy) -> Any:
+        """A context in which every weight can be made whole by itself. All processes enter and leave it together."""
+        return nullcontext()
 
     @abstractmethod
     def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
@@ -74,10 +78,9 @@ class NoSharding(Sharding):
     def apply(self, policy: Policy) -> None:
         """They are whole when they are read."""
 
-    @contextmanager
-    def gathered(self, policy: Policy) -> Iterator[None]:
+    def gathered(self, policy: Policy) -> Any:
         """They are whole anyway."""
-        yield
+        return nullcontext()
 
     def read(self, policy: Policy, names: Collection[str]) -> dict[str, Tensor]:
         """See `Sharding`. Every process has them."""
@@ -137,7 +140,7 @@ class ShardedWeights(Sharding):
             self.check_fit(policy)
             context = self.gather(policy)
         else:
-            context = NoSharding().gathered(policy)
+            context = nullcontext()
         self.depth += 1
         try:
             with context:

@@ -53,8 +53,18 @@ def test_what_is_trained(policy):
     assert kinds == {"lora_A", "lora_B", "trainable_tokens_delta"}
     shapes = sum(p.numel() for p in trained(small).values())
     assert shapes == 3 * 2 * 2 * 2 * 64 + 64  # layers, targets, A and B, rank, width; one row
+
+
+def test_a_new_marker_without_rows_of_its_own_is_warned_of(tmp_path, caplog):
     without = Policy(BASE, adapter=LoRA(rank=2, targets=["q_proj"], marker_rows=False)).load()
     assert all("lora" in name for name in trained(without))
+    assert "does not learn to end its traces with it" in caplog.text
+    caplog.clear()
+    known = Policy(BASE).load()
+    known.network.save_pretrained(tmp_path)
+    known.tokenizer.save_pretrained(tmp_path)
+    Policy(str(tmp_path), adapter=LoRA(rank=2, targets=["q_proj"], marker_rows=False)).load()
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("tied", [True, False])

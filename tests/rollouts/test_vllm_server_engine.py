@@ -275,6 +275,11 @@ def test_a_server_that_gives_the_models_own_logprobs_is_refused(policy, fake, ur
     assert "--logprobs-mode processed_logprobs" in refusal(policy, url)
 
 
+def test_a_server_with_weights_that_are_no_numbers_is_refused(policy, fake, url):
+    fake.no_numbers = True
+    assert "hold nan or inf" in refusal(policy, url)
+
+
 @pytest.mark.parametrize("sync", [AdapterSync(), WeightsSync()], ids=["adapter", "weights"])
 def test_a_server_that_takes_no_weights_is_refused(sync, fake, url):
     fake.routes = [route for route in ROUTES if route not in sync.routes]

@@ -22,19 +22,24 @@ from torch.distributed.fsdp.api import FullOptimStateDictConfig
 import nrt_lightning.models.sharding
 from nrt_lightning import (
     AdapterDisabledReference,
+    CollapseDetector,
     ConstantSchedule,
     EMAReference,
     FourBit,
     FrozenReference,
+    InitialBaseline,
     InputError,
     LoRA,
     NRTLoss,
     Policy,
     RegisterPrograms,
+    RestoreCheckpoint,
     Sampling,
     TransformersEngine,
+    VLLMServerEngine,
     export_policy,
 )
+from nrt_lightning.callbacks.collapse.vitals import Vitals
 from nrt_lightning.functional import TokenMean
 from nrt_lightning.rollouts import GenerationRequest
 
@@ -91,7 +96,14 @@ def strategy(kind: str, processes: int, directory: bool) -> Any:
         return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=directory)
     if kind == "auto_sizes":
         return ModelParallelStrategy()
+    if kind == "fsdp1_checkpointing":
+        return OnAnyDevice(activation_checkpointing_policy={torch.nn.Linear})
     return OnAnyDevice(state_dict_type="sharded" if directory else "full") if kind == "fsdp1" else kind
+
+
+def in_step_two(now: Vitals, past: list[Vitals]) -> str | None:
+    """A sign of collapse."""
+    return "it is the second step" if now.step == 2 else None
 
 
 def module_of(spec: dict[str, Any]) -> Any:
@@ -101,7 +113,11 @@ def module_of(spec: dict[str, Any]) -> Any:
         settings["loss"] = NRTLoss(reduction=TokenMean())
     if spec.get("reference"):
         settings |= {"loss": NRTLoss(kl_coef=0.1), "reference": REFERENCES[spec["reference"]]()}
-    adapter = LoRA(rank=4) if spec.get("lora") or spec.get("quantized") else None
+    if spec.get("initial"):
+        settings["baseline_scorer"] = InitialBaseline()
+    if spec.get("server"):
+        settings["engine"] = VLLMServerEngine([spec["server"]])
+    adapter = LoRA(rank=4, dtype=spec.get("adapter_dtype")) if spec.get("lora") or spec.get("quantized") else None
     quantization = FourBit() if spec.get("quantized") else None
     policy = Policy("embedded:registers-base", adapter=adapter, quantization=quantization, **spec.get("policy", {}))
     sampling = Sampling(group_size=4, max_trace_tokens=10)
@@ -112,16 +128,19 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     """One run; what it reports is the same in all processes.
 
     Args:
-        kind: of strategy: auto, ddp, fsdp2, fsdp1, auto_sizes.
+        kind: of strategy: auto, ddp, fsdp2, fsdp1, auto_sizes, fsdp1_checkpointing.
         processes: devices.
         place: directory of the run.
-        spec: lora, quantized, policy, reference, loss, window, precision, steps, rows, resume, save, directory, export.
+        spec: lora, adapter_dtype, quantized, policy, reference, loss, initial, server, watched, window, precision,
+            steps, rows, free, resume, save, directory, export, predict.
     """
     L.seed_everything(7)
     notes = Notes(spec.get("save"))
+    watch = CollapseDetector(1, 1, signs=[in_step_two], actions=[RestoreCheckpoint()])
+    callbacks = [notes, watch] if spec.get("watched") else [notes]
     trainer = L.Trainer(
         accelerator="cpu", devices=processes, strategy=strategy(kind, processes, spec.get("directory", False)),
-        logger=False, max_steps=spec.get("steps", 2), max_epochs=-1, callbacks=[notes], default_root_dir=place,
+        logger=False, max_steps=spec.get("steps", 2), max_epochs=-1, callbacks=callbacks, default_root_dir=place,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         gradient_clip_val=0.5, precision=spec.get("precision", "32-true"), val_check_interval=2,
     )  # fmt: skip
@@ -129,7 +148,9 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     rows = {"train": RegisterPrograms("train", 24), "val": RegisterPrograms("validation", 6), "test": None}
     rows["predict"] = RegisterPrograms("test", 3)  # two batches for one process, one for the other
     data = registers(batch_size=each, eval_batch_size=each, window=spec.get("window", 1), **rows)
+    nrt_lightning.models.sharding.free_memory = lambda device: spec.get("free")
     trainer.fit(module, data, ckpt_path=spec.get("resume"))
+    nrt_lightning.models.sharding.free_memory = lambda device: None
     policy = module.policy
     if spec.get("export"):
         export_policy(policy, spec["export"])
@@ -196,8 +217,6 @@ if __name__ == "__main__":
     found: dict[str, Any] = {}
     for described in json.loads((folder / "specs.json").read_text()):
         name, refused = described.pop("name"), described.pop("refused", False)
-        free = described.pop("free", None)
-        nrt_lightning.models.sharding.free_memory = (lambda device, free=free: free) if free else lambda device: None
         try:
             found[name] = run(place=folder / name, **described)
         except InputError as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_vllm import FakeVLLM, listening
 
 from nrt_lightning import Policy
 from nrt_lightning.commands.export import export
@@ -22,9 +23,16 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def several(place):
+def server():
+    """The address of a server for rollouts; every run hands its weights over first."""
+    with listening(FakeVLLM("embedded:registers-base")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def several(place, server):
     """Runs of two processes, one after another in one start."""
-    two = {"processes": 2}
+    two, fsdp1, fsdp2 = {"processes": 2}, {"processes": 2, "kind": "fsdp1"}, {"processes": 2, "kind": "fsdp2"}
     specs = [
         {"name": "ddp", "kind": "ddp", **two},
         {"name": "ddp_tokens", "kind": "ddp", "loss": "token_mean", "window": 2, **two},
@@ -35,9 +43,19 @@ def several(place):
         {"name": "fsdp1_ema", "kind": "fsdp1", "reference": "ema", **two},
         {"name": "fsdp2_lora_resumed", "kind": "fsdp2", "lora": True, "reference": "adapter",
          "resume": str(place / "lora.ckpt"), **two},
+        {"name": "fsdp2_watched", "watched": True, "initial": True, **fsdp2},
+        {"name": "fsdp1_watched", "watched": True, "initial": True, **fsdp1},
+        {"name": "fsdp2_served", "server": server, "free": 1000, **fsdp2},
+        {"name": "fsdp1_served", "server": server, **fsdp1},
+        {"name": "fsdp1_lora_served", "server": server, "lora": True, **fsdp1},
+        {"name": "fsdp2_bf16", "precision": "bf16-mixed", **fsdp2},
+        {"name": "fsdp1_bf16", "precision": "bf16-mixed", **fsdp1},
         {"name": "auto_sizes", "kind": "auto_sizes", "refused": True, **two},
-        {"name": "quantized", "kind": "fsdp2", "quantized": True, "refused": True, **two},
-        {"name": "memory", "kind": "fsdp2", "free": 1000, "refused": True, **two},
+        {"name": "quantized", "quantized": True, "refused": True, **fsdp2},
+        {"name": "memory", "free": 1000, "refused": True, **fsdp2},
+        {"name": "half", "precision": "16-mixed", "refused": True, **fsdp2},
+        {"name": "checkpointing", "kind": "fsdp1_checkpointing", "refused": True, **two},
+        {"name": "two_dtypes", "lora": True, "adapter_dtype": "bfloat16", "refused": True, **fsdp1},
     ]  # fmt: skip
     for kind in RESUMED:
         for form in RESUMED[kind]:
@@ -47,8 +65,9 @@ def several(place):
                 {"name": f"{kind}_{form}", "save": path, **more, **settings},
                 {"name": f"{kind}_{form}_resumed", "resume": path, **settings},
             ]
-    other = {"name": "other_rows", "kind": "fsdp2", "rows": 6, "resume": str(place / "fsdp2_file.ckpt")}
-    return in_processes(place, *specs, {"refused": True, **other, **two})
+    other = {"resume": str(place / "fsdp2_file.ckpt"), "refused": True, **fsdp2}
+    specs += [{"name": "other_rows", "rows": 6, **other}, {"name": "other_model", "lora": True, **other}]
+    return in_processes(place, *specs)
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +95,8 @@ def one(place):
         ("fsdp2_ema", {"reference": "ema"}),
         ("fsdp1_file", {}),
         ("fsdp1_ema", {"reference": "ema"}),
+        ("fsdp2_watched", {"watched": True, "initial": True}),
+        ("fsdp1_watched", {"watched": True, "initial": True}),
     ],
 )
 def test_two_processes_train_as_one_with_twice_the_batch(several, one, name, spec):
@@ -85,6 +106,26 @@ def test_two_processes_train_as_one_with_twice_the_batch(several, one, name, spe
     assert two["weights"] == pytest.approx(whole["weights"], rel=1e-5)
     assert two["val"] == pytest.approx(whole["val"], rel=1e-3)
     assert two["greedy"] == whole["greedy"], "processes that write to different lengths write what one writes"
+
+
+@pytest.mark.parametrize(
+    ("name", "spec"), [("fsdp2_served", {}), ("fsdp1_served", {}), ("fsdp1_lora_served", {"lora": True})]
+)
+def test_a_server_samples_for_sharded_weights_as_for_whole_ones(several, one, server, name, spec):
+    """Under FSDP2 they never need to fit on one device."""
+    two, whole = several[name], one(server=server, **spec)
+    for ours, expected in zip(two["steps"], whole["steps"], strict=True):
+        assert ours == pytest.approx(expected, rel=2e-4, abs=2e-5)
+    assert two["weights"] == pytest.approx(whole["weights"], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fsdp2_bf16", "fsdp1_bf16"])
+def test_in_bf16_mixed_the_weights_are_updated_in_float32(several, one, name):
+    """Rounding changes traces, so the first step is about the same, and the weights move about as far."""
+    for metric in ("train/confidence", "rollout/trace_entropy", "train/answer_nll"):
+        assert several[name]["steps"][0][metric] == pytest.approx(one()["steps"][0][metric], rel=0.1)
+    assert several[name]["weights"] == pytest.approx(one()["weights"], rel=1e-3)
+    assert several[name]["weights"] != several["fsdp2_file"]["weights"]
 
 
 @pytest.mark.parametrize("name", ["fsdp2_file", "fsdp1_file"])
@@ -124,13 +165,20 @@ def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
     assert exported.marker_id == 62 or not exported.marker_is_new
 
 
-@pytest.mark.parametrize("name", ["auto_sizes", "quantized", "memory", "other_rows"])
+@pytest.mark.parametrize(
+    "name",
+    ["auto_sizes", "quantized", "memory", "other_rows", "other_model", "half", "checkpointing", "two_dtypes"],
+)
 def test_what_cannot_work_is_refused_before_training(several, name):
     said = {
         "auto_sizes": ("tensor_parallel_size 2", "Set data_parallel_size to 2 and tensor_parallel_size to 1"),
         "quantized": ("policy.quantization", "set trainer.strategy to ddp"),
         "memory": ("GiB of that are missing", "bf16-mixed"),
         "other_rows": ("batch_size x processes=4 (now 6)", "the product is the same"),
+        "other_model": ("of another model", "adapter"),
+        "half": ("trainer.precision is 16-mixed", "bf16-mixed"),
+        "checkpointing": ("activation_checkpointing_policy", "policy.activation_checkpointing to true"),
+        "two_dtypes": ("adapter.dtype is bfloat16", "Set adapter.dtype to float32"),
     }
     for words in said[name]:
         assert words in several[name]["error"]

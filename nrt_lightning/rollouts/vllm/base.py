@@ -44,7 +44,7 @@ class VLLMEngine(RolloutEngine):
 
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         """See `RolloutEngine`."""
-        if threading.current_thread() is threading.main_thread() and weights_state(policy) != self.sent:
+        if threading.current_thread() is threading.main_thread():
             self.send(policy)
         limit, longest = self.max_tokens, int(request.prompt_mask.sum(dim=1).max()) + request.max_new_tokens
         if longest > limit:
@@ -56,11 +56,14 @@ class VLLMEngine(RolloutEngine):
         return gather(request, found, self.version)
 
     def send(self, policy: Policy) -> None:
-        """See `RolloutEngine`."""
+        """See `RolloutEngine`. Weights that have not changed are not sent again."""
+        state = weights_state(policy)
+        if state == self.sent:
+            return
         if self.version < 0:
             self.check(policy)
-        state = weights_state(policy)
-        self.hand_over(policy, self.version + 1)
+        with policy.sharding.readable(policy):
+            self.hand_over(policy, self.version + 1)
         self.version, self.sent = self.version + 1, state
         if self.version & (self.version - 1) == 0:  # versions 0, 1, 2, 4, 8: what goes wrong may take time to be seen
             self.prove(policy)

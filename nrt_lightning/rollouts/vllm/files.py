@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nrt_lightning.models.plain_weights import plain_weights, whole
+from nrt_lightning.models.sharding import plain_name
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy import Policy
@@ -74,7 +75,7 @@ def write_adapter(policy: Policy, directory: Path | None) -> None:
     """Write the adapter alone, in peft's files; on processes without a directory only take part."""
     from peft import get_peft_model_state_dict
 
-    trained = {name: whole(p).cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
+    trained = {plain_name(name): whole(p).cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
     if directory is not None:
         state = get_peft_model_state_dict(policy.model, state_dict=trained, save_embedding_layers=False)
         save_file(

@@ -130,7 +130,15 @@ class Server:
             "return_tokens_as_token_ids": True,
             "skip_special_tokens": False,
         }
-        choices = self.connection.call("POST", "/v1/completions", body)["choices"]
+        try:
+            choices = self.connection.call("POST", "/v1/completions", body)["choices"]
+        except Refused as error:
+            if "Out of range float values" not in str(error):
+                raise
+            raise InputError(
+                f"engine.urls {self.url} gives log-probs that are not numbers: the weights it has hold nan or inf. If "
+                "the policy's do not, they are those of an earlier run: start the server anew."
+            ) from error
         return [
             Line(choice["token_ids"], choice["logprobs"]["token_logprobs"])
             for choice in sorted(choices, key=lambda choice: choice["index"])
