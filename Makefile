@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart results test test-slow test-vllm lint format clean
+.PHONY: help install quickstart results results-second-bases test test-slow test-vllm lint format clean
 
 help: ## what can be made
-	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 24
 
 install: $(INSTALLED) ## the virtual environment with the package and its tools
 
@@ -24,11 +24,25 @@ quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both;
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
 
+COMPARE = $(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml
 results: export OMP_NUM_THREADS = 1
 results: $(INSTALLED) ## every method on the three embedded tasks, as in docs/results.md; can be interrupted and goes on
 	for task in registers reports pointers; do \
-		$(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons/$$task.yaml --jobs 2 || exit; \
+		$(COMPARE) --config configs/comparisons/$$task.yaml --jobs 2 || exit; \
 	done
+
+# The bases of two tasks from another pretraining, with one seed of every method.
+SECOND_BASES = runs/second-bases/registers runs/second-bases/pointers
+results-second-bases: export OMP_NUM_THREADS = 1
+results-second-bases: $(SECOND_BASES) ## the same from bases of a second pretraining
+	for task in registers pointers; do \
+		$(COMPARE) --config configs/comparisons/$$task.yaml --jobs 2 --bases='[runs/second-bases/'$$task']' \
+			--seeds='[0]' --directory=runs/compare/second_$$task || exit; \
+	done
+
+runs/second-bases/%: | $(INSTALLED)
+	$(BIN)/nrt-lightning fit --config configs/pretrain/$*_base.yaml --config configs/pretrain/seed_1.yaml \
+		--trainer.default_root_dir=runs/second-bases/$*-run --trainer.callbacks.directory=$@
 
 test: $(INSTALLED) ## all tests and doctests but the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered

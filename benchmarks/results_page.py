@@ -1,0 +1,133 @@
+"""The tables of docs/results.md, from what `make results` and `make results-second-bases` have left.
+
+    python -m benchmarks.results_page > tables.md
+
+Means over seeds with 95 % intervals; runs that are missing are left out, and tables without runs.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nrt_lightning.comparison.outcome import Curve, read_curves
+from nrt_lightning.comparison.table import row, summarise
+
+RUNS = Path("runs/compare")
+AGGREGATIONS = {
+    "ws_neg_log_prob": "WS -log p", "ws_inverse_prob": "WS 1/p", "prob": "Prob", "am": "ArithmeticMean",
+    "gm": "GeometricMean", "log_prob": "LogProb",
+}  # fmt: skip
+FORMS = ("unclipped", "clipped")
+NRT = [f"{name}_{form}" for form in FORMS for name in AGGREGATIONS]
+BASES = ("reports-base", "made-up-reports-base")
+HARD = "checked_match_forced"
+COLUMNS = {
+    "exact_match": ("exact match", 3), "exact_match_forced": ("marker forced", 3), "checked_match": ("hard tokens", 3),
+    HARD: ("hard, marker forced", 3), "trace_tokens": ("trace tokens", 1), "trace_entropy": ("entropy, nats", 2),
+    "collapse": ("collapsed", 0), "cpu_seconds": ("CPU s", 0),
+}  # fmt: skip
+SHORT = ("exact_match", "exact_match_forced", "trace_tokens", "trace_entropy", "collapse", "cpu_seconds")
+LONG = ("exact_match", "checked_match", HARD, "trace_tokens", "trace_entropy", "collapse", "cpu_seconds")
+
+Runs = dict[int, dict[str, float]]  # figures by seed
+
+
+def load(place: str) -> dict[tuple[str, str], Runs]:
+    """Figures of a comparison's runs, by base and method."""
+    found: dict[tuple[str, str], Runs] = {}
+    path = RUNS / place / "runs.csv"
+    if path.exists():
+        with path.open(newline="") as file:
+            for record in csv.DictReader(file):
+                base, method, seed = (record.pop(name) for name in ("base", "method", "seed"))
+                runs = found.setdefault((base, method), {})
+                runs[int(seed)] = {name: float(value) for name, value in record.items() if value}
+    return found
+
+
+def values(runs: Runs, name: str) -> list[float]:
+    """A figure of every seed that has it."""
+    return [runs[seed][name] for seed in sorted(runs) if name in runs[seed]]
+
+
+def table(found: dict[str, Runs], columns: Sequence[str]) -> Iterator[str]:
+    """A line for every method."""
+    if found:
+        yield row(["method", "seeds", *(COLUMNS[name][0] for name in columns)])
+        yield f"|---|{'---:|' * (1 + len(columns))}"
+    for method, runs in found.items():
+        cells = [f"`{method}`", str(len(runs))]
+        for name in columns:
+            some = values(runs, name)
+            alarms = f"{sum(map(int, some))} of {len(some)}"
+            cells.append(alarms if name == "collapse" and some else summarise(some, COLUMNS[name][1]))
+        yield row(cells)
+
+
+def deciles(found: dict[str, Runs]) -> Iterator[str]:
+    """Gain by difficulty, hardest first."""
+    names = [f"gain_decile_{i}" for i in range(1, 11)]
+    yield row(["method", *(str(i) for i in range(1, 11))])
+    yield f"|---|{'---:|' * 10}"
+    for method, runs in found.items():
+        if all(values(runs, name) for name in names):
+            yield row([f"`{method}`", *(f"{statistics.fmean(values(runs, name)):.2f}" for name in names)])
+
+
+def grid(found: dict[tuple[str, str], Runs]) -> Iterator[str]:
+    """Hard tokens by aggregation and seed."""
+    yield row(["aggregation", *(f"`{base}`, {form}" for base in BASES for form in FORMS)])
+    yield "|---|---|---|---|---|"
+    for name, title in AGGREGATIONS.items():
+        cells = [values(found.get((base, f"{name}_{form}"), {}), HARD) for base in BASES for form in FORMS]
+        yield row([title, *(" / ".join(f"{value:.2f}".replace("0.", ".") for value in cell) for cell in cells)])
+
+
+def at_step(place: str, base: str, step: int) -> Iterator[str]:
+    """Hard tokens on the validation questions in the middle of training, means over seeds."""
+    yield row([f"`{base}`, after {step} steps", *AGGREGATIONS.values()])
+    yield f"|---|{'---:|' * len(AGGREGATIONS)}"
+    for form in FORMS:
+        cells = [form]
+        for name in AGGREGATIONS:
+            curves = [
+                read_curves(run / "metrics.csv") for run in sorted((RUNS / place).glob(f"{name}_{form}-{base}-?"))
+            ]
+            points = [found for curve in curves for found in at(curve.get(f"val/{HARD}", []), step)]
+            cells.append(f"{statistics.fmean(points):.2f}" if points else "-")
+        yield row(cells)
+
+
+def at(curve: Curve, step: int) -> list[float]:
+    """A curve's value after this many steps."""
+    return [value for done, value in curve if done + 1 == step]
+
+
+def main() -> None:
+    """Print everything."""
+    sections: dict[str, Iterator[str]] = {}
+    for place in ("registers", "second_registers", "pointers", "second_pointers"):
+        found = {method: runs for (_, method), runs in load(place).items()}
+        sections[place] = table(found, SHORT)
+        if place == "pointers":
+            sections[f"{place}: gain by difficulty"] = deciles(found)
+    for place in ("reports", "long_reports"):
+        found_reports = load(place)
+        sections[f"{place}: hard tokens by seed"] = grid(found_reports)
+        for base in BASES:
+            of_base = {method: runs for (name, method), runs in found_reports.items() if name == base}
+            sections[f"{place}, {base}, the aggregations"] = table({m: r for m, r in of_base.items() if m in NRT}, LONG)
+            others = {m: r for m, r in of_base.items() if m not in NRT}
+            sections[f"{place}, {base}, other methods"] = table(others, LONG)
+            sections[f"{place}, {base}: gain by difficulty"] = deciles(of_base)
+            for step in (30, 60, 90, 120, 240):
+                sections[f"{place}, {base}, step {step}"] = at_step(place, base, step)
+    for title, lines in sections.items():
+        print(f"## {title}\n", *lines, "", sep="\n")
+
+
+if __name__ == "__main__":
+    main()
