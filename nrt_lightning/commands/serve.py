@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,13 @@ class ServeCLI(NRTCLI):
 
 
 def main(args: list[str]) -> None:
-    """Write the policy's model, start a server of it, and stop it when interrupted.
+    """Write the policy's model, start a server of it, and stop it when interrupted or terminated.
 
     Args:
         args: those of `fit`.
     """
+    for sign in (signal.SIGINT, signal.SIGTERM):  # a shell lets its background jobs ignore the first
+        signal.signal(sign, interrupt)
     cli = make_cli(ServeCLI, args, run=False)
     process = server_of(cli)
     print(f"{as_text(process.command, process.variables, process.serve)}\n", flush=True)
@@ -46,6 +49,11 @@ def main(args: list[str]) -> None:
             process.process.wait()
     except KeyboardInterrupt:
         print("stopped")
+
+
+def interrupt(*_: Any) -> None:
+    """End with what is to be done at the end."""
+    raise KeyboardInterrupt
 
 
 def server_of(cli: NRTCLI) -> ServerProcess:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -107,6 +109,24 @@ def test_the_command_is_printed_and_ends_with_the_server(stand_in, tmp_path, cap
     said = capsys.readouterr().out
     assert f"{stand_in} -m vllm.entrypoints.openai.api_server --model {tmp_path / 'served'}" in said
     assert "VLLM_SERVER_DEV_MODE=1" in said
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_ends_with_the_command(stand_in, tmp_path, sign):
+    """Also where the command is a background job, which ignores interrupts."""
+    command = [sys.executable, "-m", "nrt_lightning", "serve", *QUICKSTART, "--serve.port=18764"]
+    command += [f"--trainer.default_root_dir={tmp_path}"]
+    root = str(Path(__file__).parents[2])
+    serve = subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert any(line.startswith("ready") for line in serve.stdout)
+    serve.send_signal(sign)
+    assert serve.communicate(timeout=60)[0].endswith("stopped\n")
+    assert serve.returncode == 0
+    with pytest.raises(Unreachable):
+        Connection("http://127.0.0.1:18764").call("GET", "/health")
 
 
 def test_an_address_that_others_reach_needs_a_token(monkeypatch):
