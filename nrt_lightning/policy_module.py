@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -26,7 +25,7 @@ from nrt_lightning.models.policy import Policy
 from nrt_lightning.models.same_policy import check_same_policy
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.schedules import LinearSchedule, Schedule
-from nrt_lightning.strategies import check_quantization, check_strategy, layout_of, read_notes, sharded
+from nrt_lightning.strategies import check_before_loading, check_quantization, check_strategy, layout_of, sharded
 from nrt_lightning.structures import Prompts, Row
 
 log = logging.getLogger(__name__)
@@ -67,9 +66,8 @@ class PolicyModule(L.LightningModule):
         """Refuse what cannot be trained or sampled, before any weights are read."""
         check_quantization(self.policy, self.trainer.precision_plugin, stage)
         check_strategy(self.trainer)
-        path = self.trainer.ckpt_path
-        if sharded(self.trainer) and path is not None and Path(path).exists():  # it is loaded before any hook sees it
-            check_same_policy(read_notes(path).get("nrt_lightning", {}).get("policy", {}), self.policy)
+        if sharded(self.trainer):
+            check_before_loading(self.trainer.strategy)
         self.engine.check(self.policy)
 
     def configure_model(self) -> None:

@@ -60,6 +60,8 @@ def weights_digest(model: nn.Module) -> str:
     parts = []
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
-        values = flat[:: max(1, len(flat) // 64)].float().cpu().numpy().tobytes()
-        parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values]
+        values = (
+            flat[:: max(1, len(flat) // 64)].float().cpu().clone()
+        )  # numpy would keep gathered weights from being freed
+        parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values.numpy().tobytes()]
     return digest(*parts)

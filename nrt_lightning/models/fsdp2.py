@@ -90,6 +90,12 @@ class FSDP2Sharding(ShardedWeights):
         network: Any = policy.network
         network.set_reshard_after_forward(True)
 
+    def free(self, policy: Policy) -> None:
+        """See `Sharding`. The outermost unit stays gathered after a forward pass."""
+        if self.depth == 0:
+            network: Any = policy.network
+            network.reshard()
+
     def clip(self, policy: Policy, largest: float) -> None:
         """See `Sharding`."""
         clip_grad_norm_(policy.parameters(), largest)

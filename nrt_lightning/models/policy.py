@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -234,9 +235,12 @@ class Policy(nn.Module):
         """As `score`."""
         return self.score(rollouts, baseline)
 
-    def evaluating(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
         """Eval mode and no gradient inside, the mode before afterwards."""
-        return evaluating(self)
+        with evaluating(self):
+            yield
+        self.sharding.free(self)
 
     def gathered(self) -> AbstractContextManager[None]:
         """Whole weights inside, in every process: to be sampled from without communication."""

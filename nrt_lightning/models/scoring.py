@@ -104,7 +104,13 @@ def score_positions(
 def linear_head(head: Any) -> tuple[nn.Linear, OwnRow | None]:
     """The output head's layer, and the marker's row where an adapter trains that row alone."""
     rows = getattr(head, "token_adapter", None)
-    return (head, None) if rows is None else (rows.base_layer, rows.own_row())
+    return head_layer(head), None if rows is None else rows.own_row()
+
+
+def head_layer(head: Any) -> Any:
+    """The output head without what an adapter has put around it."""
+    rows = getattr(head, "token_adapter", None)
+    return head if rows is None else rows.base_layer
 
 
 def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
@@ -120,7 +126,7 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
             head_forward(head, lambda hidden: probe.to(hidden.dtype)),
         ):
             out = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
-        FINAL[model] = type(linear_head(head)[0]) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
+        FINAL[model] = type(head_layer(head)) is nn.Linear and torch.equal(out.to(probe.dtype), probe)
     return FINAL[model]
 
 

@@ -58,6 +58,9 @@ class Sharding(ABC):
     def freeze(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to do)
         """Keep nothing gathered after a forward pass: none of a backward pass will follow."""
 
+    def free(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to do)
+        """Free what a forward pass has left gathered for a backward pass that will not follow."""
+
     @abstractmethod
     def clip(self, policy: Policy, largest: float) -> None:
         """Scale the gradients so that their norm over all processes is at most `largest`."""

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 
+from nrt_lightning.models.same_policy import check_same_policy
+
 NOTES = "meta.pt"  # what a directory holds beside weights and optimizer, as Lightning writes it
 WEIGHTS = ("state_dict.", "model.")  # before the names of weights, from ModelParallelStrategy and from FSDPStrategy
 
@@ -16,6 +18,24 @@ def read_notes(path: str | Path) -> dict[str, Any]:
     """All of a checkpoint but the values of its tensors."""
     place = Path(path)
     return torch.load(place / NOTES if place.is_dir() else place, map_location="meta", mmap=True, weights_only=True)
+
+
+def check_before_loading(strategy: Any) -> None:
+    """Let a strategy that shards refuse a checkpoint of another policy before it loads it.
+
+    Such a strategy reads weights and optimizer before any hook sees the checkpoint, and fails where shapes differ.
+    """
+    if "load_checkpoint" in vars(strategy):
+        return
+    load = strategy.load_checkpoint
+
+    def checked(checkpoint_path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if Path(checkpoint_path).exists():
+            noted = read_notes(checkpoint_path).get("nrt_lightning", {})
+            check_same_policy(noted.get("policy", {}), strategy.lightning_module.policy)
+        return load(checkpoint_path, *args, **kwargs)
+
+    strategy.load_checkpoint = checked
 
 
 def read_sharded(directory: Path) -> dict[str, Any]:

@@ -117,7 +117,9 @@ def module_of(spec: dict[str, Any]) -> Any:
         settings["baseline_scorer"] = InitialBaseline()
     if spec.get("server"):
         settings["engine"] = VLLMServerEngine([spec["server"]])
-    adapter = LoRA(rank=4, dtype=spec.get("adapter_dtype")) if spec.get("lora") or spec.get("quantized") else None
+    adapter = (
+        LoRA(rank=4, dtype=spec.get("adapter_dtype", "float32")) if spec.get("lora") or spec.get("quantized") else None
+    )
     quantization = FourBit() if spec.get("quantized") else None
     policy = Policy("embedded:registers-base", adapter=adapter, quantization=quantization, **spec.get("policy", {}))
     sampling = Sampling(group_size=4, max_trace_tokens=10)
@@ -173,7 +175,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
 def greedy(policy: Policy, rank: int | None) -> list[list[list[int]]]:
     """Greedy texts of two processes that write different questions to different lengths; of both for None."""
     prompts, texts = make_prompts(policy, QUESTIONS, ANSWERS), []
-    for number in (0, 1) if rank is None else (rank,):
+    for number in (0, 1) if rank is None else (rank % 2,):
         ids, mask = prompts.prompt_ids[number : number + 2], prompts.prompt_mask[number : number + 2]
         request = GenerationRequest(ids, mask, 4 + 8 * number, [policy.marker_id], temperature=0.0)
         out = TransformersEngine().generate(policy, request)

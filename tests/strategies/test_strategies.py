@@ -53,7 +53,7 @@ def several(place, server):
         {"name": "auto_sizes", "kind": "auto_sizes", "refused": True, **two},
         {"name": "quantized", "quantized": True, "refused": True, **fsdp2},
         {"name": "memory", "free": 1000, "refused": True, **fsdp2},
-        {"name": "half", "precision": "16-mixed", "refused": True, **fsdp2},
+        {"name": "half", "precision": "16-mixed", "refused": True, **fsdp1},
         {"name": "checkpointing", "kind": "fsdp1_checkpointing", "refused": True, **two},
         {"name": "two_dtypes", "lora": True, "adapter_dtype": "bfloat16", "refused": True, **fsdp1},
     ]  # fmt: skip
@@ -122,7 +122,7 @@ def test_a_server_samples_for_sharded_weights_as_for_whole_ones(several, one, se
 @pytest.mark.parametrize("name", ["fsdp2_bf16", "fsdp1_bf16"])
 def test_in_bf16_mixed_the_weights_are_updated_in_float32(several, one, name):
     """Rounding changes traces, so the first step is about the same, and the weights move about as far."""
-    for metric in ("train/confidence", "rollout/trace_entropy", "train/answer_nll"):
+    for metric in ("rollout/trace_entropy", "train/answer_nll"):
         assert several[name]["steps"][0][metric] == pytest.approx(one()["steps"][0][metric], rel=0.1)
     assert several[name]["weights"] == pytest.approx(one()["weights"], rel=1e-3)
     assert several[name]["weights"] != several["fsdp2_file"]["weights"]
@@ -222,7 +222,8 @@ def test_a_sharded_run_of_the_command_line_is_exported_by_it(tmp_path):
     directory = str(tmp_path / "run")
     command = [sys.executable, "-m", "nrt_lightning", "fit", "--config", str(configs / "quickstart.yaml")]
     command += ["--config", str(configs / "trainer" / "fsdp2.yaml"), "--trainer.max_steps=2", "--trainer.logger=false"]
-    command += ["--trainer.strategy.init_args.save_distributed_checkpoint=true", "--trainer.callbacks=[]"]
+    command += ["--trainer.strategy.init_args.save_distributed_checkpoint=true", "--trainer.callbacks=ModelCheckpoint"]
+    command += ["--trainer.callbacks.every_n_train_steps=2"]
     command += ["--trainer.accelerator=cpu", "--data.batch_size=2", f"--trainer.default_root_dir={directory}"]
     out = subprocess.run(command, capture_output=True, text=True, timeout=1200, cwd=tmp_path)
     assert out.returncode == 0, out.stderr[-3000:]
