@@ -106,26 +106,29 @@ def at(curve: Curve, step: int) -> list[float]:
     return [value for done, value in curve if done + 1 == step]
 
 
-def main() -> None:
-    """Print everything."""
-    sections: dict[str, Iterator[str]] = {}
+def sections() -> Iterator[tuple[str, Iterator[str]]]:
+    """Titles and tables of what has been run."""
     for place in ("registers", "second_registers", "pointers", "second_pointers"):
         found = {method: runs for (_, method), runs in load(place).items()}
-        sections[place] = table(found, SHORT)
-        if place == "pointers":
-            sections[f"{place}: gain by difficulty"] = deciles(found)
-    for place in ("reports", "long_reports"):
-        found_reports = load(place)
-        sections[f"{place}: hard tokens by seed"] = grid(found_reports)
-        for base in BASES:
-            of_base = {method: runs for (name, method), runs in found_reports.items() if name == base}
-            sections[f"{place}, {base}, the aggregations"] = table({m: r for m, r in of_base.items() if m in NRT}, LONG)
-            others = {m: r for m, r in of_base.items() if m not in NRT}
-            sections[f"{place}, {base}, other methods"] = table(others, LONG)
-            sections[f"{place}, {base}: gain by difficulty"] = deciles(of_base)
-            for step in (30, 60, 90, 120, 240):
-                sections[f"{place}, {base}, step {step}"] = at_step(place, base, step)
-    for title, lines in sections.items():
+        if found:
+            yield place, table(found, SHORT)
+            yield f"{place}: gain by difficulty", deciles(found)
+    for place, steps in {"reports": [60], "long_reports": [120, 240, 360]}.items():
+        by_base = load(place)
+        if by_base:
+            yield f"{place}: hard tokens by seed", grid(by_base)
+        for base in dict.fromkeys(base for base, _ in by_base):
+            runs = {method: runs for (name, method), runs in by_base.items() if name == base}
+            yield f"{place} {base}: aggregations", table({m: r for m, r in runs.items() if m in NRT}, LONG)
+            yield f"{place} {base}: others", table({m: r for m, r in runs.items() if m not in NRT}, LONG)
+            yield f"{place} {base}: gain by difficulty", deciles(runs)
+            for step in steps:
+                yield f"{place} {base}: step {step}", at_step(place, base, step)
+
+
+def main() -> None:
+    """Print everything."""
+    for title, lines in sections():
         print(f"## {title}\n", *lines, "", sep="\n")
 
 
