@@ -60,8 +60,7 @@ def weights_digest(model: nn.Module) -> str:
     parts = []
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
-        values = (
-            flat[:: max(1, len(flat) // 64)].float().cpu().clone()
-        )  # numpy would keep gathered weights from being freed
+        # A clone, for numpy keeps the memory that it shares from being freed.
+        values = flat[:: max(1, len(flat) // 64)].float().cpu().clone()
         parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values.numpy().tobytes()]
     return digest(*parts)
