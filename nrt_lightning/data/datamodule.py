@@ -9,6 +9,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from nrt_lightning.data.datamodule_checks import check_resumed, check_settings, check_trainer
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
 from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
@@ -98,7 +99,7 @@ class QADataModule(L.LightningDataModule):
         self._order: dict[str, int] = {}
         self._sampler: WindowSampler | None = None  # of the loader that training goes through
         self._resumed: dict[str, int] = {}
-        self._check_settings()
+        check_settings(self)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode what the stage needs; everything that is given where there is no stage."""
@@ -118,7 +119,7 @@ class QADataModule(L.LightningDataModule):
         trainer: Any = self.trainer
         start, limit, ranks = 0, 1.0, {"num_replicas": 1, "rank": 0}
         if trainer is not None:
-            self._check_trainer(trainer)
+            check_trainer(self, trainer)
             start = self._processed(trainer)
             limit = 1.0 if trainer.fast_dev_run else trainer.limit_train_batches
             ranks = trainer.distributed_sampler_kwargs or ranks
@@ -129,7 +130,7 @@ class QADataModule(L.LightningDataModule):
         )  # fmt: skip
         self._order, self._sampler = sampler.order, sampler
         if start > 0:
-            self._check_resumed()
+            check_resumed(self._resumed, self._order)
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
     def further(self, count: int, *key: int | str) -> Prompts:
@@ -191,45 +192,6 @@ class QADataModule(L.LightningDataModule):
         """
         loops = trainer.fit_loop.epoch_loop.batch_progress.total.processed
         return max(loops, self._resumed.get("processed", 0) if trainer.ckpt_path else 0)
-
-    def _check_resumed(self) -> None:
-        changed = {name: old for name, old in self._resumed.items() if self._order.get(name, old) != old}
-        if changed:
-            differences = ", ".join(f"{name}={old} (now {self._order[name]})" for name, old in changed.items())
-            raise InputError(
-                f"The checkpoint's run had other data settings: {differences}; which rows it has seen cannot be told. "
-                "Restore them (on another number of processes, batch_size so that the product is the same), or load "
-                "only the weights into a new run."
-            )
-
-    def _check_settings(self) -> None:
-        least = {
-            "batch_size": 1, "window": 1, "window_epochs": 1, "eval_batch_size": 1, "passes": 1, "val_rows": 0,
-            "num_workers": 0,
-        }  # fmt: skip
-        for name, lowest in least.items():
-            if getattr(self, name) < lowest:
-                raise InputError(f"{name}={getattr(self, name)} is too small. Give at least {lowest}.")
-        for split, rows in self.max_rows.items():
-            if rows is not None and rows < 1:
-                raise InputError(f"max_{split}_rows={rows} leaves no rows. Give at least 1, or null for all.")
-        if self.val_rows and self.sources["val"] is not None:
-            raise InputError(
-                f"val_rows={self.val_rows} takes rows from `train`, but `val` is given too. Set one of them."
-            )
-
-    def _check_trainer(self, trainer: Any) -> None:
-        if trainer.overfit_batches > 0:
-            raise InputError(
-                f"overfit_batches={trainer.overfit_batches} would replace the sampler that makes the windows. "
-                "Set max_train_rows of the data instead."
-            )
-        accumulated = trainer.accumulate_grad_batches
-        if self.window % accumulated and accumulated % (self.window * self.window_epochs):
-            raise InputError(
-                f"accumulate_grad_batches={accumulated} and window={self.window} do not fit: an optimizer step would "
-                "mix parts of windows. Make one a multiple of the other."
-            )
 
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is not None:
