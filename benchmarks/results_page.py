@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from nrt_lightning.comparison.outcome import Curve, read_curves
-from nrt_lightning.comparison.table import row, summarise
+from nrt_lightning.comparison.table import cell, row
 
 RUNS = Path("runs/compare")
 AGGREGATIONS = {
@@ -61,9 +61,7 @@ def table(found: dict[str, Runs], columns: Sequence[str]) -> Iterator[str]:
     for method, runs in found.items():
         cells = [f"`{method}`", str(len(runs))]
         for name in columns:
-            some = values(runs, name)
-            alarms = f"{sum(map(int, some))} of {len(some)}"
-            cells.append(alarms if name == "collapse" and some else summarise(some, COLUMNS[name][1]))
+            cells.append(cell(name, values(runs, name), COLUMNS[name][1]))
         yield row(cells)
 
 

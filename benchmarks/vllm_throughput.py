@@ -42,7 +42,7 @@ def base(directory: Path) -> str:
 
 
 def cpu_seconds(session: int) -> float:
-    """Of this process and of all that are in a session; 0 for none."""
+    """Of this process and of all that are in a session; of this process alone where the session is 0."""
     total = time.process_time()
     for stat in Path("/proc").glob("[0-9]*/stat") if session else []:
         try:

@@ -78,12 +78,20 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
         cells = [f"`{method}`", *([base] if bases else []), str(len(runs))]
         for name in columns:
             values = [run.figures[name] for run in runs if name in run.figures]
-            if name == "collapse" and values:
-                cells.append(f"{sum(map(int, values))} of {len(values)}")
-            else:
-                cells.append(summarise(values, DIGITS.get(name, 3)))
+            cells.append(cell(name, values, DIGITS.get(name, 3)))
         lines.append(row(cells))
     return "\n".join(lines)
+
+
+def cell(name: str, values: Sequence[float], digits: int) -> str:
+    """What several seeds come to in a column: how many collapsed, or a mean with its interval.
+
+    >>> cell("collapse", [0.0, 1.0], 0), cell("trace_tokens", [12.25], 1)
+    ('1 of 2', '12.2')
+    """
+    if name == "collapse" and values:
+        return f"{sum(map(int, values))} of {len(values)}"
+    return summarise(values, digits)
 
 
 def row(cells: Sequence[str]) -> str:
