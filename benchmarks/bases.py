@@ -25,13 +25,13 @@ from nrt_lightning import (
     SloppyReports,
     WeightedSum,
 )
-from nrt_lightning.data import pointers, registers
 from nrt_lightning.data.encoding import PromptEncoder
-from nrt_lightning.data.made_rows import MadeRows
 from nrt_lightning.data.templates import PlainTemplate
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble
 from nrt_lightning.structures import Prompts
+from nrt_lightning.tasks import pointers, registers
+from nrt_lightning.tasks.base import MadeRows
 
 AGGREGATORS = {
     "WS -log p": WeightedSum("neg_log_prob"),

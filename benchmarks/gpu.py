@@ -25,7 +25,7 @@ from benchmarks.workload import MARKER, MARKER_ID, Workload, build_model, build_
 from nrt_lightning import NRTModule, Policy
 from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
 from nrt_lightning.structures import Rollouts
-from nrt_lightning.token_budget import learn_at_once
+from nrt_lightning.training.micro_batches import learn_at_once
 
 LENGTHS: dict[str, Any] = {
     "prompt_tokens": (256,) * 4,

@@ -28,9 +28,9 @@ from benchmarks.gpu import LENGTHS, SHAPES
 from benchmarks.measure import table
 from benchmarks.workload import Workload, build_tokenizer, llama_config, prompts
 from nrt_lightning import FourBit, LoRA, NRTModule, Policy
-from nrt_lightning.planning.plan import Machine, Plan, make_plan
-from nrt_lightning.planning.sizes import Lengths
-from nrt_lightning.planning.sketch import Sketch
+from nrt_lightning.tools.planning.plan import Machine, Plan, make_plan
+from nrt_lightning.tools.planning.sizes import Lengths
+from nrt_lightning.tools.planning.sketch import Sketch
 
 GIB = 2**30
 BIG = Workload(**LENGTHS, vocabulary=128256, hidden=4096, intermediate=14336, layers=32, heads=32, kv_heads=8)

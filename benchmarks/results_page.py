@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nrt_lightning.comparison.outcome import Curve, read_curves
-from nrt_lightning.comparison.table import cell, row
+from nrt_lightning.tools.comparison.outcome import Curve, read_curves
+from nrt_lightning.tools.comparison.table import cell, row
 
 RUNS = Path("runs/compare")
 AGGREGATIONS = {

@@ -13,7 +13,7 @@ from benchmarks.measure import Phases
 from benchmarks.run import WARM_UP, Run, Sampled, main
 from benchmarks.workload import build_policy, prompts
 from nrt_lightning import NRTModule, OnPolicyRollout, models
-from nrt_lightning.schedules import LinearSchedule
+from nrt_lightning.modules.schedules import LinearSchedule
 
 
 class Meter(L.Callback):

@@ -19,9 +19,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from nrt_lightning import Policy, RolloutEngine, TransformersEngine, VLLMServerEngine
-from nrt_lightning.models.sources import resolve
+from nrt_lightning.models.policy.loading import resolve
 from nrt_lightning.rollouts import GenerationRequest
-from nrt_lightning.rollouts.vllm.files import write_model
+from nrt_lightning.rollouts.remote.files import write_model
 from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings
 
 ROUNDS, PROMPTS, GROUP, PROMPT_TOKENS, NEW_TOKENS = 5, 4, 8, 64, 128

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nrt_lightning.models.sources import resolve
+from nrt_lightning.models.policy.loading import resolve
 
 
 def widen(source: str, directory: str | Path) -> Path:

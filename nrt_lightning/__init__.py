@@ -51,12 +51,6 @@ EXPORTS = {
         "QASource",
         "QuestionAnswer",
     ],
-    "data.corpus": ["RegisterCorpus"],
-    "data.pointer_corpus": ["PointerCorpus"],
-    "data.pointers": ["PointerChasing"],
-    "data.registers": ["RegisterPrograms"],
-    "data.report_corpus": ["ReportCorpus"],
-    "data.reports": ["SloppyReports"],
     "errors": ["InputError"],
     "export": ["AdapterFiles", "ExportForm", "Merged", "WholeModel", "export_policy"],
     "filters": [
@@ -95,7 +89,6 @@ EXPORTS = {
         "ReferenceBaseline",
         "SharedPrompt",
     ],
-    "module": ["NRTModule"],
     "rewards": [
         "ArithmeticMean",
         "DerivedTokenWeights",
@@ -115,8 +108,7 @@ EXPORTS = {
     ],
     "rollouts": ["RolloutEngine", "TransformersEngine"],
     "rollouts.vllm": ["AdapterSync", "VLLMColocatedEngine", "VLLMServerEngine", "WeightSync", "WeightsSync"],
-    "schedules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "Schedule"],
-    "sft": ["SFTModule"],
+    "modules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "NRTModule", "SFTModule", "Schedule"],
     "signals": [
         "AnswerConfidence",
         "AnswerLength",
@@ -143,6 +135,14 @@ EXPORTS = {
         "WeightedSumOfSignals",
     ],
     "structures": ["Prompts", "Rollouts", "Row", "Sampling", "Scores", "TraceReward"],
+    "tasks": [
+        "PointerChasing",
+        "PointerCorpus",
+        "RegisterCorpus",
+        "RegisterPrograms",
+        "ReportCorpus",
+        "SloppyReports",
+    ],
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names}
 __all__ = list(HOMES)

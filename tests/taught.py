@@ -8,9 +8,9 @@ import torch
 from tiny import make_prompts
 
 from nrt_lightning import Policy, RegisterPrograms
-from nrt_lightning.data.registers import worked_trace
 from nrt_lightning.rollouts import Generations, assemble
 from nrt_lightning.structures import Prompts, Rollouts, Row
+from nrt_lightning.tasks.registers import worked_trace
 
 
 def worked_rollouts(policy: Policy, prompts: Prompts, worked: list[Row]) -> Rollouts:

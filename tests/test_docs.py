@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from nrt_lightning.cli import run
+from nrt_lightning.cli.main import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -122,7 +122,7 @@ def test_names_of_the_package_exist(page: Path) -> None:
     import nrt_lightning.losses
     import nrt_lightning.metrics
     import nrt_lightning.models
-    import nrt_lightning.policy_module
+    import nrt_lightning.modules.base
     import nrt_lightning.rewards
     import nrt_lightning.rollouts
     import nrt_lightning.structures

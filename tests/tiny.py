@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from nrt_lightning import Policy
-from nrt_lightning.models.policy import resolve
+from nrt_lightning.models.policy.policy import resolve
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
 from nrt_lightning.structures import Prompts, Rollouts, Row
 

@@ -11,7 +11,7 @@ from benchmarks.techniques.technique import Technique
 from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, fixed_rollouts
 from nrt_lightning import NRTModule, Policy
 from nrt_lightning.models import BestScoring, PromptCopies, ScoringForward
-from nrt_lightning.token_budget import learn_at_once, learn_in_parts, split
+from nrt_lightning.training.micro_batches import learn_at_once, learn_in_parts, split
 
 WORK = Workload(trace_tokens=256, ends_after=96)
 SCORING: dict[str, ScoringForward] = {"packed groups": BestScoring(), "copies": PromptCopies()}

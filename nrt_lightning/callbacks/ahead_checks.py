@@ -9,7 +9,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.losses import PolicyGradient
-from nrt_lightning.rollouts import RolloutEngine, VLLMColocatedEngine
+from nrt_lightning.rollouts import RolloutEngine
+from nrt_lightning.rollouts.vllm import VLLMColocatedEngine
 
 
 def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None:

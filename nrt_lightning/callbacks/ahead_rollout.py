@@ -14,13 +14,13 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 
 from nrt_lightning.callbacks.ahead_checks import check_ahead
 from nrt_lightning.callbacks.ahead_state import gathered, kept, restored
-from nrt_lightning.callbacks.micro_batches import measure, shares
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, note
-from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.models.policy import Policy
-from nrt_lightning.models.twin import follow, twin
+from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.models.policy.snapshot import follow, twin
+from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rollouts import RolloutEngine
 from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.training.hand_out import measure, shares
 
 log = logging.getLogger(__name__)
 KEY = "window_sampled_ahead"  # in a checkpoint

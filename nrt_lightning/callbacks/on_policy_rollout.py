@@ -12,13 +12,13 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nrt_lightning.callbacks.generation_progress import generation_progress
-from nrt_lightning.callbacks.micro_batches import complete, hand_out, measure
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.models.memory import peak_memory, reset_peak_memory
-from nrt_lightning.models.policy import Policy
+from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.models.sharding.memory import peak_memory, reset_peak_memory
+from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rollouts import Progress, RolloutEngine, TransformersEngine, trace_request, write_own_answers
 from nrt_lightning.structures import Prompts, Rollouts, Sampling, Scores, WindowStep
+from nrt_lightning.training.hand_out import complete, hand_out, measure
 
 
 class OnPolicyRollout(Callback):

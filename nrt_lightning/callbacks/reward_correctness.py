@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.randomness import counter_seed, run_seed
+from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import CorrectnessMetric
-from nrt_lightning.probing import probe
+from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.structures import Prompts, Sampling
 
 log = logging.getLogger(__name__)

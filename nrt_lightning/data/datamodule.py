@@ -99,7 +99,9 @@ class QADataModule(L.LightningDataModule):
         self._order: dict[str, int] = {}
         self._sampler: WindowSampler | None = None  # of the loader that training goes through
         self._resumed: dict[str, int] = {}
-        check_settings(self)
+        check_settings(vars(self), self.max_rows)
+        if val_rows and val is not None:
+            raise InputError(f"val_rows={val_rows} takes rows from `train`, but `val` is given too. Set one of them.")
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode what the stage needs; everything that is given where there is no stage."""
@@ -119,7 +121,7 @@ class QADataModule(L.LightningDataModule):
         trainer: Any = self.trainer
         start, limit, ranks = 0, 1.0, {"num_replicas": 1, "rank": 0}
         if trainer is not None:
-            check_trainer(self, trainer)
+            check_trainer(self.window, self.window_epochs, trainer)
             start = self._processed(trainer)
             limit = 1.0 if trainer.fast_dev_run else trainer.limit_train_batches
             ranks = trainer.distributed_sampler_kwargs or ranks

@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from nrt_lightning.errors import InputError
-
-if TYPE_CHECKING:
-    from nrt_lightning.data.datamodule import QADataModule
 
 LEAST = dict.fromkeys(("batch_size", "window", "window_epochs", "eval_batch_size", "passes"), 1)
 LEAST |= {"val_rows": 0, "num_workers": 0}
 
 
-def check_settings(data: QADataModule) -> None:
+def check_settings(settings: Mapping[str, int], max_rows: Mapping[str, int | None]) -> None:
     """Refuse settings out of range.
+
+    Args:
+        settings: of the data module, by name.
+        max_rows: of each split; None for all rows.
 
     Raises:
         InputError: with the setting.
     """
     for name, lowest in LEAST.items():
-        if getattr(data, name) < lowest:
-            raise InputError(f"{name}={getattr(data, name)} is too small. Give at least {lowest}.")
-    for split, rows in data.max_rows.items():
+        if settings[name] < lowest:
+            raise InputError(f"{name}={settings[name]} is too small. Give at least {lowest}.")
+    for split, rows in max_rows.items():
         if rows is not None and rows < 1:
             raise InputError(f"max_{split}_rows={rows} leaves no rows. Give at least 1, or null for all.")
-    if data.val_rows and data.sources["val"] is not None:
-        raise InputError(f"val_rows={data.val_rows} takes rows from `train`, but `val` is given too. Set one of them.")
 
 
-def check_trainer(data: QADataModule, trainer: Any) -> None:
-    """Refuse a trainer under which windows would not be what they are meant to be.
+def check_trainer(window: int, window_epochs: int, trainer: Any) -> None:
+    """Refuse a trainer whose steps would not line up with the windows.
+
+    Args:
+        window: micro-batches of a window.
+        window_epochs: how often a window is trained on.
+        trainer: with its `overfit_batches` and `accumulate_grad_batches`.
 
     Raises:
         InputError: with the trainer's setting.
@@ -41,9 +46,9 @@ def check_trainer(data: QADataModule, trainer: Any) -> None:
             "Set max_train_rows of the data instead."
         )
     accumulated = trainer.accumulate_grad_batches
-    if data.window % accumulated and accumulated % (data.window * data.window_epochs):
+    if window % accumulated and accumulated % (window * window_epochs):
         raise InputError(
-            f"accumulate_grad_batches={accumulated} and window={data.window} do not fit: an optimizer step would "
+            f"accumulate_grad_batches={accumulated} and window={window} do not fit: an optimizer step would "
             "mix parts of windows. Make one a multiple of the other."
         )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nrt_lightning.export.forms import ExportForm
     from nrt_lightning.export.record import RunRecord
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 CARD = """---
 library_name: {library}

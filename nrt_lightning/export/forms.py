@@ -14,7 +14,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export.merging import merged
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 class ExportForm(ABC):

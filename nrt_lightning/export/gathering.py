@@ -8,8 +8,8 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
-from nrt_lightning.models.policy import Policy
-from nrt_lightning.models.sharding import plain_name
+from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.models.sharding.base import plain_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 @torch.no_grad()

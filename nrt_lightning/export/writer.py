@@ -18,7 +18,7 @@ from nrt_lightning.export.gathering import whole_policy
 from nrt_lightning.export.record import RunRecord
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 def check_target(directory: Path, overwrite: bool) -> None:

@@ -6,20 +6,14 @@ from nrt_lightning.rollouts.crossing import PromptAndTrace, crossed, first_trace
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine, trace_request
 from nrt_lightning.rollouts.own_answers import respond, write_own_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
-from nrt_lightning.rollouts.vllm import AdapterSync, VLLMColocatedEngine, VLLMServerEngine, WeightsSync, WeightSync
 
 __all__ = [
-    "AdapterSync",
     "GenerationRequest",
     "Generations",
     "Progress",
     "PromptAndTrace",
     "RolloutEngine",
     "TransformersEngine",
-    "VLLMColocatedEngine",
-    "VLLMServerEngine",
-    "WeightSync",
-    "WeightsSync",
     "Written",
     "assemble",
     "crossed",

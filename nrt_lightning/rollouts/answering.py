@@ -12,7 +12,7 @@ from nrt_lightning.rollouts.assembly import last_token
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from nrt_lightning.models.scoring import accepted
-from nrt_lightning.models.shared_prompt import cache_refusal
+from nrt_lightning.models.scoring.base import accepted
+from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

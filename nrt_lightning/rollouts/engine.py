@@ -12,7 +12,7 @@ from nrt_lightning.structures import TensorStruct
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
 Progress = Callable[[int, int, int], None]  # tokens written in the longest row, their limit, rows still writing

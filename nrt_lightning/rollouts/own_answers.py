@@ -13,7 +13,7 @@ from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Rollou
 from nrt_lightning.structures import OwnAnswers, Rollouts, Segments
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
 

@@ -10,15 +10,15 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.randomness import hashed, row_keys, uniforms
-from nrt_lightning.models.scoring import positions
+from nrt_lightning.models.scoring.base import positions
+from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.sampling import draw, restrict
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 @dataclass(frozen=True)

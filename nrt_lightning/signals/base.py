@@ -13,7 +13,7 @@ from torch import Tensor
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 @dataclass

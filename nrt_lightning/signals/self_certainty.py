@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nrt_lightning.functional import masked_mean
-from nrt_lightning.models.certainty import token_certainty
+from nrt_lightning.models.scoring.certainty import token_certainty
 from nrt_lightning.signals.base import RolloutEvidence, RolloutSignal
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 
-from nrt_lightning.models.same_policy import check_same_policy
+from nrt_lightning.models.policy.fingerprint import check_same_policy
 
 NOTES = "meta.pt"  # what a directory holds beside weights and optimizer, as Lightning writes it
 WEIGHTS = ("state_dict.", "model.")  # before the names of weights, from ModelParallelStrategy and from FSDPStrategy

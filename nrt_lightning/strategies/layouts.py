@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from nrt_lightning.models.sharding import NoSharding, Sharding
+from nrt_lightning.models.sharding.base import NoSharding, Sharding
 
 STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16}  # what a precision stores weights in
 
@@ -27,12 +27,12 @@ def layout_of(trainer: Trainer) -> Sharding:
     strategy: Any = trainer.strategy
     dtype = STORED.get(str(trainer.precision))
     if isinstance(strategy, ModelParallelStrategy):
-        from nrt_lightning.models.fsdp2 import FSDP2Sharding
+        from nrt_lightning.models.sharding.fsdp2 import FSDP2Sharding
 
         computed = torch.bfloat16 if trainer.precision == "bf16-mixed" else None
         return FSDP2Sharding(strategy.device_mesh["data_parallel"], dtype, computed)
     if isinstance(strategy, FSDPStrategy):
-        from nrt_lightning.models.fsdp1 import FSDP1Sharding
+        from nrt_lightning.models.sharding.fsdp1 import FSDP1Sharding
 
         settings = strategy.kwargs | {
             "cpu_offload": strategy.cpu_offload,

@@ -35,8 +35,8 @@ from nrt_lightning import (
     ZeroVarianceFilter,
 )
 from nrt_lightning.callbacks.ahead_checks import check_ahead
-from nrt_lightning.functional.randomness import counter_seed, run_seed
-from nrt_lightning.models.twin import follow, twin
+from nrt_lightning.models.policy.snapshot import follow, twin
+from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rollouts import assemble, trace_request
 
 

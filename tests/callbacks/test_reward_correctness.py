@@ -4,8 +4,8 @@ from short_runs import nrt_module, registers
 from taught import taught_policy
 
 from nrt_lightning import GeometricMean, InputError, RegisterPrograms, RewardCorrectness, Sampling, SFTModule
+from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import reward_correctness
-from nrt_lightning.probing import probe
 
 NAMES = {"right", "auroc", "kendall", "auroc_within", "kendall_within", "mixed_groups", "right_first",
          "right_first_by_chance"}  # fmt: skip

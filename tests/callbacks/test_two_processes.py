@@ -12,7 +12,7 @@ sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from nrt_lightning import CollapseDetector, CollapseSign, LowerLearningRate, RestoreCheckpoint, RewardCorrectness
 from nrt_lightning import RegisterPrograms, Sampling
-from nrt_lightning.preflight import PreflightModule, measure
+from nrt_lightning.tools.preflight import PreflightModule, measure
 
 class Later(CollapseSign):
     def __call__(self, now, past):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cli.small_runs import Command, small_args
-from nrt_lightning.cli import run
+from nrt_lightning.cli.main import run
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 
 from cli.small_runs import small_args
 from nrt_lightning import NRTModule
-from nrt_lightning.cli import main
+from nrt_lightning.cli.main import main
 
 ErrorOf = Callable[..., str]
 

@@ -12,7 +12,7 @@ from tiny import BASE
 
 from cli.small_runs import Command
 from nrt_lightning import InputError, Policy
-from nrt_lightning.cli import run
+from nrt_lightning.cli.main import run
 
 LORA = ["--model.policy.adapter=LoRA", "--model.policy.adapter.rank=4"]
 

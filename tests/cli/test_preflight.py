@@ -9,7 +9,7 @@ import pytest
 
 from cli.small_runs import CONFIGS, QUICKSTART
 from nrt_lightning import InputError
-from nrt_lightning.cli import run
+from nrt_lightning.cli.main import run
 
 
 def preflight(*options: str) -> dict:

@@ -11,8 +11,8 @@ import torch
 from cli.small_runs import CONFIGS
 from nrt_lightning import Policy
 from nrt_lightning.assets import POINTERS_BASE, REGISTERS_BASE, REPORTS_BASE
-from nrt_lightning.cli import run
-from nrt_lightning.data.registers import RegisterPrograms, worked_trace
+from nrt_lightning.cli.main import run
+from nrt_lightning.tasks.registers import RegisterPrograms, worked_trace
 
 BASES = {"registers": REGISTERS_BASE, "reports": REPORTS_BASE, "pointers": POINTERS_BASE}
 

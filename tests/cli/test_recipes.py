@@ -13,9 +13,9 @@ from transformers import LlamaConfig
 from cli.recipes import at_home
 from cli.small_runs import CONFIGS, SMALL
 from nrt_lightning import FourBit, LoRA
-from nrt_lightning.cli import NRTCLI, make_cli, run
-from nrt_lightning.commands.plan import main
-from nrt_lightning.planning.report import GIB, report
+from nrt_lightning.cli.main import NRTCLI, make_cli, run
+from nrt_lightning.cli.plan import main
+from nrt_lightning.tools.planning.report import GIB, report
 
 MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]
 WAYS = {"full": ["full"], "lora": ["lora"], "qlora": ["lora", "qlora"]}

@@ -111,7 +111,7 @@ def test_random_weights_are_drawn_again_and_not_kept(trainer, tmp_path, monkeypa
     assert torch.equal(rows.batches[1].rollouts.completion_ids, rest.batches[0].rollouts.completion_ids)
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    monkeypatch.setattr("nrt_lightning.functional.randomness.run_seed", lambda: 8)
+    monkeypatch.setattr("nrt_lightning.randomness.run_seed", lambda: 8)
     with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*random weights follow.*same seed_everything"):
         run(trainer, tmp_path / "wrong", 2, half, policy=Policy(BASE, **settings))
 

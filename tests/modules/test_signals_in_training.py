@@ -135,7 +135,7 @@ def test_signals_of_a_window_are_measured_by_the_old_policy(trainer) -> None:
     assert recorder.ratios[1] > 1.001
     fresh = nrt_module()
     fresh.configure_model()
-    from nrt_lightning.models.certainty import token_certainty
+    from nrt_lightning.models.scoring.certainty import token_certainty
 
     for rollouts in (first, second):
         with fresh.policy.evaluating():

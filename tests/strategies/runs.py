@@ -19,7 +19,7 @@ from tiny import ANSWERS, QUESTIONS, make_prompts
 from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 from torch.distributed.fsdp.api import FullOptimStateDictConfig
 
-import nrt_lightning.models.sharding
+import nrt_lightning.models.sharding.base
 from nrt_lightning import (
     AdapterDisabledReference,
     CollapseDetector,
@@ -150,9 +150,9 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     rows = {"train": RegisterPrograms("train", 24), "val": RegisterPrograms("validation", 6), "test": None}
     rows["predict"] = RegisterPrograms("test", 3)  # two batches for one process, one for the other
     data = registers(batch_size=each, eval_batch_size=each, window=spec.get("window", 1), **rows)
-    nrt_lightning.models.sharding.free_memory = lambda device: spec.get("free")
+    nrt_lightning.models.sharding.base.free_memory = lambda device: spec.get("free")
     trainer.fit(module, data, ckpt_path=spec.get("resume"))
-    nrt_lightning.models.sharding.free_memory = lambda device: None
+    nrt_lightning.models.sharding.base.free_memory = lambda device: None
     policy = module.policy
     if spec.get("export"):
         export_policy(policy, spec["export"])

@@ -11,7 +11,7 @@ from nrt_lightning.metrics import prompt_dependence, rollout_metrics
 from nrt_lightning.rollouts import PromptAndTrace, crossed
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Rollouts
 
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
-from nrt_lightning.models.plain_weights import plain_weights
+from nrt_lightning.models.policy.plain_weights import plain_weights
 from nrt_lightning.rollouts.engine import Progress
-from nrt_lightning.rollouts.vllm.base import VLLMEngine
+from nrt_lightning.rollouts.remote.base import VLLMEngine
+from nrt_lightning.rollouts.remote.files import write_model
+from nrt_lightning.rollouts.remote.jobs import Job, Line
+from nrt_lightning.rollouts.remote.processes import world_size
 from nrt_lightning.rollouts.vllm.environment import settings as variables
-from nrt_lightning.rollouts.vllm.files import write_model
-from nrt_lightning.rollouts.vllm.jobs import Job, Line
-from nrt_lightning.rollouts.vllm.processes import world_size
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 class VLLMColocatedEngine(VLLMEngine):

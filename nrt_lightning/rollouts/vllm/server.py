@@ -9,11 +9,11 @@ from threading import Event
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.rollouts.vllm.connection import Connection, Failed, Refused, Unreachable
-from nrt_lightning.rollouts.vllm.jobs import Job, Line
+from nrt_lightning.rollouts.remote.connection import Connection, Failed, Refused, Unreachable
+from nrt_lightning.rollouts.remote.jobs import Job, Line
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")

@@ -17,16 +17,16 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
 from nrt_lightning.rollouts.engine import Progress
-from nrt_lightning.rollouts.vllm.base import VLLMEngine
-from nrt_lightning.rollouts.vllm.connection import Refused, Unreachable
-from nrt_lightning.rollouts.vllm.files import appearing
-from nrt_lightning.rollouts.vllm.jobs import Job, Line
-from nrt_lightning.rollouts.vllm.processes import by_first, rank
+from nrt_lightning.rollouts.remote.base import VLLMEngine
+from nrt_lightning.rollouts.remote.connection import Refused, Unreachable
+from nrt_lightning.rollouts.remote.files import appearing
+from nrt_lightning.rollouts.remote.jobs import Job, Line
+from nrt_lightning.rollouts.remote.processes import by_first, rank
 from nrt_lightning.rollouts.vllm.server import Server
 from nrt_lightning.rollouts.vllm.sync import WeightSync, best_sync
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 RESTORING = Lock()  # many threads may find at the same time that a server was restarted
 AT_ONCE = 256  # prompts of a server that are under way at the same time

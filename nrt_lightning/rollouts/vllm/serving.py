@@ -14,7 +14,7 @@ import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.rollouts.vllm.connection import Connection, Failed, Refused, Unreachable
+from nrt_lightning.rollouts.remote.connection import Connection, Failed, Refused, Unreachable
 from nrt_lightning.rollouts.vllm.environment import FOR_WEIGHTS, settings, vllm_python
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.plain_weights import plain_weights
-from nrt_lightning.rollouts.vllm.files import write_adapter, write_weights
+from nrt_lightning.models.policy.plain_weights import plain_weights
+from nrt_lightning.rollouts.remote.files import write_adapter, write_weights
 from nrt_lightning.rollouts.vllm.server import Server
 
 if TYPE_CHECKING:
-    from nrt_lightning.models.policy import Policy
+    from nrt_lightning.models.policy.policy import Policy
 
 
 class WeightSync(ABC):

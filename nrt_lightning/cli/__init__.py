@@ -1,0 +1,1 @@
+"""The command line `nrt-lightning`. A command that is no method of Lightning's Trainer has a file with a `main`."""

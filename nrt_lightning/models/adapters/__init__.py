@@ -1,0 +1,1 @@
+"""Adapters (LoRA) and quantized bases."""

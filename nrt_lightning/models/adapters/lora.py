@@ -1,0 +1,113 @@
+"""LoRA: low-rank updates of frozen linear layers."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import DTYPES, check_choice
+from nrt_lightning.models.adapters.base import Adapter
+from nrt_lightning.models.adapters.extras import require
+from nrt_lightning.models.adapters.linear_layers import linear_names
+from nrt_lightning.randomness import drawn
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
+class LoRA(Adapter):
+    """Low-rank adaptation: a frozen linear layer W computes `W x + scale * B (A x)` with B and A trained.
+
+    `scale` is alpha / rank, and B begins at 0, so that training begins at the base. Source: arXiv 2106.09685.
+
+    Args:
+        rank: inner dimension of the updates.
+        alpha: numerator of their scale.
+        dropout: of the updates' inputs, in training only.
+        targets: names of the linear layers that get one, for instance `[q_proj, v_proj]`; `all-linear` for all but the
+            output head.
+        dora: learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353).
+        rslora: scale by alpha / sqrt(rank), for large ranks (arXiv 2312.03732).
+        marker_rows: train the marker's rows of the frozen embeddings too. The marker is new to the base.
+        dtype: of the trained weights. float32 holds small updates; FSDPStrategy needs that of the base.
+
+    Raises:
+        InputError: a setting out of range, targets that the model does not have, or peft is not installed.
+
+    Example:
+        >>> LoRA(rank=4, targets=["q_proj", "v_proj"]).alpha
+        32.0
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: list[str] | Literal["all-linear"] = ALL_LINEAR
+    dora: bool = False
+    rslora: bool = False
+    marker_rows: bool = True
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+            raise InputError(
+                f"adapter.rank is {self.rank}, alpha {self.alpha}, dropout {self.dropout}: rank must be 1 or more, "
+                "alpha above 0, and dropout at least 0 and below 1."
+            )
+        check_choice("adapter.dtype", self.dtype, DTYPES)
+
+    def check(self, skeleton: PreTrainedModel) -> None:
+        """See `Adapter`."""
+        require("peft", "policy.adapter LoRA")
+        if self.targets == ALL_LINEAR:
+            return
+        linear = linear_names(skeleton)
+        missing = [t for t in self.targets if not any(f".{name}".endswith(f".{t}") for name in linear)]
+        if missing or not self.targets:
+            offered = sorted({name.rpartition(".")[2] for name in linear})
+            raise InputError(
+                f"adapter.targets {missing or self.targets} match no linear layer of {type(skeleton).__name__}. "
+                f"It has {', '.join(offered)}; '{ALL_LINEAR}' takes all of them."
+            )
+
+    def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
+        """See `Adapter`."""
+        from peft import LoraConfig, get_peft_model
+
+        from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
+
+        rows: Any = {name: [marker_id] for name in embedding_names(model)} if self.marker_rows else None
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # a factor; peft's annotation is too narrow
+            lora_dropout=self.dropout,
+            target_modules=self.targets,
+            use_dora=self.dora,
+            use_rslora=self.rslora,
+            fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+            trainable_token_indices=rows,
+        )
+        with warnings.catch_warnings(), drawn("adapter"):  # A begins as noise
+            # peft asks a model by an old name whether it checkpoints activations
+            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+            peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+        train_rows_alone(peft_model)
+        for parameter in peft_model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(getattr(torch, self.dtype))
+        return peft_model
+
+    def identity(self) -> str:
+        """See `Adapter`."""
+        kept = ("rank", "alpha", "targets", "dora", "rslora", "marker_rows")
+        return f"LoRA({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"

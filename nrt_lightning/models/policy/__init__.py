@@ -1,0 +1,1 @@
+"""The policy: a causal language model with its tokenizer and marker."""

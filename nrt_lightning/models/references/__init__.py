@@ -1,0 +1,1 @@
+"""Frozen references, and whose confidence without a trace is the baseline."""

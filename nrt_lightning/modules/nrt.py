@@ -1,0 +1,258 @@
+"""Native Reasoning Training as a LightningModule."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
+from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.errors import InputError
+from nrt_lightning.evaluation.evaluate import Evaluation, evaluate
+from nrt_lightning.filters import GroupFilter
+from nrt_lightning.functional import check_at_least, masked_mean
+from nrt_lightning.losses import NRTLoss
+from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
+from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
+from nrt_lightning.modules.base import PolicyModule
+from nrt_lightning.modules.schedules import Schedule
+from nrt_lightning.randomness import counter_seed, run_seed
+from nrt_lightning.rewards import (
+    FixedTokenWeights,
+    KeepOverlong,
+    KLPenalty,
+    OverlongTraces,
+    RewardAggregator,
+    TokenWeighting,
+    WeightedSum,
+)
+from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
+from nrt_lightning.signals import SignalCombiner
+from nrt_lightning.structures import Prompts, Rollouts, Sampling
+from nrt_lightning.training.checks import check_parts
+from nrt_lightning.training.method import Method
+from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
+from nrt_lightning.training.window import Further, judge_window
+
+
+class NRTModule(Method, PolicyModule):
+    """Teaches a policy to reason from question-answer pairs (arXiv 2602.11549).
+
+    For every prompt the policy samples traces; a trace is rewarded by the policy's own confidence in the reference
+    answer after it; the policy learns from the rewards relative to their group. All parts are swappable classes. The
+    defaults are the paper's best aggregation with its authors' hyperparameters.
+
+    Args:
+        policy: the model that is trained.
+        aggregator: from the confidences in the answer's tokens to the trace reward, and to the answer's token weights.
+        signals: what the trace reward is combined from; null for the aggregator's reward alone.
+        advantage: from the rewards of a group to advantages.
+        token_weights: weights of the answer term.
+        loss: trace, marker, answer and KL terms.
+        reference: a second model for the KL, and for the baseline if its scorer says so.
+        sampling: how traces are drawn.
+        engine: what draws them.
+        optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
+        schedule: of the learning rate; null for a linear one with 10 % warm-up.
+        max_tokens_per_micro_batch: split a batch into micro-batches of at most this many tokens, groups of like length
+            together, whose gradients add up to that of the whole batch; null for one forward pass. Tokens are those
+            that go through the model: prompts once, completions, and answers once more for the baseline. A group is
+            never divided; one above the limit is counted in `train/groups_over_limit`.
+        predict_temperature: of traces and answers in `predict`; 0 is greedy.
+        train_response: train what the policy writes by itself, trace, marker and an answer of its own; the reference
+            answer then only gives the reward.
+        filters: groups that one of these drops carry no loss, and are replaced as often as `sampling.refill_rounds`
+            says; null for none.
+        baseline_scorer: whose confidence after the empty trace a trace is held against.
+        overlong: what becomes of traces that reached their limit.
+        kl_penalty: KL against the reference in the reward; null for none. The loss has `kl_coef` of its own.
+
+    Raises:
+        InputError: settings that cannot work together, before any weights are read.
+
+    Example:
+        >>> module = NRTModule(Policy("embedded:registers-base"), sampling=Sampling(group_size=4, max_trace_tokens=32))
+        >>> module.aggregator
+        WeightedSum(weighting='neg_log_prob')
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        aggregator: RewardAggregator = WeightedSum(),  # noqa: B008  (frozen settings)
+        advantage: AdvantageEstimator = GroupNormalized(),  # noqa: B008
+        token_weights: TokenWeighting = FixedTokenWeights(),  # noqa: B008
+        loss: NRTLoss | None = None,
+        reference: Reference = NoReference(),  # noqa: B008
+        sampling: Sampling | None = None,
+        engine: RolloutEngine = TransformersEngine(),  # noqa: B008
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule | None = None,
+        max_tokens_per_micro_batch: int | None = None,
+        predict_temperature: float = 0.0,
+        signals: SignalCombiner | None = None,
+        train_response: bool = False,
+        filters: list[GroupFilter] | None = None,
+        baseline_scorer: BaselineScorer | None = None,
+        overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
+        kl_penalty: KLPenalty | None = None,
+    ) -> None:
+        super().__init__(policy, engine, optimizer, schedule)
+        self.aggregator = aggregator
+        self.advantage = advantage
+        self.token_weights = token_weights
+        self.loss = corrected(loss or NRTLoss(), engine)
+        self.reference = reference
+        self.sampling = sampling or Sampling()
+        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
+        self.predict_temperature = predict_temperature
+        self.signals = signals
+        self.train_response = train_response
+        if max_tokens_per_micro_batch is not None:
+            check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
+        self.filters = filters or []
+        self.baseline_scorer = baseline_scorer or PolicyBaseline()
+        self.overlong = overlong
+        self.kl_penalty = kl_penalty
+        reference.check(policy)
+        check_parts(self)
+
+    # Training
+
+    def configure_callbacks(self) -> list[Callback]:
+        """`OnPolicyRollout`, unless the trainer has one."""
+        trainer: Any = self.trainer
+        return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
+
+    def configure_model(self) -> None:
+        """Read the weights of policy and reference."""
+        super().configure_model()
+        if self.needs_reference:
+            self.reference.load(self.policy)
+        if self.needs_baseline and not self.baseline_scorer.by_policy:
+            place, precision = Path(self.trainer.default_root_dir), self.trainer.precision
+            self.baseline_scorer.load(self.policy, self.reference, place, precision)
+
+    def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
+        """One batch of rollouts: confidences, rewards, advantages, loss."""
+        rollouts = self.overlong.mask(rollouts_of(batch))
+        step = self.learn(rollouts)
+        self.log_training(rollouts, step)
+        return {"loss": step.loss, "reward": step.judgement.reward.value, "advantages": step.judgement.advantages}
+
+    def learn(self, rollouts: Rollouts) -> Step:
+        """Scores, judgement and loss, in micro-batches where `max_tokens_per_micro_batch` asks for them."""
+        limit = self.max_tokens_per_micro_batch
+        if limit is None:
+            return learn_at_once(self, rollouts)
+        parts = split(rollouts, limit, self.largest)
+        over = float(sum(count > limit for count in tokens_of_groups(rollouts)))
+        counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(over)}
+        self.log_scalars(counts, "train", len(rollouts))
+        return learn_in_parts(self, rollouts, parts)
+
+    def judge_window(self, window: list[Prompts], further: Further) -> list[Prompts]:
+        """The window with filtered groups replaced or without a loss, and with advantages over the batch."""
+        return judge_window(self, window, further)
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, and let the reference follow."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+
+    def log_training(self, rollouts: Rollouts, step: Step) -> None:
+        """Log what matters of a batch."""
+        judged, out = step.judgement, step.out
+        groups = group_metrics(judged.reward.value, judged.baseline, judged.advantages, rollouts.group_ids)
+        counts = out.counts | {"reward": judged.reward.value.isfinite().sum()}
+        if self.signals is None:
+            groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
+        for name, value in judged.reward.signals.items():
+            groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
+            counts[f"signal_{name}"] = value.isfinite().sum()
+        if rollouts.answered is not None and rollouts.judged.old_logprobs is not None:  # a response has no such tokens
+            answers = rollouts.judged.segments.answer_mask
+            out.metrics["answer_nll"] = masked_mean(-rollouts.judged.old_logprobs, answers)
+            counts["answer_nll"] = answers.sum()
+        losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
+        width = rollouts.judged.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
+        traces = rollout_metrics(rollouts.judged, F.pad(step.scores.entropy, (0, width))[:, :width])
+        self.log_scalars(groups | losses | out.metrics, "train", len(rollouts), counts)
+        counts["trace_entropy"] = rollouts.judged.segments.trace_mask.sum()
+        self.log_scalars(traces, "rollout", len(rollouts), counts)
+        worth = "reward" if judged.baseline is None else "gain"
+        bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
+        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
+        self.log_throughput(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
+
+    # Evaluation
+
+    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Answer the questions greedily, and score the reference answers."""
+        self.evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
+        """As `validation_step`; callbacks get the reference answers' log-probs with and without a trace, [B, T]."""
+        found = self.evaluate(batch, self.test_metrics)
+        return {"logprobs": found.logprobs, "baseline_logprobs": found.baseline_logprobs}
+
+    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> Evaluation:
+        """What the policy makes of these questions, added to `metrics`."""
+        with self.policy.evaluating():
+            found = evaluate(self.policy, self.engine, prompts, self.sampling)
+        found.add_to(metrics, prompts)
+        return found
+
+    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+        """A trace and an answer for every question."""
+        sampling = dataclasses.replace(self.sampling, temperature=self.predict_temperature)
+        seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
+        with self.policy.evaluating():
+            written = write_answers(self.policy, self.engine, batch, sampling, sampling.max_answer_tokens, seed)
+        return [
+            {"id": row.id, "question": row.question, "trace": trace, "answer": answer, "marker_emitted": emitted}
+            for row, trace, answer, emitted in zip(
+                batch.rows, written.trace_texts, written.answer_texts, written.marker_emitted.tolist(), strict=True
+            )
+        ]
+
+    # Checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note whose checkpoint it is, and what filters and reference have learned of the run."""
+        super().on_save_checkpoint(checkpoint)
+        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.filters]
+        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.reference.state_dict()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As above, and go on with the filters and the reference as they were."""
+        super().on_load_checkpoint(checkpoint)
+        noted = checkpoint.get("nrt_lightning", {})
+        self.reference.load_state_dict(noted.get("reference", {}))
+        for filter_, (name, state) in zip(self.filters, noted.get("filters", []), strict=False):
+            if filter_.name == name:
+                filter_.load_state_dict(state)
+
+
+def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
+    """The loss with the correction that the engine asks for, unless it has one of its own."""
+    if loss.sampler_correction is not None or engine.sampler_correction is None:
+        return loss
+    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)
+
+
+def rollouts_of(batch: Any) -> Rollouts:
+    """The batch's rollouts, or an error that says who should have made them."""
+    rollouts = getattr(batch, "rollouts", None)
+    if rollouts is None:
+        raise InputError(
+            f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
+        )
+    return rollouts

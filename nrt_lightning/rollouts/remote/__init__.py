@@ -1,0 +1,1 @@
+"""What any engine with weights of its own needs."""

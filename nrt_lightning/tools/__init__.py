@@ -1,0 +1,1 @@
+"""Tools around a run: preflight before it, planning of its memory and work, comparison of several."""

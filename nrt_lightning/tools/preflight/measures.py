@@ -1,0 +1,181 @@
+"""From sampled groups to the figures that say whether NRT can start."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.metrics import reward_correctness
+from nrt_lightning.tools.preflight.sampler import PreflightModule, Sample
+
+LUCK = 0.01  # share of traces that count as useful by luck where answers cannot be checked
+
+
+@dataclass
+class Share:
+    """A share with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass
+class Answers:
+    """How answers fare in some condition."""
+
+    confidence: float  # in an answer token: geometric mean of an answer's, mean over rows
+    right: float | None  # share of the policy's own answers that are right
+
+
+@dataclass
+class Aggregation:
+    """What the rewards of one aggregation say of the traces."""
+
+    gain: float  # mean reward over the empty trace's
+    groups_with_gain: float  # share of groups in which a trace has a positive gain
+    zero_variance: float  # share of groups whose rewards are all equal
+    right_first: float | None  # share of groups with right and wrong traces in which a right one has the highest reward
+    auroc_within: float | None  # probability that a right trace has a higher reward than a wrong one of its group
+
+
+@dataclass
+class Measures:
+    """All figures of a preflight."""
+
+    rows: int
+    group_size: int
+    max_trace_tokens: int
+    suppress_eos: bool
+    aggregator: str  # the configured one
+    checked: bool  # whether some answer was right, so that traces can be judged by the answers after them
+    useful: Share  # traces that help: the answer is right after them and not without; see `useful_share`
+    useful_groups: float  # groups that hold one
+    specific_gain: float  # nats a token by which the best trace of a group beats the best of another row's
+    specific_gain_z: float  # the same in standard errors
+    without_trace: Answers
+    after_trace: Answers
+    after_borrowed_trace: Answers
+    after_best_trace: Answers  # of a group
+    after_best_borrowed_trace: Answers  # of another row's group
+    trace_tokens: float
+    trace_entropy: float
+    distinct: float
+    ended_by_marker: float
+    ended_by_eos: float
+    cut: float
+    right_first_by_chance: float | None
+    aggregations: dict[str, Aggregation]
+
+
+def measure(preflight: PreflightModule) -> Measures:
+    """The figures of what a preflight has sampled."""
+    sample, sampling, policy = preflight.gathered(), preflight.module.sampling, preflight.policy
+    checked = bool(sample.right.any())
+    useful, groups = useful_share(sample)
+    best = sample.logprobs.max(dim=1).values  # [R]
+    best_borrowed = sample.borrowed_logprobs.max(dim=1).values  # [R]
+    specific = best - best_borrowed  # [R]
+    names = [aggregator.name for aggregator in preflight.aggregators]
+    aggregations = {name: aggregation(sample, index) for index, name in enumerate(names)}
+    chance = correctness(sample, 0).get("right_first_by_chance")
+    return Measures(
+        rows=len(sample.right),
+        group_size=sampling.group_size,
+        max_trace_tokens=sampling.max_trace_tokens,
+        suppress_eos=sampling.suppress_eos,
+        aggregator=preflight.module.aggregator.name,
+        checked=checked,
+        useful=useful,
+        useful_groups=groups,
+        specific_gain=float(specific.mean()),
+        specific_gain_z=float(specific.mean() / (specific.std() / math.sqrt(len(specific))).clamp(min=1e-9)),
+        without_trace=Answers(confidence(sample.direct_logprobs), mean(sample.direct_right)),
+        after_trace=Answers(confidence(sample.logprobs), mean(sample.right)),
+        after_borrowed_trace=Answers(confidence(sample.borrowed_logprobs), None),
+        after_best_trace=Answers(confidence(best), mean(sample.right.any(dim=1))),
+        after_best_borrowed_trace=Answers(confidence(best_borrowed), None),
+        trace_tokens=mean(sample.tokens),
+        trace_entropy=mean(sample.entropy),
+        distinct=mean(sample.distinct),
+        ended_by_marker=mean(sample.last_ids == policy.marker_id),
+        ended_by_eos=mean(torch.isin(sample.last_ids, torch.tensor(policy.eos_ids))),
+        cut=mean(sample.last_ids == -1),
+        right_first_by_chance=chance,
+        aggregations=aggregations,
+    )
+
+
+def useful_share(sample: Sample) -> tuple[Share, float]:
+    """The share of useful traces, and of groups that hold one.
+
+    Where some answer is right, a trace is useful if the answer after it is right and the answer without one is not.
+    Otherwise answers cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of
+    the traces borrowed from other rows do; the 1 % that would do so by luck is taken off the share.
+    """
+    if sample.right.any():
+        useful = sample.right & ~sample.direct_right.unsqueeze(1)  # [R, K]
+        share, luck = interval(int(useful.sum()), useful.numel()), 0.0
+    else:
+        gain = sample.logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
+        borrowed = sample.borrowed_logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
+        useful = gain > borrowed.double().quantile(1 - LUCK)
+        share, luck = interval(int(useful.sum()), useful.numel()), LUCK
+    groups = mean(useful.any(dim=1)) if luck == 0 else 1 - (1 - max(share.value - luck, 0)) ** useful.shape[1]
+    return Share(*(max(0.0, value - luck) for value in (share.value, share.low, share.high))), groups
+
+
+def interval(count: int, total: int, z: float = 1.96) -> Share:
+    """A share with its Wilson interval.
+
+    >>> interval(0, 1024)
+    Share(value=0.0, low=0.0, high=0.0037...)
+    """
+    share, spread = count / total, z * z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
+    return Share(share, max(0.0, middle - half), middle + half)
+
+
+def aggregation(sample: Sample, index: int) -> Aggregation:
+    """The figures of one aggregation."""
+    rewards, empty = sample.rewards[..., index], sample.empty_rewards[:, index]  # [R, K], [R]
+    gain = rewards - empty.unsqueeze(1)
+    values = correctness(sample, index)
+    return Aggregation(
+        gain=float(gain.mean()),
+        groups_with_gain=mean((gain > 0).any(dim=1)),
+        zero_variance=mean((rewards == rewards[:, :1]).all(dim=1)),
+        right_first=values.get("right_first"),
+        auroc_within=values.get("auroc_within"),
+    )
+
+
+def correctness(sample: Sample, index: int) -> dict[str, float]:
+    """`reward_correctness` of one aggregation."""
+    rows, group_size = sample.right.shape
+    groups = torch.arange(rows).repeat_interleave(group_size)
+    values = reward_correctness(sample.rewards[..., index].flatten(), sample.right.flatten(), groups)
+    return {name: float(value) for name, value in values.items()}
+
+
+def confidence(logprobs: Tensor) -> float:
+    """Mean probability of an answer token from mean log-probs."""
+    return float(logprobs.exp().mean())
+
+
+def mean(values: Tensor) -> float:
+    """The mean of numbers or flags."""
+    return float(values.double().mean())
+
+
+def percent(share: float | None) -> str:
+    """A share as reports show it.
+
+    >>> percent(0.0125), percent(None)
+    ('1.2 %', '-')
+    """
+    return "-" if share is None else f"{100 * share:.1f} %"

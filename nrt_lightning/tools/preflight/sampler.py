@@ -1,0 +1,162 @@
+"""Samples groups of traces of a policy as it is, on the device and in the precision of the trainer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.evaluation.evaluate import right_answers
+from nrt_lightning.evaluation.probe import Probe, answers_after, probe
+from nrt_lightning.functional import pack_segment
+from nrt_lightning.metrics import rollout_metrics
+from nrt_lightning.models import Policy
+from nrt_lightning.randomness import counter_seed, run_seed
+from nrt_lightning.rewards import (
+    ArithmeticMean,
+    GeometricMean,
+    LogProb,
+    Prob,
+    RewardAggregator,
+    WeightedSum,
+)
+from nrt_lightning.rollouts import Generations, RolloutEngine, assemble
+from nrt_lightning.rollouts.answering import nothing
+from nrt_lightning.structures import Prompts, Sampling, TensorStruct
+
+AGGREGATORS = (WeightedSum("neg_log_prob"), WeightedSum("inverse_prob"), GeometricMean(), ArithmeticMean(), LogProb(),
+               Prob())  # fmt: skip
+
+
+@dataclass
+class Sample(TensorStruct):
+    """R rows with K traces each, N = R * K. Log-probs are means over the answer's tokens, in nats."""
+
+    logprobs: Tensor  # [R, K] of the answer after each trace
+    borrowed_logprobs: Tensor  # [R, K] of the answer after the traces of another row
+    direct_logprobs: Tensor  # [R] of the answer after the empty trace
+    right: Tensor  # [R, K] whether the policy's own answer after the trace is right, see `right_answers`
+    direct_right: Tensor  # [R] whether it is after the empty trace
+    tokens: Tensor  # [R, K] of the traces
+    last_ids: Tensor  # [R, K] the token that ended each trace, -1 where it was cut at its limit
+    entropy: Tensor  # [R] of the trace's tokens, nats; the batch's mean
+    distinct: Tensor  # [R] share of distinct traces in the groups of the batch
+    rewards: Tensor  # [R, K, aggregations]
+    empty_rewards: Tensor  # [R, aggregations] of the empty trace
+
+
+class PreflightModule(L.LightningModule):
+    """Looks at the first validation rows; `samples` then holds what was seen.
+
+    Args:
+        module: an `NRTModule`; its policy, engine, sampling and aggregator are looked at.
+        rows: validation rows that each process looks at.
+        chunk: rows sampled at once.
+    """
+
+    def __init__(self, module: Any, rows: int, chunk: int) -> None:
+        super().__init__()
+        self.module = module
+        self.rows = rows
+        self.chunk = max(chunk, 2)  # a row borrows the traces of another
+        own: RewardAggregator = module.aggregator
+        self.aggregators = [*AGGREGATORS, *([] if own in AGGREGATORS else [own])]
+        self.samples: list[Sample] = []
+
+    @property
+    def policy(self) -> Policy:
+        """The policy; its tokenizer is that of the data."""
+        return self.module.policy
+
+    def configure_model(self) -> None:
+        """Read the weights."""
+        self.module.configure_model()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """As the module does it."""
+        return self.module.on_before_batch_transfer(batch, dataloader_idx)
+
+    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+        """Look at the rows of this batch that are still wanted."""
+        wanted = min(len(batch), self.rows - sum(len(sample.right) for sample in self.samples))
+        for start in range(0, wanted - 1, self.chunk):
+            stop = min(start + self.chunk, wanted)
+            stop = wanted if wanted - stop == 1 else stop  # no row is left alone
+            seed = counter_seed(run_seed(), start, batch_idx, self.global_rank, "preflight")
+            prompts, sampling = batch.select(start, stop), self.module.sampling
+            self.samples.append(sample(self.policy, self.module.engine, prompts, sampling, self.aggregators, seed))
+            if stop == wanted:
+                break
+
+    def gathered(self) -> Sample:
+        """All samples, of all processes, on the CPU.
+
+        Raises:
+            InputError: there are none.
+        """
+        mine = [sample.to("cpu") for sample in self.samples]
+        everyone: list[Any] = [mine]
+        if self.trainer.world_size > 1:
+            everyone = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(everyone, mine)
+        samples: list[Sample] = [sample for part in everyone for sample in part]
+        if not samples:
+            raise InputError("preflight found fewer than 2 validation rows. Set data.val, or data.val_rows.")
+        return Sample(*(torch.cat([getattr(s, name) for s in samples]) for name in Sample.__dataclass_fields__))
+
+
+def sample(
+    policy: Policy,
+    engine: RolloutEngine,
+    prompts: Prompts,
+    sampling: Sampling,
+    aggregators: list[RewardAggregator],
+    seed: int,
+) -> Sample:
+    """K traces of each of R rows, what they do to the answers of their own and of other rows, and their rewards."""
+    seen = probe(policy, engine, prompts, sampling, seed)
+    with policy.evaluating():
+        borrowed = assemble(prompts, rolled(seen.traces, sampling.group_size), policy.marker_id)
+        elsewhere = policy.score(borrowed).logprobs.where(borrowed.segments.answer_mask, 0).sum(dim=1)  # [N]
+        direct = right_answers(policy, prompts, answers_after(policy, engine, prompts, nothing(prompts)))  # [R]
+    rollouts, scores = seen.rollouts, seen.scores
+    assert scores.baseline_logprobs is not None
+    shape, length = (len(prompts), -1), prompts.answer_mask.sum(dim=1).clamp(min=1)  # [R]
+    answers = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [N]
+    looks, one = rollout_metrics(rollouts, scores.entropy), torch.ones_like(length, dtype=torch.float)
+    last = (seen.traces.token_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # [N, 1]
+    last_ids = seen.traces.token_ids.gather(1, last).squeeze(1).where(seen.traces.stopped, -1)  # [N]
+    rewards, empty = all_rewards(seen, aggregators)
+    return Sample(
+        logprobs=answers.view(shape) / length.unsqueeze(1),
+        borrowed_logprobs=elsewhere.view(shape) / length.unsqueeze(1),
+        direct_logprobs=scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1) / length,
+        right=seen.right.view(shape),
+        direct_right=direct,
+        tokens=rollouts.segments.trace_mask.sum(dim=1).view(shape),
+        last_ids=last_ids.view(shape),
+        entropy=looks["trace_entropy"] * one,
+        distinct=looks["unique_traces"] * one,
+        rewards=rewards.view(len(prompts), -1, len(aggregators)),
+        empty_rewards=empty,
+    )
+
+
+def rolled(traces: Generations, group_size: int) -> Generations:
+    """Every group's traces handed to the next group."""
+    return traces.apply(lambda tensor: tensor.roll(group_size, dims=0))
+
+
+def all_rewards(seen: Probe, aggregators: list[RewardAggregator]) -> tuple[Tensor, Tensor]:
+    """Trace rewards [N, aggregations] and those of the empty trace [R, aggregations]."""
+    rollouts, baseline = seen.rollouts, seen.scores.baseline_logprobs
+    assert baseline is not None
+    rows = rollouts.group_ids
+    logprobs = pack_segment(seen.scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])  # [N, T]
+    given = [a(logprobs, rollouts.answer_mask[rows], baseline[rows]).value for a in aggregators]
+    empty = [a(baseline, rollouts.answer_mask, baseline).value for a in aggregators]
+    return torch.stack(given, dim=1), torch.stack(empty, dim=1)

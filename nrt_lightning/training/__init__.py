@@ -1,0 +1,1 @@
+"""A training step without a trainer: the method, micro-batches, the window."""

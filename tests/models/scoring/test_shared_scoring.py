@@ -1,0 +1,111 @@
+"""Prompts read once: the same log-probs and gradients as with a copy of the prompt for every completion."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import sampled, save_tiny
+
+from nrt_lightning import InputError, Policy
+from nrt_lightning.models import BestScoring, PackedGroups, PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models.scoring.best import choose
+
+
+def gradients(policy, scoring, rollouts):
+    policy.zero_grad()
+    torch.manual_seed(3)
+    weights = torch.randn(rollouts.completion_ids.shape)
+    scores = scoring(policy.network, rollouts, True)
+    (scores.logprobs * weights).sum().backward()
+    return scores, {name: p.grad.clone() for name, p in policy.named_parameters()}
+
+
+def check_same(policy, scoring, rollouts):
+    expected, expected_grads = gradients(policy, PromptCopies(), rollouts)
+    scores, grads = gradients(policy, scoring, rollouts)
+    torch.testing.assert_close(scores.logprobs, expected.logprobs, atol=3e-5, rtol=1e-5)
+    torch.testing.assert_close(scores.entropy, expected.entropy, atol=3e-5, rtol=1e-5)
+    mask = rollouts.answer_mask
+    torch.testing.assert_close(scores.baseline_logprobs[mask], expected.baseline_logprobs[mask], atol=3e-5, rtol=1e-5)
+    assert not scores.baseline_logprobs.requires_grad
+    for name, grad in expected_grads.items():
+        assert (grads[name] - grad).norm() <= 1e-5 * grad.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("scoring", [SharedPrompt(), PromptTree(), PackedGroups()])
+@pytest.mark.parametrize("group_size", [2, 16])
+def test_same_as_copies(tiny_dir, scoring, group_size):
+    policy = Policy(tiny_dir).load()
+    check_same(policy, scoring, sampled(policy, group_size))
+
+
+@pytest.mark.parametrize("scoring", [SharedPrompt(), PromptTree()])
+def test_untied_heads_and_eager_attention(tmp_path, scoring):
+    policy = Policy(save_tiny(tmp_path, "llama", tied=False), attn_implementation="eager").load()
+    check_same(policy, scoring, sampled(policy))
+
+
+def test_under_activation_checkpointing_the_tree_serves(llama_dir):
+    policy = Policy(llama_dir, activation_checkpointing=True).load()
+    assert isinstance(choose(policy.network, 99), PromptTree)
+    with pytest.raises(InputError, match="activation checkpointing"):
+        SharedPrompt()(policy.network, sampled(policy))
+    check_same(policy, PromptTree(), sampled(policy))
+
+
+def test_windows_shorter_than_the_sequence_are_scored_by_copies(tmp_path, caplog):
+    policy = Policy(save_tiny(tmp_path, "mistral")).load()  # with the family's windows of 4,096 tokens
+    assert isinstance(choose(policy.network, 4096), PackedGroups)
+    policy.network.config.sliding_window = 8
+    with caplog.at_level("INFO"):
+        assert isinstance(choose(policy.network, 9), PromptCopies)
+    assert "windows of 8 tokens, sequences have 9" in caplog.text
+    rollouts = sampled(policy)
+    for scoring in (SharedPrompt(), PromptTree(), PackedGroups()):
+        with pytest.raises(InputError, match=f"windows of 8 tokens, sequences have {rollouts.length}"):
+            scoring(policy.network, rollouts)
+    assert policy.score(rollouts).logprobs.isfinite().all()
+
+
+def test_the_prompt_is_read_once(policy):
+    rollouts, seen = sampled(policy, 5), []
+    policy.score(rollouts)  # the first time a model is also tried out
+    policy.network.get_input_embeddings().register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
+    SharedPrompt()(policy.network, rollouts, True)
+    assert seen == [
+        rollouts.prompt_ids.shape,
+        rollouts.completion_ids.shape,
+        rollouts.empty_traces().completion_ids.shape,
+    ]
+
+
+def test_garbage_in_padding_changes_nothing(policy):
+    rollouts = sampled(policy)
+    noisy = dataclasses.replace(
+        rollouts,
+        completion_ids=torch.where(rollouts.segments.completion_mask, rollouts.completion_ids, 7),
+        prompt_ids=torch.where(rollouts.prompt_mask, rollouts.prompt_ids, 9),
+    )
+    for scoring in (SharedPrompt(), PromptTree(), PackedGroups(), PromptCopies()):
+        clean, other = scoring(policy.network, rollouts), scoring(policy.network, noisy)
+        torch.testing.assert_close(clean.logprobs, other.logprobs)
+
+
+def test_best_is_the_default(policy):
+    assert policy.scoring == BestScoring()
+    assert isinstance(choose(policy.network, 99), PackedGroups)
+
+
+def test_packed_groups_leave_the_model_as_it_was(policy):
+    before = policy.network.config._attn_implementation
+    check_same(policy, PackedGroups(), sampled(policy))
+    assert policy.network.config._attn_implementation == before
+
+
+def test_packed_groups_say_what_they_cannot_do(llama_dir):
+    eager = Policy(llama_dir, attn_implementation="eager").load()
+    with pytest.raises(InputError, match="need attn_implementation sdpa, not eager"):
+        PackedGroups()(eager.network, sampled(eager))
+    checkpointing = Policy(llama_dir, activation_checkpointing=True).load()
+    with pytest.raises(InputError, match="activation checkpointing"):
+        PackedGroups()(checkpointing.network, sampled(checkpointing))

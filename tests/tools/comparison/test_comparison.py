@@ -1,0 +1,222 @@
+"""Runs are stood in for by a few lines of Python; one test runs the real thing."""
+
+from __future__ import annotations
+
+import csv
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nrt_lightning.cli.compare import main
+from nrt_lightning.errors import InputError
+from nrt_lightning.tools.comparison import Comparison, Outcome, Run, markdown_table, run_all, summarise, write_csv
+from nrt_lightning.tools.comparison.plot import draw
+from nrt_lightning.tools.comparison.table import half_width
+
+STAND_IN = """
+import json, pathlib, sys, yaml
+config = yaml.safe_load(open(sys.argv[-1]))
+results = config["trainer"]["callbacks"][0]["init_args"]
+place = pathlib.Path(config["trainer"]["default_root_dir"])
+if "--fail=true" in sys.argv:
+    sys.exit("out of luck")
+with open(place.parent / "started.txt", "a") as file:
+    file.write(results["name"] + "\\n")
+score = 0.5 + 0.1 * config["seed_everything"]
+figures = {"exact_match": score, "exact_match_forced": score, "seconds": 2.0}
+figures |= {f"gain_decile_{d}": 11.0 - d for d in range(1, 11)}
+pathlib.Path(results["path"]).write_text(json.dumps({results["name"]: figures}))
+lines = ["epoch,step,rollout/trace_entropy,val/exact_match_forced,collapse/alarm"]
+lines += [f"0,{step},{2.0 - step / 10},{step / 10 if step % 5 == 0 else ''},{float(step == 9)}" for step in range(10)]
+(place / "metrics.csv").write_text("\\n".join(lines))
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Run, "command", property(lambda run: [sys.executable, "-c", STAND_IN, *run.arguments, str(run.config)])
+    )
+
+
+def comparison(place: Path, **settings) -> Comparison:
+    method = place / "method.yaml"
+    if not method.exists():
+        method.write_text("model: {init_args: {aggregator: GeometricMean}}\n")
+    defaults = {"configs": [], "methods": {"gm": [str(method)], "am": ["--model.aggregator=ArithmeticMean"]}}
+    return Comparison(**defaults | {"seeds": [0, 1], "directory": str(place / "runs")} | settings)
+
+
+def started(place: Path) -> list[str]:
+    return (place / "runs" / "started.txt").read_text().split()
+
+
+def test_every_method_is_run_once_before_any_a_second_time(tmp_path):
+    made = comparison(tmp_path, bases=["embedded:registers-base", "./mine"])
+    names = [run.name for run in made.runs]
+    assert names[:4] == ["gm-registers-base-0", "am-registers-base-0", "gm-mine-0", "am-mine-0"]
+    assert len(set(names)) == len(names) == 8
+
+
+def test_methods_that_are_left_out_are_not_run(tmp_path):
+    assert [run.name for run in comparison(tmp_path, leave_out=["gm"]).runs] == ["am-0", "am-1"]
+
+
+def test_options_come_last_and_the_method_after_the_configs(tmp_path):
+    base = tmp_path / "base.yaml"
+    base.write_text("{}")
+    made = comparison(tmp_path, configs=[str(base)], options=["--data.batch_size=2"], bases=["./mine"])
+    method = str(tmp_path / "method.yaml")
+    assert made.runs[0].arguments == (
+        "fit", "--config", str(base), "--config", method, "--data.batch_size=2", "--model.policy.model=./mine"
+    )  # fmt: skip
+    assert made.runs[0].command[-2:] == ["--config", str(made.runs[0].config)]
+
+
+def test_the_seed_is_of_sampling_and_of_the_rows_order(tmp_path):
+    made = comparison(tmp_path)
+    config = yaml.safe_load(made.config_of(made.runs[-1]))
+    assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 1
+
+
+def test_callbacks_are_for_all_methods_but_those_named(tmp_path):
+    made = comparison(tmp_path, callbacks=[{"class_path": "nrt_lightning.TraceSamples"}], without_callbacks=["am"])
+    found = {run.method: yaml.safe_load(made.config_of(run))["trainer"]["callbacks"] for run in made.runs}
+    assert [c["class_path"] for c in found["gm"]] == ["nrt_lightning.ResultsFile", "nrt_lightning.TraceSamples"]
+    assert [c["class_path"] for c in found["am"]] == ["nrt_lightning.ResultsFile"]
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_finished_runs_are_kept_and_killed_ones_begin_anew(tmp_path, stand_in, jobs):
+    made = comparison(tmp_path)
+    assert run_all(made, jobs) == []
+    assert sorted(started(tmp_path)) == ["am-0", "am-1", "gm-0", "gm-1"]
+    killed = made.runs[1]
+    killed.results.unlink()
+    (killed.directory / "half a checkpoint").write_text("")
+    assert run_all(made, jobs) == []
+    assert started(tmp_path)[4:] == [killed.name]
+    assert not (killed.directory / "half a checkpoint").exists()
+    run_all(comparison(tmp_path, seeds=[0, 1, 2]), jobs)
+    assert sorted(started(tmp_path)[5:]) == ["am-2", "gm-2"], "more seeds add to what is there"
+
+
+def test_a_run_of_other_configs_is_refused_before_anything_runs(tmp_path, stand_in):
+    run_all(comparison(tmp_path, seeds=[0]))
+    (tmp_path / "method.yaml").write_text("model: {init_args: {aggregator: LogProb}}\n")
+    with pytest.raises(InputError, match=r"gm-0 holds a run of other configs or options. Remove it"):
+        run_all(comparison(tmp_path))
+    with pytest.raises(InputError, match="gm-0 holds a run of other configs"):
+        run_all(comparison(tmp_path, callbacks=[{"class_path": "nrt_lightning.TraceSamples"}]))
+    assert len(started(tmp_path)) == 2
+
+
+def test_a_failed_run_is_named_with_its_last_words_and_the_others_go_on(tmp_path, stand_in, capsys):
+    made = comparison(tmp_path, methods={"bad": ["--fail=true"], "good": []}, seeds=[0])
+    assert [run.name for run in run_all(made)] == ["bad-0"]
+    assert started(tmp_path) == ["good-0"]
+    assert "bad-0: failed (out of luck); see" in capsys.readouterr().out
+    assert [run.name for run in made.runs if run.finished] == ["good-0"]
+
+
+def test_the_command_writes_table_figures_and_plot(tmp_path, stand_in, capsys):
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {gm: [], am: []}, seeds: [0, 1]}")
+    main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--jobs=2"])
+    out = capsys.readouterr().out
+    width = 12.706 * math.sqrt(0.005) / math.sqrt(2)
+    row = f"| 2 | 0.550 ± {width:.3f} | 0.550 ± {width:.3f} | 1.100 | 2 of 2 | 2 |"
+    table = (tmp_path / "runs" / "table.md").read_text()
+    assert table.splitlines()[2:] == [f"| `gm` {row}", f"| `am` {row}"]
+    assert table in out
+    with (tmp_path / "runs" / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["method"], row["seed"], row["exact_match"]) for row in rows[:2]] == [
+        ("gm", "0", "0.5"), ("am", "0", "0.5")
+    ]  # fmt: skip
+    assert (tmp_path / "runs" / "plot.png").stat().st_size > 10_000
+
+
+def test_every_base_has_a_plot_of_its_own(tmp_path, stand_in):
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {gm: []}, seeds: [0], bases: [embedded:registers-base, ./mine]}")
+    main(["--config", str(config), f"--directory={tmp_path / 'runs'}"])
+    assert {path.name for path in (tmp_path / "runs").glob("*.png")} == {"plot-registers-base.png", "plot-mine.png"}
+
+
+def test_the_command_fails_where_a_run_failed(tmp_path, stand_in):
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {bad: [--fail=true], good: []}, seeds: [0]}")
+    with pytest.raises(SystemExit, match="1 runs failed: bad-0"):
+        main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--plot=false"])
+    assert "`good`" in (tmp_path / "runs" / "table.md").read_text()
+    assert not (tmp_path / "runs" / "plot.png").exists()
+
+
+def test_a_real_run_leaves_what_the_table_needs(tmp_path):
+    quickstart = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
+    small = ["--data.train.size=32", "--data.val.size=8", "--data.test.size=8", "--trainer.val_check_interval=1"]
+    made = Comparison(
+        [str(quickstart)], {"ws": []}, seeds=[3], options=small, directory=str(tmp_path / "runs"),
+        callbacks=[{"class_path": "nrt_lightning.DifficultyGain"}],
+    )  # fmt: skip
+    assert run_all(made) == []
+    outcome = Outcome.of(made.runs[0])
+    measured = {"exact_match", "trace_entropy", "seconds", "cpu_seconds", "gain_decile_1", "gain_decile_10"}
+    assert measured <= outcome.figures.keys()
+    assert [step for step, _ in outcome.curves["val/exact_match"]] == [0, 1]
+
+
+def test_intervals_are_student_s():
+    assert half_width([0.0, 1.0]) == pytest.approx(12.706 * math.sqrt(0.5) / math.sqrt(2))
+    assert half_width([0.1, 0.2, 0.3, 0.4]) == pytest.approx(3.182 * 0.1290994 / 2, rel=1e-4)
+    assert half_width([float(i % 2) for i in range(40)]) == pytest.approx(2.0227 * 0.50637 / math.sqrt(40), rel=1e-2)
+    assert summarise([3.0, 3.0], digits=0) == "3"
+
+
+def test_a_figure_that_only_some_methods_have_leaves_a_gap():
+    outcomes = [Outcome("a", "", 0, {"exact_match": 1.0, "trace_tokens": 4.25}, {}), Outcome("b", "x", 0, {}, {})]
+    lines = markdown_table(outcomes).splitlines()
+    assert lines[0] == "| method | base | seeds | exact match | trace tokens |"
+    assert lines[2:] == ["| `a` |  | 1 | 1.000 | 4.2 |", "| `b` | x | 1 | - | - |"]
+
+
+def test_runs_without_a_figure_have_an_empty_cell(tmp_path):
+    write_csv(tmp_path / "runs.csv", [Outcome("a", "", 0, {"x": 1.0}, {}), Outcome("b", "", 1, {"y": 2.0}, {})])
+    assert (tmp_path / "runs.csv").read_text().split() == ["method,base,seed,x,y", "a,,0,1.0,", "b,,1,,2.0"]
+
+
+def test_a_plot_of_runs_without_curves_can_be_drawn(tmp_path):
+    draw(tmp_path / "plot.png", [Outcome("sft", "", 0, {"exact_match_forced": 0.1}, {})])
+    assert (tmp_path / "plot.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"methods": {}}, "methods is empty"),
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": [1, 1]}, r"seeds=\[1, 1\] names one twice"),
+        ({"bases": ["a", "a"]}, r"bases=\['a', 'a'\] names one twice"),
+        ({"configs": ["nowhere.yaml"]}, "configs: 'nowhere.yaml' is not there"),
+        ({"methods": {"gm": ["nowhere.yaml"]}}, "methods.gm: 'nowhere.yaml' is not there"),
+        ({"methods": {"gm": ["GeometricMean"]}}, "methods.gm: 'GeometricMean' is neither a .yaml file nor"),
+        ({"options": ["data.seed=1"]}, r"options: 'data.seed=1' is no option"),
+        ({"without_callbacks": ["gn"]}, "without_callbacks: 'gn' is none of the methods. Known: 'am', 'gm'"),
+        ({"leave_out": ["gn"]}, "leave_out: 'gn' is none of the methods"),
+        ({"leave_out": ["am", "gm"]}, "leave_out names all methods"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        comparison(tmp_path, **settings)
+
+
+def test_fewer_than_one_job_is_refused(tmp_path):
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {gm: []}}")
+    with pytest.raises(InputError, match="jobs=0: give at least 1"):
+        main(["--config", str(config), "--jobs=0"])
