@@ -99,8 +99,8 @@ def measure(work: Workload, device: torch.device, steps: int, rate: float) -> di
         "generate_tokens_per_second": sampled / plain,
         "rollout_tokens_per_second": sampled / rollout,
         "learning_tokens_per_second": tokens / learning,
-        "rollout_flops_utilisation": gflop["rollout"] / rollout / rate,
-        "learning_flops_utilisation": learned / learning / rate,
+        "rollout_flops_utilization": gflop["rollout"] / rollout / rate,
+        "learning_flops_utilization": learned / learning / rate,
         "step_seconds": rollout + learning,
         "matmul_tflops": rate / 1000,
     } | {f"{name}_peak_gigabytes": peak for name, peak in peaks.items()}

@@ -54,7 +54,7 @@ def measure(work: Workload, steps: int) -> dict[str, float]:
 
 
 def exponents(values: tuple[int, ...], amounts: list[float]) -> list[float]:
-    """The power of growth between neighbouring sizes: 1 is linear, 0 constant, 2 quadratic.
+    """The power of growth between neighboring sizes: 1 is linear, 0 constant, 2 quadratic.
 
     >>> exponents((2, 4, 8), [1.0, 2.0, 8.0])
     [1.0, 2.0]

@@ -57,7 +57,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(ours: dict[str, Any], trl: dict[str, Any], bound: dict[str, Any]) -> dict[str, float]:
-    """What is compared: speedups above 1 and shares below 1 are in our favour.
+    """What is compared: speedups above 1 and shares below 1 are in our favor.
 
     `peak_memory` is of what each process took after its imports; `over_bound` of our step.
     """

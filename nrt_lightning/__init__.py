@@ -100,7 +100,7 @@ EXPORTS = {
         "MaskOverlong",
         "MeanLogProb",
         "OverlongTraces",
-        "PenaliseOverlong",
+        "PenalizeOverlong",
         "PosteriorTokenWeights",
         "Prob",
         "RewardAggregator",

@@ -11,7 +11,7 @@ class InputError(ValueError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The names closest to a misspelt one, as the end of an error message.
+    """The names closest to a misspelled one, as the end of an error message.
 
     >>> nearest("qestion", ["question", "answer"])
     " Did you mean 'question'?"

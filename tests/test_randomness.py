@@ -33,11 +33,11 @@ def test_numbers_fill_the_unit_interval_evenly_and_without_correlation():
     expected = numbers.numel() / 64
     chi_square = ((counts - expected) ** 2 / expected).sum()  # mean 63, standard deviation 11
     assert 20 < chi_square < 120
-    centred = numbers - 0.5
+    centered = numbers - 0.5
     noise = 4 * (1 / 12) / numbers.numel() ** 0.5
-    assert abs(centred.mean()) < noise * 12**0.5
-    assert abs((centred[1:] * centred[:-1]).mean()) < noise, "of one row's next number"
-    assert abs((centred[:, 1:] * centred[:, :-1]).mean()) < noise, "of the next row's"
+    assert abs(centered.mean()) < noise * 12**0.5
+    assert abs((centered[1:] * centered[:-1]).mean()) < noise, "of one row's next number"
+    assert abs((centered[:, 1:] * centered[:, :-1]).mean()) < noise, "of the next row's"
 
 
 def test_a_row_draws_the_same_in_any_company():
@@ -47,7 +47,7 @@ def test_a_row_draws_the_same_in_any_company():
     assert not torch.equal(alone, uniforms(torch.tensor(row_keys(4, ["b"])), 4)), "the seed matters"
 
 
-def test_neighbouring_values_hash_far_apart():
+def test_neighboring_values_hash_far_apart():
     bits = hashed(torch.arange(64)) ^ hashed(torch.arange(64) + 1)
     flipped = [bin(int(b) % 2**64).count("1") for b in bits]
     assert 28 < sum(flipped) / len(flipped) < 36, "half of 64 bits"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import in_subprocess, table
-from benchmarks.techniques.catalogue import TECHNIQUES
+from benchmarks.techniques.catalog import TECHNIQUES
 from benchmarks.techniques.technique import Technique
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import peak_memory
-from benchmarks.techniques.catalogue import TECHNIQUES
+from benchmarks.techniques.catalog import TECHNIQUES
 
 
 def measure(technique: str, case: str, way: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class AdvantageEstimator(ABC):
         """
 
 
-def stabilised_rewards(values: Tensor, baseline_values: Tensor | None, use: BaselineUse) -> Tensor:
+def stabilized_rewards(values: Tensor, baseline_values: Tensor | None, use: BaselineUse) -> Tensor:
     """The rewards, or their gain over the empty trace, or `R' = max(0, R - R_baseline)` (arXiv 2602.11549).
 
     Args:
@@ -67,7 +67,7 @@ def stabilised_rewards(values: Tensor, baseline_values: Tensor | None, use: Base
 
     Example:
         >>> import torch
-        >>> stabilised_rewards(torch.tensor([0.75, 0.25]), torch.tensor([0.5, 0.5]), "clip")
+        >>> stabilized_rewards(torch.tensor([0.75, 0.25]), torch.tensor([0.5, 0.5]), "clip")
         tensor([0.2500, 0.0000])
     """
     values = at_least_float32(values)

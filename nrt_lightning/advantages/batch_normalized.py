@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilised_rewards
+from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilized_rewards
 from nrt_lightning.functional import check_at_least, check_choice, group_normalize, group_statistics
 
 
@@ -53,12 +53,12 @@ class BatchNormalized(AdvantageEstimator):
 
     @property
     def needs_group(self) -> bool:
-        """Whether K >= 2 is required: only to centre within groups."""
+        """Whether K >= 2 is required: only to center within groups."""
         return self.center == "group"
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
         """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
-        rewards = stabilised_rewards(values, baseline_values, self.baseline)  # [N]
+        rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         finite = rewards.isfinite()
         if self.center == "group":
             rewards = group_statistics(rewards, group_ids, finite).centered

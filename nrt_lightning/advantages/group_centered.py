@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilised_rewards
+from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilized_rewards
 from nrt_lightning.functional import check_choice, group_statistics
 
 
@@ -48,5 +48,5 @@ class GroupCentered(AdvantageEstimator):
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
         """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
-        rewards = stabilised_rewards(values, baseline_values, self.baseline)  # [N]
+        rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         return group_statistics(rewards, group_ids, rewards.isfinite()).centered

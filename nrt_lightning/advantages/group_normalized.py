@@ -1,4 +1,4 @@
-"""Advantages centred and scaled within the group."""
+"""Advantages centered and scaled within the group."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilised_rewards
+from nrt_lightning.advantages.base import BASELINE_USES, AdvantageEstimator, BaselineUse, stabilized_rewards
 from nrt_lightning.functional import check_at_least, check_choice, group_normalize
 
 
@@ -60,11 +60,11 @@ class GroupNormalized(AdvantageEstimator):
 
     @property
     def needs_group(self) -> bool:
-        """Whether K >= 2 is required: not if rewards are neither centred nor scaled."""
+        """Whether K >= 2 is required: not if rewards are neither centered nor scaled."""
         return self.center or self.scale == "std"
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
         """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
-        rewards = stabilised_rewards(values, baseline_values, self.baseline)  # [N]
+        rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         finite = rewards.isfinite()
         return group_normalize(rewards, group_ids, finite, self.center, self.scale == "std", self.eps)

@@ -19,10 +19,10 @@ def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None
     Raises:
         InputError: with the mend.
     """
-    if not hasattr(getattr(trainer, "datamodule", None), "following"):
+    if not hasattr(getattr(trainer, "datamodule", None), "next_window"):
         raise InputError(
             "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
-            "give your datamodule a method `following` like its, or use OnPolicyRollout."
+            "give your datamodule a method `next_window` like its, or use OnPolicyRollout."
         )
     if isinstance(engine, VLLMColocatedEngine):
         raise InputError(

@@ -91,7 +91,7 @@ class AheadRollout(OnPolicyRollout):
         pl_module.log("rollout/seconds_waited", waited, batch_size=len(prompts))
         self.tokens, self.seconds, self.peak = 0, 0.0, 0
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        following, epoch, micro_batch = data.following(*place)
+        following, epoch, micro_batch = data.next_window(*place)
         self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), (epoch, micro_batch))
         return window
 
@@ -220,7 +220,7 @@ class AheadRollout(OnPolicyRollout):
 def note_old(pl_module: Any, policy: Policy, window: list[Prompts]) -> None:
     """Note what the policy that wrote the rollouts says of them."""
     scorer = getattr(pl_module, "baseline_scorer", None)
-    baseline = getattr(pl_module, "needs_baseline", True) and (scorer is None or scorer.by_policy)
+    baseline = getattr(pl_module, "needs_baseline", True) and (scorer is None or scorer.from_policy_forward)
     with policy.evaluating():
         for share in window:
             rollouts = share.rollouts
@@ -238,5 +238,5 @@ def score_others(pl_module: Any, window: list[Prompts]) -> None:
             if rollouts is not None:
                 if getattr(pl_module, "needs_reference", False):
                     rollouts.ref_logprobs = pl_module.reference.logprobs(rollouts)
-                if getattr(pl_module, "needs_baseline", False) and not pl_module.baseline_scorer.by_policy:
+                if getattr(pl_module, "needs_baseline", False) and not pl_module.baseline_scorer.from_policy_forward:
                     rollouts.judged.baseline_logprobs = pl_module.baseline_scorer.logprobs(rollouts.judged)

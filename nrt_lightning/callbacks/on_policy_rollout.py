@@ -67,10 +67,10 @@ class OnPolicyRollout(Callback):
         data = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
         sampling: Any = self.sampling or pl_module.sampling
-        if sampling.refill_rounds and not hasattr(data, "further"):
+        if sampling.refill_rounds and not hasattr(data, "replacement_rows"):
             raise InputError(
                 f"sampling.refill_rounds is {sampling.refill_rounds}, but the data cannot give further rows. Use "
-                "QADataModule, give your datamodule a method `further` like its, or set refill_rounds to 0."
+                "QADataModule, give your datamodule a method `replacement_rows` like its, or set refill_rounds to 0."
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -133,7 +133,7 @@ class OnPolicyRollout(Callback):
             number: of the round.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        prompts = data.further(count, trainer.current_epoch, batch_idx, number).to(like.prompt_ids.device)
+        prompts = data.replacement_rows(count, trainer.current_epoch, batch_idx, number).to(like.prompt_ids.device)
         prompts.window = WindowStep(0, math.ceil(count / len(like)))
         more = self.sample(trainer, pl_module, prompts, batch_idx, f"refill {number}")
         score_window(pl_module, more)

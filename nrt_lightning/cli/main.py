@@ -32,7 +32,7 @@ warnings.filterwarnings("ignore", message="LightningCLI's args parameter is inte
 
 
 class Parser(LightningArgumentParser):
-    """Names what is near to a misspelt class or argument."""
+    """Names what is near to a misspelled class or argument."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Add suggestions to the message."""

@@ -37,7 +37,7 @@ def suggestion(message: str, keys: list[str]) -> str:
         return f"\n\n{part}.{key} is a list. Add to it: --{part}.{key}+={value}"
     if found := list(OPTION.finditer(message)):
         path, option = found[-1].groups()
-        name = option.split(".")[0]  # with settings under it, a misspelt name comes with theirs
+        name = option.split(".")[0]  # with settings under it, a misspelled name comes with theirs
         return f"\n\n{name!r} is no argument of {path}.{nearest(name, arguments(path))}"
     if (found := list(CLASS.finditer(message))) and not OTHER_TYPE.search(message):
         name = matched(found[-1])

@@ -135,7 +135,7 @@ class QADataModule(L.LightningDataModule):
             check_resumed(self._resumed, self._order)
         return DataLoader(dataset, batch_size=None, sampler=sampler, num_workers=self.num_workers)
 
-    def further(self, count: int, *key: int | str) -> Prompts:
+    def replacement_rows(self, count: int, *key: int | str) -> Prompts:
         """Training rows beside those of the micro-batches, other ones on every process.
 
         They are drawn by a hash of the key alone, so nothing needs to be kept of them: the order of the micro-batches
@@ -150,7 +150,7 @@ class QADataModule(L.LightningDataModule):
         places = range(trainer.global_rank, count * trainer.world_size, trainer.world_size)
         return dataset.collate([dataset[order[place % len(order)]] for place in places])
 
-    def following(self, epoch: int, micro_batch: int) -> tuple[Prompts, int, int]:
+    def next_window(self, epoch: int, micro_batch: int) -> tuple[Prompts, int, int]:
         """The prompts of the window after the one that begins at this micro-batch, before its turn has come.
 
         Args:

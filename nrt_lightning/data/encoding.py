@@ -21,7 +21,7 @@ from nrt_lightning.structures import Prompts, Row, WindowStep
 log = logging.getLogger(__name__)
 
 ALONE = WindowStep()  # of a batch that is a window by itself
-CHUNK = 1000  # rows tokenised at once: fast tokenizers spread them over threads, and memory stays small
+CHUNK = 1000  # rows tokenized at once: fast tokenizers spread them over threads, and memory stays small
 
 
 @dataclass

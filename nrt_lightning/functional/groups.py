@@ -86,7 +86,7 @@ def group_normalize(
     scale: bool = True,
     eps: float = 0.0,
 ) -> Tensor:
-    """Centre and scale values within their groups: `(v - mean) / (std + eps)`.
+    """Center and scale values within their groups: `(v - mean) / (std + eps)`.
 
     Args:
         values: `[N]`.
@@ -97,7 +97,7 @@ def group_normalize(
         eps: added to the standard deviation.
 
     Returns:
-        `[N]`; a group of one gives 0 if centred or scaled.
+        `[N]`; a group of one gives 0 if centered or scaled.
 
     Example:
         >>> group_normalize(torch.tensor([1.0, 3.0, 4.0]), torch.tensor([0, 0, 1]))

@@ -81,8 +81,8 @@ class LinearLogprobs(torch.autograd.Function):
             *numbers, p = statistics(chunk_logits(h, weight, bias, row, index), i)
             found.append(numbers)
             probs += [p] if keep and any(ctx.needs_input_grad) else []
-        logprobs, entropies, log_normaliser = (torch.cat(part) for part in zip(*found, strict=True))
-        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normaliser, *probs)
+        logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))
+        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, *probs)
         ctx.chunk, ctx.index = chunk, index
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
@@ -90,7 +90,7 @@ class LinearLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """`d logprob / d logits = onehot(id) - softmax(logits)`, chunk by chunk."""
-        hidden, weight, ids, bias, row, log_normaliser, *kept = ctx.saved_tensors
+        hidden, weight, ids, bias, row, log_normalizer, *kept = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
@@ -103,7 +103,7 @@ class LinearLogprobs(torch.autograd.Function):
                 slope = kept[start // ctx.chunk] * -grad  # [c, V]
             else:
                 logits = chunk_logits(h, weight, bias, row, ctx.index)  # [c, V]
-                slope = logits.sub_(log_normaliser[part].unsqueeze(-1)).exp_().mul_(-grad)
+                slope = logits.sub_(log_normalizer[part].unsqueeze(-1)).exp_().mul_(-grad)
             slope = slope.scatter_add_(-1, ids[part].unsqueeze(-1), grad).to(weight.dtype)
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
@@ -135,10 +135,10 @@ def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tenso
 
 
 def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log-probs of the tokens, entropies and log-normalisers [c], and probabilities [c, V]; `logits` is overwritten."""
-    log_normaliser = logits.logsumexp(dim=-1)
-    logprobs = logits.sub_(log_normaliser.unsqueeze(-1))  # [c, V]
+    """Log-probs of the tokens, entropies and log-normalizers [c], and probabilities [c, V]; `logits` is overwritten."""
+    log_normalizer = logits.logsumexp(dim=-1)
+    logprobs = logits.sub_(log_normalizer.unsqueeze(-1))  # [c, V]
     chosen = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     probs = logprobs.exp()
     finite = logprobs.clamp_(min=torch.finfo(logits.dtype).min)  # 0 * inf is 0
-    return chosen, -torch.einsum("cv,cv->c", probs, finite), log_normaliser, probs
+    return chosen, -torch.einsum("cv,cv->c", probs, finite), log_normalizer, probs

@@ -128,7 +128,7 @@ class NRTLoss:
             token_weights: `[N, C]` of the answer's tokens.
             ref_logprobs: `[N, C]` of the reference; None without one.
             whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
-                batch then add up to the loss of the batch, see `couples_rollouts`.
+                batch then add up to the loss of the batch, see `needs_full_batch`.
             sampling_logprobs: `[N, C]` of the sampler, needed for a `sampler_correction`.
             mean: of a tensor over processes; None: there is one. Their losses' mean is then that of all rollouts.
 
@@ -170,7 +170,7 @@ class NRTLoss:
         return LossOutput(loss, reduced, metrics, {name: n for name, n in counts.items() if name in metrics})
 
     @property
-    def couples_rollouts(self) -> bool:
+    def needs_full_batch(self) -> bool:
         """Whether off-policy the loss of a rollout depends on the log-probs of the others in the batch.
 
         It does where clipped tokens leave the denominator of a mean: which ones do is not known until all are scored.

@@ -136,7 +136,7 @@ class NRTModule(Method, PolicyModule):
         super().configure_model()
         if self.needs_reference:
             self.reference.load(self.policy)
-        if self.needs_baseline and not self.baseline_scorer.by_policy:
+        if self.needs_baseline and not self.baseline_scorer.from_policy_forward:
             place, precision = Path(self.trainer.default_root_dir), self.trainer.precision
             self.baseline_scorer.load(self.policy, self.reference, place, precision)
 

@@ -9,7 +9,7 @@ from nrt_lightning.rewards.geometric_mean import GeometricMean
 from nrt_lightning.rewards.kl_penalty import KLPenalty
 from nrt_lightning.rewards.log_prob import LogProb
 from nrt_lightning.rewards.mean_log_prob import MeanLogProb
-from nrt_lightning.rewards.overlong import KeepOverlong, MaskOverlong, OverlongTraces, PenaliseOverlong
+from nrt_lightning.rewards.overlong import KeepOverlong, MaskOverlong, OverlongTraces, PenalizeOverlong
 from nrt_lightning.rewards.prob import Prob
 from nrt_lightning.rewards.token_weights import (
     DerivedTokenWeights,
@@ -30,7 +30,7 @@ __all__ = [
     "MaskOverlong",
     "MeanLogProb",
     "OverlongTraces",
-    "PenaliseOverlong",
+    "PenalizeOverlong",
     "PosteriorTokenWeights",
     "Prob",
     "RewardAggregator",

@@ -44,7 +44,7 @@ class MaskOverlong(OverlongTraces):
 
 
 @dataclass(frozen=True)
-class PenaliseOverlong(OverlongTraces):
+class PenalizeOverlong(OverlongTraces):
     """`R <- R - penalty * max(0, length - (limit - soft_tokens)) / soft_tokens`, and `R - penalty` where truncated.
 
     DAPO's soft overlong punishment (arXiv 2503.14476, equation 13, with its penalty of 1): nothing up to
@@ -52,13 +52,13 @@ class PenaliseOverlong(OverlongTraces):
 
     Args:
         penalty: what a truncated trace loses; of the order of what rewards differ by.
-        soft_tokens: length before the limit in which the penalty grows; 0 penalises truncated traces alone.
+        soft_tokens: length before the limit in which the penalty grows; 0 penalizes truncated traces alone.
 
     Raises:
         InputError: if a number is negative.
 
     Example:
-        >>> PenaliseOverlong(penalty=1.0, soft_tokens=10).amount(torch.tensor([85, 95, 100]), 100)
+        >>> PenalizeOverlong(penalty=1.0, soft_tokens=10).amount(torch.tensor([85, 95, 100]), 100)
         tensor([0.0000, 0.5000, 1.0000])
     """
 

@@ -58,7 +58,7 @@ class FixedTokenWeights(TokenWeighting):
 
 @dataclass(frozen=True)
 class DerivedTokenWeights(TokenWeighting):
-    """alpha_i c_i, centred and scaled over all answer tokens of a group taken together (arXiv 2602.11549).
+    """alpha_i c_i, centered and scaled over all answer tokens of a group taken together (arXiv 2602.11549).
 
     With w the token weights of every answer token of the K rollouts of a prompt: `(w - mean(w)) / std(w)`, with the
     unbiased standard deviation and exactly 0 where that is 0. Weights that are not finite are left out and become 0.
@@ -83,7 +83,7 @@ class DerivedTokenWeights(TokenWeighting):
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
     ) -> Tensor:
-        """Normalised weights `[N, T]`; see `TokenWeighting.__call__`."""
+        """Normalized weights `[N, T]`; see `TokenWeighting.__call__`."""
         check_same_shape("token_weights", token_weights, "answer_mask", answer_mask)
         weights = at_least_float32(token_weights)
         pooled = weights[answer_mask]  # [tokens]

@@ -2,9 +2,9 @@
 
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
-from nrt_lightning.rollouts.crossing import PromptAndTrace, crossed, first_traces
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine, trace_request
 from nrt_lightning.rollouts.own_answers import respond, write_own_answers
+from nrt_lightning.rollouts.pairing import PromptAndTrace, all_pairs, first_traces
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
@@ -15,8 +15,8 @@ __all__ = [
     "RolloutEngine",
     "TransformersEngine",
     "Written",
+    "all_pairs",
     "assemble",
-    "crossed",
     "direct_answers",
     "first_traces",
     "respond",

@@ -28,7 +28,7 @@ def singles(window: list[Prompts]) -> list[Prompts]:
     return groups
 
 
-def join(structs: Sequence[Struct]) -> Struct:
+def concat_groups(structs: Sequence[Struct]) -> Struct:
     """Groups of several structures as one: rows under one another, padded to the widest.
 
     What begins with `prompt` is padded on the left, all else on the right; group ids go on counting. What is no
@@ -39,7 +39,7 @@ def join(structs: Sequence[Struct]) -> Struct:
     for place in dataclasses.fields(first):
         parts = [getattr(struct, place.name) for struct in structs]
         if isinstance(parts[0], TensorStruct):
-            values[place.name] = join(parts)
+            values[place.name] = concat_groups(parts)
         elif isinstance(parts[0], list):
             values[place.name] = [item for part in parts for item in part]
         elif isinstance(parts[0], dict):

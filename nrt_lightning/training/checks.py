@@ -126,7 +126,7 @@ def check_models(
 def warn_of_idle(method: Method) -> None:
     """Say so where a reference or a baseline scorer was given and nothing uses it."""
     scorer, reference = method.baseline_scorer, method.reference
-    if not scorer.by_policy and not method.needs_baseline:
+    if not scorer.from_policy_forward and not method.needs_baseline:
         log.warning("baseline_scorer is %s, but neither reward, advantage nor filters use a baseline.", scorer)
     used = method.needs_reference or scorer.needs_reference
     if reference.available and not used:

@@ -47,11 +47,14 @@ class Method:
 
     def score_answers(self, rollouts: Rollouts) -> Scores:
         """As `score`, without the reference: all that a reward takes."""
-        known, by_policy = rollouts.judged.baseline_logprobs, self.baseline_scorer.by_policy  # [B, T]
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and by_policy and known is None)
+        known, from_policy_forward = (
+            rollouts.judged.baseline_logprobs,
+            self.baseline_scorer.from_policy_forward,
+        )  # [B, T]
+        scores = self.policy.score(rollouts, baseline=self.needs_baseline and from_policy_forward and known is None)
         if known is not None:
             scores.baseline_logprobs = known
-        elif self.needs_baseline and not by_policy:
+        elif self.needs_baseline and not from_policy_forward:
             scores.baseline_logprobs = self.baseline_scorer.logprobs(rollouts)
         return scores
 
@@ -120,7 +123,7 @@ class Method:
 
     def couples_groups(self, rollouts: Rollouts) -> bool:
         """Whether the loss of a group depends on the log-probs of other groups in the batch."""
-        return rollouts.old_logprobs is not None and self.loss.couples_rollouts
+        return rollouts.old_logprobs is not None and self.loss.needs_full_batch
 
     @property
     def needs_baseline(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.filters import GroupFilter, Groups, apply_filters
 from nrt_lightning.functional import pack_segment
-from nrt_lightning.rollouts.joining import join, singles
+from nrt_lightning.rollouts.joining import concat_groups, singles
 from nrt_lightning.structures import Judgement, Prompts, Rollouts, Sampling, Scores
 
 Further = Callable[[Prompts, int, int], list[Prompts]]  # rows like this micro-batch, so many, in this round
@@ -52,7 +52,7 @@ def judge_window(module: Judge, window: list[Prompts], further: Further) -> list
     if module.filters:
         window = filtered(module, window, further)
     if module.advantage.needs_batch:
-        normalise(module, window)
+        normalize(module, window)
     return window
 
 
@@ -66,7 +66,7 @@ def filtered(module: Judge, window: list[Prompts], further: Further) -> list[Pro
     resumed run refills alike. Every process draws as many rows as the one that lacks most, to stay in step with it,
     and leaves aside what it has too many.
     """
-    sieve, rounds, replaced = Sieve(module), 0, 0
+    sieve, rounds, replaced = WindowFilter(module), 0, 0
     kept, groups = sieve(window), singles(window)
     while rounds < module.sampling.refill_rounds and (missing := module.largest(kept.count(False))):
         rounds += 1
@@ -78,7 +78,7 @@ def filtered(module: Judge, window: list[Prompts], further: Further) -> list[Pro
             replaced += 1
     size = len(window[0])
     if replaced:
-        window = [join(groups[start : start + size]) for start in range(0, len(groups), size)]
+        window = [concat_groups(groups[start : start + size]) for start in range(0, len(groups), size)]
     for number, share in enumerate(window):
         rollouts = rollouts_in(share)
         fine = torch.tensor(kept[number * size : number * size + len(share)], device=rollouts.group_ids.device)  # [B]
@@ -91,7 +91,7 @@ def filtered(module: Judge, window: list[Prompts], further: Further) -> list[Pro
     return window
 
 
-class Sieve:
+class WindowFilter:
     """The module's filters, for the groups of one window and of those that replace some of them."""
 
     def __init__(self, module: Judge) -> None:
@@ -125,7 +125,7 @@ class Sieve:
 
 
 @torch.no_grad()
-def normalise(module: Judge, window: list[Prompts]) -> None:
+def normalize(module: Judge, window: list[Prompts]) -> None:
     """Find the advantages over the window of all processes, without filtered groups."""
     judged = [module.judge(rollouts_in(share), noted(rollouts_in(share))) for share in window]
     values = torch.cat([judgement.reward.value for judgement in judged])  # [N]

@@ -155,7 +155,7 @@ each_batch = pytest.mark.parametrize("estimator", BATCH, ids=repr)
 @each_batch
 @given(ROWS)
 @settings(deadline=None, max_examples=40)
-def test_batch_normalised_equals_the_definition(estimator, rows) -> None:
+def test_batch_normalized_equals_the_definition(estimator, rows) -> None:
     group_ids = torch.tensor([g for g, _, _ in rows])
     values = torch.tensor([r for _, r, _ in rows], dtype=torch.float64)
     baseline = torch.tensor([b for _, _, b in rows], dtype=torch.float64)
@@ -171,7 +171,7 @@ def test_batch_normalised_equals_the_definition(estimator, rows) -> None:
 
 
 @each_batch
-def test_batch_normalised_is_zero_where_nothing_differs_and_finite_where_a_reward_is_not(estimator) -> None:
+def test_batch_normalized_is_zero_where_nothing_differs_and_finite_where_a_reward_is_not(estimator) -> None:
     group_ids, baseline = torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.1)
     assert (estimator(torch.full((4,), 0.3), group_ids, baseline) == 0).all()
     advantages = estimator(torch.tensor([0.9, 0.2, NAN, 0.4]), group_ids, baseline)
@@ -188,13 +188,13 @@ def test_one_scale_for_all_groups_does_not_blow_up_small_differences() -> None:
     assert 0 < batch[3] < 1e-3 * batch[0]
 
 
-def test_only_batch_normalisation_needs_the_batch() -> None:
+def test_only_batch_normalization_needs_the_batch() -> None:
     assert not any(estimator.needs_batch for estimator in ESTIMATORS)
     assert all(estimator.needs_batch for estimator in BATCH)
     assert [estimator.needs_group for estimator in BATCH] == [True, False, True, False]
 
 
-def test_centred_only_is_the_unscaled_form() -> None:
+def test_centered_only_is_the_unscaled_form() -> None:
     values, group_ids = torch.rand(12), torch.arange(12) // 4
     expected = GroupNormalized(scale="none")(values, group_ids)
     assert torch.equal(GroupCentered()(values, group_ids), expected)
@@ -202,6 +202,6 @@ def test_centred_only_is_the_unscaled_form() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{"center": "prompt"}, {"baseline": "minus"}, {"eps": -1.0}])
-def test_unknown_settings_of_batch_normalisation_are_refused(arguments) -> None:
+def test_unknown_settings_of_batch_normalization_are_refused(arguments) -> None:
     with pytest.raises(InputError, match=next(iter(arguments))):
         BatchNormalized(**arguments)

@@ -319,7 +319,7 @@ class NoFollowing(L.LightningDataModule):
 @pytest.mark.parametrize(
     ("module", "data", "engine", "strategy", "message"),
     [
-        ({}, NoFollowing, None, "auto", "method `following`"),
+        ({}, NoFollowing, None, "auto", "method `next_window`"),
         ({"loss": NRTLoss(surrogate=PolicyGradient())}, None, None, "auto", "PolicyGradient does not look at the rat"),
         ({}, None, Elsewhere(), "auto", r"Elsewhere learns .* loss\.sampler_correction is null"),
         ({}, None, None, ModelParallelStrategy(1, 1), "ModelParallelStrategy.*engine with weights of its own"),

@@ -57,30 +57,30 @@ def error_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         ("--predictions.paht=x", "predictions.path"),
     ],
 )
-def test_a_misspelt_name_ends_with_the_nearest(error_of: ErrorOf, option: str, meant: str) -> None:
+def test_a_misspelled_name_ends_with_the_nearest(error_of: ErrorOf, option: str, meant: str) -> None:
     last = error_of("fit", option).strip().splitlines()[-1]
     assert "Did you mean" in last
     assert f"'{meant}'" in last
     assert option.partition("=")[0].rpartition(".")[2] in last or option.partition("=")[2].rpartition(".")[2] in last
 
 
-def test_a_misspelt_module_ends_with_the_nearest(error_of: ErrorOf) -> None:
+def test_a_misspelled_module_ends_with_the_nearest(error_of: ErrorOf) -> None:
     assert "'SFTModule'" in error_of("fit", "--model=nrt_lightning.SFTModul").strip().splitlines()[-1]
 
 
-def test_a_misspelt_name_in_a_file_ends_with_the_nearest(error_of: ErrorOf) -> None:
+def test_a_misspelled_name_in_a_file_ends_with_the_nearest(error_of: ErrorOf) -> None:
     Path("mine.yaml").write_text("model: {init_args: {samplng: {group_size: 4}}}\n")
     last = error_of("fit", "--config", "mine.yaml").strip().splitlines()[-1]
     assert last == "'samplng' is no argument of nrt_lightning.NRTModule. Did you mean 'sampling'?"
 
 
-def test_a_misspelt_choice_is_answered_with_the_choices(error_of: ErrorOf) -> None:
+def test_a_misspelled_choice_is_answered_with_the_choices(error_of: ErrorOf) -> None:
     message = error_of("fit", "--model.aggregator.weighting=neg_log_prop")
     assert "neg_log_prop" in message
     assert "'neg_log_prob', 'inverse_prob'" in message
 
 
-def test_a_text_where_a_number_belongs_is_no_misspelt_class(error_of: ErrorOf) -> None:
+def test_a_text_where_a_number_belongs_is_no_misspelled_class(error_of: ErrorOf) -> None:
     message = error_of("fit", "--model.optimizer.lr=abc")
     assert "lr" in message
     assert "float" in message
@@ -148,7 +148,7 @@ def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
         (["--model.baseline_scorer=ReferenceBaseline"], "baseline_scorer is ReferenceBaseline, but there is no ref"),
         (["--model.reference=EMAReference", "--model.reference.update_rate=2"], "update_rate=2.0 is out of range"),
         (["--model.kl_penalty.coef=0.1"], "but there is no reference"),
-        (["--model.overlong=PenaliseOverlong", "--model.overlong.penalty=-1"], "overlong.penalty=-1"),
+        (["--model.overlong=PenalizeOverlong", "--model.overlong.penalty=-1"], "overlong.penalty=-1"),
         (["--model.loss.sampler_correction.cap=0"], "sampler_correction.cap=0"),
         (["--model.loss.sampler_correction.cap=2", "--model.sampling.temperature=0"], "greedy traces have none"),
         (["--data.window_epochs=0"], "window_epochs=0 is too small"),

@@ -42,7 +42,7 @@ def test_std_of_equal_values_is_exactly_zero(value, count, dtype) -> None:
 
 
 def test_differences_in_the_last_digits_are_kept() -> None:
-    values = torch.tensor([1e6, 1e6 + 0.0625, 1e6 + 0.125])  # neighbours in float32
+    values = torch.tensor([1e6, 1e6 + 0.0625, 1e6 + 0.125])  # neighbors in float32
     stats = group_statistics(values, torch.zeros(3, dtype=torch.long))
     torch.testing.assert_close(stats.std, torch.full((3,), 0.0625))
     torch.testing.assert_close(stats.centered, torch.tensor([-0.0625, 0.0, 0.0625]))

@@ -46,7 +46,7 @@ def test_half_precision_gives_float32_values_and_half_gradients():
     torch.testing.assert_close(logprobs.double(), exact, atol=0.1, rtol=0.02)
 
 
-def test_autocast_is_honoured():
+def test_autocast_is_honored():
     hidden, weight, ids, _ = case(torch.float32, bias=False)
     with torch.autocast("cpu", torch.bfloat16):
         logprobs, _ = linear_logprobs(hidden, weight, ids)

@@ -73,11 +73,11 @@ def ws_inverse_prob(c: list[float], b: list[float]) -> float:
 # Advantages of a group
 
 
-def normalised(rewards: list[float], eps: float = 0.0) -> list[float]:
+def normalized(rewards: list[float], eps: float = 0.0) -> list[float]:
     return [(r - mean(rewards)) / (std(rewards) + eps) for r in rewards]
 
 
-def centred(rewards: list[float]) -> list[float]:
+def centered(rewards: list[float]) -> list[float]:
     return [r - mean(rewards) for r in rewards]
 
 

@@ -50,7 +50,7 @@ def nrt(reward: Callable, clip: bool = True) -> Callable[[list[Rollout]], Expect
         rewards = [reward(confidences(r), baselines(r)) for r in rows]
         empty = [reward(baselines(r), baselines(r)) for r in rows]
         gains = [max(0.0, r - b) if clip else r for r, b in zip(rewards, empty)]
-        advantages = by_group(gains, plain.normalised)
+        advantages = by_group(gains, plain.normalized)
         reduce = plain.sums_over(32)
         loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.cispo, reduce)
         loss += 0.3 * reduce([[-x for x in r.marker.new] for r in rows])
@@ -65,7 +65,7 @@ def authors(reward: Callable) -> Callable[[list[Rollout]], Expected]:
 
     def expected(rows: list[Rollout]) -> Expected:
         rewards = [reward(confidences(r), baselines(r)) for r in rows]
-        advantages = by_group(rewards, plain.normalised)
+        advantages = by_group(rewards, plain.normalized)
         reduce = plain.sums_over(512, average=False)
         loss = plain.trace_loss([r.trace + r.marker for r in rows], advantages, plain.cispo, reduce)
         loss += 0.3 * reduce([[-x for x in r.marker.new] if not r.emitted else [] for r in rows])
@@ -132,19 +132,19 @@ def rlpr(rows: list[Rollout]) -> Expected:
         grams = [tuple(r.trace_ids[i : i + 10]) for i in range(len(r.trace_ids) - 9)]
         repeated = any(grams.count(gram) >= 10 for gram in grams)
         rewards.append(0.9 * gain + 0.1 * (r.emitted and r.ended) - repeated)
-    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
     return policy_gradient(rows, rewards, advantages, (0.2, 0.27), plain.token_mean)
 
 
 def rlvr(rows: list[Rollout]) -> Expected:
     rewards = [float(r.emitted and r.right) for r in rows]
-    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
     return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean)
 
 
 def hybrid(rows: list[Rollout]) -> Expected:
     rewards = [plain.geometric_mean(confidences(r), []) + (r.emitted and r.right) for r in rows]
-    advantages = by_group(rewards, plain.normalised)
+    advantages = by_group(rewards, plain.normalized)
     reduce = plain.sums_over(32)
     loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.cispo, reduce)
     loss += 0.3 * reduce([[-x for x in r.marker.new] for r in rows])
@@ -160,7 +160,7 @@ def dro(rows: list[Rollout]) -> Expected:
         reflection = sum(s * (c - b) for s, c, b in zip(spread, r.answer.old, r.baseline))
         length = 1 - abs(len(r.answer.old) - len(r.own_ids)) / len(r.answer.old)
         rewards.append(reflection + length)
-    advantages = by_group(rewards, plain.normalised)
+    advantages = by_group(rewards, plain.normalized)
     return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sums_over(32), kl=0.001, truncated=False)
 
 
@@ -174,7 +174,7 @@ def nover(rows: list[Rollout]) -> Expected:
         better = sum(perplexity(x) < perplexity(r) for x in group)
         beaten = sum(len(x.trace_ids) > len(r.trace_ids) and perplexity(x) > perplexity(r) for x in group)
         rewards.append(1.0 + (len(group) - better) / len(group) + beaten / max(1, len(group) - 1))
-    advantages = by_group(rewards, plain.centred)
+    advantages = by_group(rewards, plain.centered)
     return policy_gradient(rows, rewards, advantages, (0.1, 0.28), plain.sums_over(32), kl=0.1, truncated=False)
 
 
@@ -185,7 +185,7 @@ def perplexity(r: Rollout) -> float:
 
 def intuitor(rows: list[Rollout]) -> Expected:
     rewards = [certainty(r) for r in rows]
-    advantages = by_group(rewards, lambda group: plain.normalised(group, 1e-6))
+    advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
     return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=0.005)
 
 

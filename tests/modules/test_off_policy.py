@@ -17,7 +17,7 @@ from nrt_lightning import (
     KLPenalty,
     MaskOverlong,
     NRTLoss,
-    PenaliseOverlong,
+    PenalizeOverlong,
     PolicyGradient,
     ReferenceBaseline,
     Sampling,
@@ -133,9 +133,9 @@ def test_greedy_traces_cannot_be_corrected():
         nrt_module(loss=NRTLoss(sampler_correction=TruncatedImportance()), sampling=Sampling(temperature=0.0))
 
 
-def test_masked_traces_have_no_loss_and_penalised_ones_a_lower_reward(trainer):
+def test_masked_traces_have_no_loss_and_penalized_ones_a_lower_reward(trainer):
     found = {}
-    for overlong in (KeepOverlong(), MaskOverlong(), PenaliseOverlong(0.25)):
+    for overlong in (KeepOverlong(), MaskOverlong(), PenalizeOverlong(0.25)):
         module = nrt_module(sampling=Sampling(group_size=8, max_trace_tokens=14), overlong=overlong)
         _, recorder = fit(trainer, module, max_steps=1)
         found[type(overlong)] = recorder.metrics[0]
@@ -152,7 +152,7 @@ def test_masked_traces_have_no_loss_and_penalised_ones_a_lower_reward(trainer):
     assert kept["train/loss_answer"] == pytest.approx(of_all, rel=1e-4)
     assert found[MaskOverlong]["train/loss_answer"] == pytest.approx(of_whole, rel=1e-4)
     assert found[MaskOverlong]["train/reward"] == kept["train/reward"]
-    assert found[PenaliseOverlong]["train/reward"] == pytest.approx(kept["train/reward"] - 0.25 * share, abs=1e-5)
+    assert found[PenalizeOverlong]["train/reward"] == pytest.approx(kept["train/reward"] - 0.25 * share, abs=1e-5)
 
 
 def test_kl_in_the_reward(trainer):

@@ -7,7 +7,7 @@ import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import K1, K2, K3
-from nrt_lightning.rewards import KeepOverlong, KLPenalty, MaskOverlong, PenaliseOverlong
+from nrt_lightning.rewards import KeepOverlong, KLPenalty, MaskOverlong, PenalizeOverlong
 
 NAN = float("nan")
 
@@ -37,16 +37,16 @@ def test_no_token_no_penalty() -> None:
 def test_soft_punishment_is_that_of_the_paper() -> None:
     """Equation 13 of arXiv 2503.14476 with L_max = 10 and L_cache = 4."""
     lengths = list(range(11))
-    values = PenaliseOverlong(1.0, soft_tokens=4).rewards(
+    values = PenalizeOverlong(1.0, soft_tokens=4).rewards(
         torch.zeros(11), traces(lengths, [n == 10 for n in lengths]), 10
     )
     expected = [0.0 if n <= 6 else (6 - n) / 4 for n in lengths]
     torch.testing.assert_close(values, torch.tensor(expected))
 
 
-def test_only_truncated_traces_are_penalised_by_default() -> None:
+def test_only_truncated_traces_are_penalized_by_default() -> None:
     """A trace may end by itself at the very limit."""
-    values = PenaliseOverlong(0.5).rewards(torch.ones(3), traces([10, 10, 3], [True, False, False]), 10)
+    values = PenalizeOverlong(0.5).rewards(torch.ones(3), traces([10, 10, 3], [True, False, False]), 10)
     assert values.tolist() == [0.5, 1.0, 1.0]
 
 
@@ -64,8 +64,8 @@ def test_keeping_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (lambda: PenaliseOverlong(-1.0), "overlong.penalty=-1.0"),
-        (lambda: PenaliseOverlong(soft_tokens=-2), "overlong.soft_tokens=-2"),
+        (lambda: PenalizeOverlong(-1.0), "overlong.penalty=-1.0"),
+        (lambda: PenalizeOverlong(soft_tokens=-2), "overlong.soft_tokens=-2"),
         (lambda: KLPenalty(-0.1), "kl_penalty.coef=-0.1"),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemble
-from nrt_lightning.rollouts.joining import join, singles
+from nrt_lightning.rollouts.joining import concat_groups, singles
 from nrt_lightning.structures import Prompts, TensorStruct
 
 
@@ -37,12 +37,12 @@ def test_splitting_and_joining_gives_the_same_back(policy):
     apart = singles([share])
     assert [len(group) for group in apart] == [1, 1, 1]
     assert {len(group.rollouts) for group in apart} == {3}
-    assert_same(join(apart), share)
+    assert_same(concat_groups(apart), share)
 
 
 def test_groups_of_other_widths_score_as_before(policy):
     short, long = share_of(policy, QUESTIONS[1:2], ANSWERS[1:2]), share_of(policy, QUESTIONS, ANSWERS, seed=2)
-    mixed = join([*singles([short]), *singles([long])[1:]])
+    mixed = concat_groups([*singles([short]), *singles([long])[1:]])
     assert [row.question for row in mixed.rows] == [QUESTIONS[1], QUESTIONS[1], QUESTIONS[2]]
     scores = policy.score(mixed.rollouts, baseline=True)
     torch.testing.assert_close(scores.logprobs.detach(), mixed.rollouts.old_logprobs, atol=1e-5, rtol=1e-4)

@@ -163,7 +163,7 @@ def test_a_resumed_run_filters_and_refills_as_the_uninterrupted_one(trainer, tmp
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
 
-def test_batch_normalised_advantages_are_those_of_the_whole_window(trainer):
+def test_batch_normalized_advantages_are_those_of_the_whole_window(trainer):
     module = nrt_module(advantage=BatchNormalized())
     data = registers(val=None, window=2)
     _, recorder = fit(trainer, module, data, max_steps=2)
@@ -182,11 +182,11 @@ def test_further_rows_do_not_depend_on_anything_but_their_place(trainer):
         data.trainer = trainer()
         data.trainer.strategy._lightning_module = nrt_module()
         data.setup("fit")
-    ids = [row.id for row in one.further(5, 0, 3, 1).rows]
-    assert ids == [row.id for row in other.further(5, 0, 3, 1).rows]
-    assert ids != [row.id for row in one.further(5, 0, 3, 2).rows]
-    assert len({row.id for row in one.further(24, 0, 3, 1).rows}) == 24, "no row twice while there are others"
-    assert len(one.further(30, 0, 3, 1)) == 30
+    ids = [row.id for row in one.replacement_rows(5, 0, 3, 1).rows]
+    assert ids == [row.id for row in other.replacement_rows(5, 0, 3, 1).rows]
+    assert ids != [row.id for row in one.replacement_rows(5, 0, 3, 2).rows]
+    assert len({row.id for row in one.replacement_rows(24, 0, 3, 1).rows}) == 24, "no row twice while there are others"
+    assert len(one.replacement_rows(30, 0, 3, 1)) == 30
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_filter_refill_and_normalise_as_one(tmp_path):
+def test_two_processes_filter_refill_and_normalize_as_one(tmp_path):
     file = tmp_path / "run.py"
     file.write_text(SCRIPT.format(places=[str(folder) for folder in Path(__file__).parents[1:3]]))
     out = subprocess.run([sys.executable, str(file), str(tmp_path)], capture_output=True, text=True, timeout=300)

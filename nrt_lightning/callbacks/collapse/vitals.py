@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from nrt_lightning.metrics import prompt_dependence, rollout_metrics
-from nrt_lightning.rollouts import PromptAndTrace, crossed
+from nrt_lightning.rollouts import PromptAndTrace, all_pairs
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -40,7 +40,7 @@ def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace]
     """
     with policy.evaluating():
         scores = policy.score(rollouts, baseline=True)
-        crosswise = crossed(recent, policy.marker_id)
+        crosswise = all_pairs(recent, policy.marker_id)
         after_each = policy.score(crosswise).logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
     looks = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
     answers = rollouts.segments.answer_mask  # [N, C]

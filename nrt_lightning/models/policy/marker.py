@@ -44,7 +44,7 @@ def add_marker(tokenizer: PreTrainedTokenizerBase, marker: str) -> tuple[int, bo
 
 
 @torch.no_grad()
-def initialise_marker(model: PreTrainedModel, marker_id: int, eos_id: int) -> None:
+def initialize_marker(model: PreTrainedModel, marker_id: int, eos_id: int) -> None:
     """Give the marker its rows in the input and output embeddings, copied from the end token's.
 
     The vocabulary grows if the marker does not fit and is never shrunk. The end token is what the model writes when

@@ -25,7 +25,7 @@ from nrt_lightning.models.policy.loading import (
     shape_of,
     stored_weights,
 )
-from nrt_lightning.models.policy.marker import add_marker, initialise_marker
+from nrt_lightning.models.policy.marker import add_marker, initialize_marker
 from nrt_lightning.models.policy.modes import evaluating
 from nrt_lightning.models.policy.trained_state import keep_only_trained
 from nrt_lightning.models.scoring.base import ScoringForward
@@ -47,7 +47,7 @@ class Policy(nn.Module):
         marker: the text of the token that ends a trace and begins the answer; added where the tokenizer lacks it.
         revision: branch, tag or commit of a hub id.
         dtype: of the weights as loaded; Lightning's `precision` may change it.
-        weights: `pretrained`, or `random` to initialise from the configuration alone.
+        weights: `pretrained`, or `random` to initialize from the configuration alone.
         attn_implementation: of transformers, for instance `sdpa`, `eager`, `flash_attention_2`; null lets it choose.
         activation_checkpointing: recompute activations in the backward pass to save memory.
         pad_token: an existing token that pads, for tokenizers that name none.
@@ -189,7 +189,7 @@ class Policy(nn.Module):
 
     def _prepare(self, model: PreTrainedModel) -> Any:
         if self.marker_is_new:
-            initialise_marker(model, self.marker_id, self.tokenizer.eos_token_id)
+            initialize_marker(model, self.marker_id, self.tokenizer.eos_token_id)
         keep_layout(model)
         if self.activation_checkpointing:
             name = "activation_checkpointing_enable"  # the old name gives a warning where there is a new one

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class BaselineScorer(ABC):
     """Gives the log-probs of the answers after the empty trace. Asked only where something needs a baseline."""
 
-    by_policy: bool = False  # whether the policy's own forward pass gives them
+    from_policy_forward: bool = False  # whether the policy's own forward pass gives them
     needs_reference: bool = False  # whether the module's reference gives them
 
     def check(self, reference: Reference) -> None:  # noqa: B027  (most have nothing to refuse)
@@ -54,7 +54,7 @@ class BaselineScorer(ABC):
 class PolicyBaseline(BaselineScorer):
     """The policy as it is at the moment: the paper's choice (arXiv 2602.11549). Scored along with its rollouts."""
 
-    by_policy = True
+    from_policy_forward = True
 
     def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
         """Nothing to do."""

@@ -42,7 +42,7 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
     figure = Figure(figsize=(15, 0.22 * len(groups) + 3), layout="constrained")
     FigureCanvasAgg(figure)
     learning, final, gains = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
-    order = [*range(0, 20, 2), *range(1, 20, 2)]  # the strong colours of the map first
+    order = [*range(0, 20, 2), *range(1, 20, 2)]  # the strong colors of the map first
     colors = {key: colormaps["tab20"](order[i % 20]) for i, key in enumerate(groups)}
     for key, runs in groups.items():
         draw_learning(learning, runs, f"val/{measure}", colors[key])

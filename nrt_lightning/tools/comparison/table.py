@@ -42,10 +42,10 @@ def half_width(values: Sequence[float]) -> float:
     return quantile * statistics.stdev(values) / math.sqrt(len(values))
 
 
-def summarise(values: Sequence[float], digits: int = 3) -> str:
+def summarize(values: Sequence[float], digits: int = 3) -> str:
     """A mean and its 95 % interval, or the mean alone where all values are one.
 
-    >>> summarise([0.9, 1.0]), summarise([0.5, 0.5]), summarise([])
+    >>> summarize([0.9, 1.0]), summarize([0.5, 0.5]), summarize([])
     ('0.950 ± 0.635', '0.500', '-')
     """
     if not values:
@@ -91,7 +91,7 @@ def cell(name: str, values: Sequence[float], digits: int) -> str:
     """
     if name == "collapse" and values:
         return f"{sum(map(int, values))} of {len(values)}"
-    return summarise(values, digits)
+    return summarize(values, digits)
 
 
 def row(cells: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ import yaml
 
 from nrt_lightning.cli.compare import main
 from nrt_lightning.errors import InputError
-from nrt_lightning.tools.comparison import Comparison, Outcome, Run, markdown_table, run_all, summarise, write_csv
+from nrt_lightning.tools.comparison import Comparison, Outcome, Run, markdown_table, run_all, summarize, write_csv
 from nrt_lightning.tools.comparison.plot import draw
 from nrt_lightning.tools.comparison.table import half_width
 
@@ -174,7 +174,7 @@ def test_intervals_are_student_s():
     assert half_width([0.0, 1.0]) == pytest.approx(12.706 * math.sqrt(0.5) / math.sqrt(2))
     assert half_width([0.1, 0.2, 0.3, 0.4]) == pytest.approx(3.182 * 0.1290994 / 2, rel=1e-4)
     assert half_width([float(i % 2) for i in range(40)]) == pytest.approx(2.0227 * 0.50637 / math.sqrt(40), rel=1e-2)
-    assert summarise([3.0, 3.0], digits=0) == "3"
+    assert summarize([3.0, 3.0], digits=0) == "3"
 
 
 def test_a_figure_that_only_some_methods_have_leaves_a_gap():

@@ -32,7 +32,7 @@ def first_traces(rollouts: Rollouts) -> list[PromptAndTrace]:
     ]
 
 
-def crossed(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
+def all_pairs(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
     """Every trace after every prompt: row `i * M + j` is trace j after prompt i. [M * M, C]
 
     Traces stand alone, without marker and answer.
