@@ -73,13 +73,14 @@ class Clock(L.Callback):
         return statistics.median(b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False))
 
 
-def run(rollout: OnPolicyRollout, steps: int) -> tuple[float, float]:
+def run(rollout: OnPolicyRollout, engine: RolloutEngine, steps: int) -> tuple[float, float]:
     """Seconds of a step, and CPU seconds of a step."""
     L.seed_everything(0)
     module = NRTModule(
         Policy("embedded:registers-base"),
         loss=NRTLoss(sampler_correction=TruncatedImportance()),
         sampling=Sampling(group_size=8, max_trace_tokens=TRACE, suppress_eos=True),
+        engine=engine,
     )
     data = QADataModule(train=RegisterPrograms("train", ROWS * (steps + 2)), batch_size=ROWS, max_prompt_tokens=64)
     clock = Clock()
@@ -109,7 +110,7 @@ def main() -> None:
     for _ in range(args.pairs):
         for name, kind in (("in turn", OnPolicyRollout), ("one window ahead", AheadRollout)):
             engine = SlowServer(args.seconds) if args.seconds else TransformersEngine()
-            found[name].append(run(kind(engine=engine, progress=False), args.steps))
+            found[name].append(run(kind(progress=False), engine, args.steps))
     for name, pairs in found.items():
         wall, cpu = (statistics.median(values) for values in zip(*pairs, strict=True))
         print(f"{name}: {wall:.2f} s a step, {cpu:.2f} CPU s")

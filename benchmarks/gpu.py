@@ -24,7 +24,8 @@ from benchmarks.measure import matmul_rate, table
 from benchmarks.workload import MARKER, MARKER_ID, Workload, build_model, build_tokenizer, plain_generate, prompts
 from nrt_lightning import NRTModule, Policy
 from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
-from nrt_lightning.structures import Rollouts
+from nrt_lightning.strategies import Processes
+from nrt_lightning.structures import Prompts
 from nrt_lightning.training.micro_batches import learn_at_once
 
 LENGTHS: dict[str, Any] = {
@@ -69,9 +70,9 @@ def build(work: Workload, device: torch.device) -> NRTModule:
     return NRTModule(Policy.wrap(model, build_tokenizer(work.vocabulary), MARKER), sampling=work.sampling)
 
 
-def learn(module: NRTModule, rollouts: Rollouts, optimizer: torch.optim.Optimizer) -> None:
+def learn(module: NRTModule, batch: Prompts, optimizer: torch.optim.Optimizer) -> None:
     """What `training_step` and the optimizer do, without Trainer and logging."""
-    learn_at_once(module, rollouts).loss.backward()
+    learn_at_once(module.method, batch, Processes()).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 
@@ -86,10 +87,10 @@ def measure(work: Workload, device: torch.device, steps: int, rate: float) -> di
     peaks = {"generate": peak_gigabytes(device)}
     rollout = seconds(lambda: engine.generate(module.policy, request), device, steps)
     peaks["rollout"] = peak_gigabytes(device)
-    rollouts = assemble(batch, engine.generate(module.policy, request), MARKER_ID)
+    batch.rollouts = rollouts = assemble(batch, engine.generate(module.policy, request), MARKER_ID)
     module.policy.train()
     optimizer = torch.optim.AdamW(module.policy.parameters(), lr=2e-6, fused=True)
-    learning = seconds(lambda: learn(module, rollouts, optimizer), device, steps)
+    learning = seconds(lambda: learn(module, batch, optimizer), device, steps)
     peaks["learning"] = peak_gigabytes(device)
     gflop = bound_gflop(work, sampled, ended=0)
     learned = gflop["forward"] + gflop["backward"] + gflop["reward"]

@@ -108,6 +108,7 @@ EXPORTS = {
     ],
     "rollouts": ["RolloutEngine", "TransformersEngine"],
     "rollouts.vllm": ["AdapterSync", "VLLMColocatedEngine", "VLLMServerEngine", "WeightSync", "WeightsSync"],
+    "training": ["Method"],
     "modules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "NRTModule", "SFTModule", "Schedule"],
     "signals": [
         "AnswerConfidence",

@@ -128,7 +128,7 @@ def test_names_of_the_package_exist(page: Path) -> None:
     import nrt_lightning.structures
 
     homes = [nrt_lightning, *(vars(nrt_lightning)[name] for name in (
-        "data", "functional", "losses", "metrics", "models", "policy_module", "rewards", "rollouts", "structures"
+        "data", "functional", "losses", "metrics", "models", "modules", "rewards", "rollouts", "structures"
     ))]  # fmt: skip
     spans = re.findall(r"`([A-Z][a-z]+[A-Z]\w*|LogProb|CISPO)(?:\([^`]*\))?`", FENCE.sub("", page.read_text()))
     elsewhere = {"LightningModule", "LightningDataModule", "DataLoader", "ModelCheckpoint", "Trainer", "TensorBoard",

@@ -1,28 +1,22 @@
-"""A batch in micro-batches under a token budget (`token_budget.py`) against all of it at once."""
+"""A batch in micro-batches under a token budget (`training/micro_batches.py`) against all of it at once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from benchmarks.techniques.technique import Technique
-from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, fixed_rollouts
-from nrt_lightning import NRTModule, Policy
+from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, fixed_rollouts, prompts
+from nrt_lightning import Policy
 from nrt_lightning.models import BestScoring, PromptCopies, ScoringForward
+from nrt_lightning.strategies import Processes
+from nrt_lightning.training.method import Method
 from nrt_lightning.training.micro_batches import learn_at_once, learn_in_parts, split
 
 WORK = Workload(trace_tokens=256, ends_after=96)
 SCORING: dict[str, ScoringForward] = {"packed groups": BestScoring(), "copies": PromptCopies()}
-
-
-class Untrained(NRTModule):
-    """Takes gradients without a trainer."""
-
-    def backward_part(self, loss: Tensor) -> None:
-        """At once."""
-        loss.backward()
 
 
 class TokenBudget(Technique):
@@ -33,11 +27,15 @@ class TokenBudget(Technique):
 
     def build(self, case: str, way: str) -> Callable[[], float]:
         policy = Policy.wrap(build_model(WORK), build_tokenizer(WORK.vocabulary), MARKER, scoring=SCORING[case])
-        module, rollouts = Untrained(policy, sampling=WORK.sampling), fixed_rollouts(WORK)
-        parts = [] if way == "at once" else split(rollouts, int(way.split()[0].replace(",", "")), lambda count: count)
+        method, batch, alone = Method(policy, sampling=WORK.sampling), prompts(WORK, 0), Processes()
+        batch.rollouts = fixed_rollouts(WORK)
+        parts = [] if way == "at once" else split(batch, int(way.split()[0].replace(",", "")), alone)
 
         def learn() -> float:
-            step = learn_in_parts(module, rollouts, parts) if parts else learn_at_once(module, rollouts)
+            if parts:
+                step = learn_in_parts(method, batch, parts, alone, backward=torch.Tensor.backward)
+            else:
+                step = learn_at_once(method, batch, alone)
             step.loss.backward()
             policy.zero_grad()
             return 1

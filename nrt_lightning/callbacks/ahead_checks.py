@@ -1,8 +1,6 @@
-"""What cannot be sampled ahead, or not be learned from, is refused before training."""
+"""Checks of what `AheadRollout` can sample ahead and learn from."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -11,51 +9,52 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.losses import PolicyGradient
 from nrt_lightning.rollouts import RolloutEngine
 from nrt_lightning.rollouts.vllm import VLLMColocatedEngine
+from nrt_lightning.training.method import Method
 
 
-def check_ahead(trainer: Trainer, pl_module: Any, engine: RolloutEngine) -> None:
-    """Refuse what `AheadRollout` cannot do.
+def check_ahead(trainer: Trainer, method: Method) -> None:
+    """Refuse data, engines and losses that `AheadRollout` cannot work with.
 
     Raises:
-        InputError: with the mend.
+        InputError: naming the setting.
     """
+    engine, loss = method.engine, method.loss
     if not hasattr(getattr(trainer, "datamodule", None), "next_window"):
         raise InputError(
             "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
-            "give your datamodule a method `next_window` like its, or use OnPolicyRollout."
+            "give your datamodule a method `next_window`, or use OnPolicyRollout."
         )
     if isinstance(engine, VLLMColocatedEngine):
         raise InputError(
             "AheadRollout cannot sample with VLLMColocatedEngine while the same process trains on the same device. Use "
             "VLLMServerEngine, or OnPolicyRollout."
         )
-    loss = getattr(pl_module, "loss", None)
     if engine.own_weights:
-        if loss is not None and loss.sampler_correction is None:
+        if loss.sampler_correction is None:
             raise InputError(
                 f"AheadRollout with {type(engine).__name__} learns from traces of older weights, and "
                 "loss.sampler_correction is null. Set it to TruncatedImportance."
             )
         return
-    if isinstance(getattr(loss, "surrogate", None), PolicyGradient):
+    if isinstance(loss.surrogate, PolicyGradient):
         raise InputError(
-            "AheadRollout learns from traces of older weights, and loss.surrogate PolicyGradient does not look at the "
+            "AheadRollout learns from traces of older weights, and loss.surrogate PolicyGradient ignores the "
             "ratio. Set it to CISPO or ClippedRatio, or use OnPolicyRollout."
         )
     check_weights(trainer, engine)
 
 
 def check_weights(trainer: Trainer, engine: RolloutEngine) -> None:
-    """Refuse weights that an engine could not read in the background."""
-    mend = "Use an engine with weights of its own, in other processes, or OnPolicyRollout."
+    """Refuse weights that an engine cannot read in the background."""
+    fix = "Use an engine with weights of its own, in other processes, or OnPolicyRollout."
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise InputError(
             f"AheadRollout with {type(engine).__name__} needs the whole weights on every process, and "
-            f"trainer.strategy is {type(trainer.strategy).__name__}. {mend}"
+            f"trainer.strategy is {type(trainer.strategy).__name__}. {fix}"
         )
     device = trainer.strategy.root_device
     if device.type != "cpu":
         raise InputError(
-            f"AheadRollout with {type(engine).__name__} would sample on {device}, on which the policy is trained at "
-            f"the same time: nothing is gained, and CUDA graphs are not captured beside other work. {mend}"
+            f"AheadRollout with {type(engine).__name__} would sample on {device}, where the policy is trained at "
+            f"the same time: nothing is gained, and CUDA graphs are not captured beside other work. {fix}"
         )

@@ -11,16 +11,24 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.precision import MixedPrecision
+from typing_extensions import override
 
 from nrt_lightning.callbacks.ahead_checks import check_ahead
-from nrt_lightning.callbacks.ahead_state import gathered, kept, restored
-from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, note
+from nrt_lightning.callbacks.ahead_state import gathered, restore_state, to_state
+from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, steps_within
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.snapshot import follow, twin
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.rollouts import RolloutEngine
-from nrt_lightning.structures import Prompts, Sampling
-from nrt_lightning.training.hand_out import measure, shares
+from nrt_lightning.structures import Prompts
+from nrt_lightning.training.method import Method
+from nrt_lightning.training.sampling import (
+    SampledWindow,
+    measure_signals,
+    sample_window,
+    score_window,
+    score_with_other_models,
+    score_with_policy,
+)
 
 log = logging.getLogger(__name__)
 KEY = "window_sampled_ahead"  # in a checkpoint
@@ -30,29 +38,27 @@ KEY = "window_sampled_ahead"  # in a checkpoint
 class Ahead:
     """A window that is being sampled, or has been."""
 
-    place: tuple[int, int]  # epoch, and micro-batch within it
-    window: Future[list[Prompts]]  # its micro-batches with their rollouts
-    measured: bool = False  # its signals are
+    position: tuple[int, int]  # epoch, and micro-batch within it
+    window: Future[SampledWindow]
+    measured: bool = False  # True: its signals are measured
 
 
 class AheadRollout(OnPolicyRollout):
     """Samples the traces of the next window in the background while this one is trained.
 
-    The data is off-policy by one window: the traces that window t + 1 learns from are those of the policy at the start
-    of window t. That policy is the old one: its log-probs and confidences are noted when it has written the traces,
-    and the ratio and its clipping do their work from the first step on. The first window is on-policy.
+    The data is off-policy by one window: window t + 1 learns from traces of the policy at the start of window t. That
+    policy is the old one: its log-probs are stored when it has written the traces, and the ratio and its clipping
+    correct from the first step on. The first window is on-policy.
 
-    An engine that reads the policy's weights gets a second policy to sample from, with a copy of what is trained. An
-    engine with weights of its own (`RolloutEngine.own_weights`) is sent those of the window's start, which nobody has
-    afterwards: there the old policy is that of the start of the window that is trained, and
-    `loss.sampler_correction` leads from what the engine sampled with to it (arXiv 2505.24298 does it so).
+    An engine that reads the policy's weights samples from a second policy with a copy of what is trained. An engine
+    with weights of its own (`RolloutEngine.own_weights`) is sent those of the window's start, which nobody has
+    afterwards: the old policy is then that of the start of the window that is trained, and `loss.sampler_correction`
+    corrects from the engine's log-probs to it, as in arXiv 2505.24298.
 
     A checkpoint waits for the window that is being sampled and holds its ids and log-probs, so a resumed run equals
     the uninterrupted one.
 
     Args:
-        sampling: how traces are drawn; null for the module's own `sampling`.
-        engine: what draws them; null for the module's own `engine`, or the in-process one.
         progress: show progress while filtered groups are replaced; the background shows none.
 
     Raises:
@@ -60,89 +66,86 @@ class AheadRollout(OnPolicyRollout):
             weights that are sharded or on a GPU, or the loss does not correct for older traces.
     """
 
-    def __init__(
-        self, sampling: Sampling | None = None, engine: RolloutEngine | None = None, progress: bool = True
-    ) -> None:
-        super().__init__(sampling, engine, progress)
+    def __init__(self, *, progress: bool = True) -> None:
+        super().__init__(progress=progress)
         self.ahead: Ahead | None = None
         self.stored: dict[str, Any] = {}  # the window that a checkpoint holds
-        self.double: Policy | None = None
+        self.sampler_policy: Policy | None = None
         self.threads: ThreadPoolExecutor | None = None
         self.given_up = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """As `OnPolicyRollout`, and check that the next window can be sampled and learned from."""
+    @override
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            check_ahead(trainer, pl_module, self.engine_for(pl_module))
-            self.ahead, self.double, self.stored = None, None, {}
+            check_ahead(trainer, pl_module.method)
+            self.ahead, self.sampler_policy, self.stored = None, None, {}
 
+    @override
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
         """The window's micro-batches with the rollouts sampled before; sampling begins for the next."""
-        place = trainer.current_epoch, batch_idx
-        window, waited = self.take(trainer, pl_module, prompts, place)
-        with trainer.precision_plugin.forward_context():
-            if self.double is None:
-                window = self.prepare(trainer, pl_module, window, prompts.window, batch_idx)
-            else:
-                score_others(pl_module, window)
-                window = self.judge(trainer, pl_module, window, batch_idx)
-        self.log_sampling(pl_module, len(prompts))
-        pl_module.log("rollout/seconds_waited", waited, batch_size=len(prompts))
-        self.tokens, self.seconds, self.peak = 0, 0.0, 0
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        following, epoch, micro_batch = data.next_window(*place)
-        self.begin(trainer, pl_module, following.to(prompts.prompt_ids.device), (epoch, micro_batch))
-        return window
-
-    def take(
-        self, trainer: Trainer, pl_module: Any, prompts: Prompts, place: tuple[int, int]
-    ) -> tuple[list[Prompts], float]:
-        """The window's micro-batches with their rollouts, and the seconds waited for them."""
-        if self.stored:
-            self.restore(trainer, pl_module, prompts, place)
-        if self.ahead is None or self.ahead.place != place:
-            self.begin(trainer, pl_module, prompts, place)
-        assert self.ahead is not None
+        method: Method = pl_module.method
+        position = trainer.current_epoch, batch_idx
         started = time.perf_counter()
-        return self.finish(trainer, pl_module, self.ahead), time.perf_counter() - started
-
-    def finish(self, trainer: Trainer, pl_module: Any, ahead: Ahead) -> list[Prompts]:
-        """The window's micro-batches with their rollouts, whose signals are measured by the policy that wrote them."""
-        window = ahead.window.result()
+        sampled = self.take(trainer, method, prompts, position)
+        pl_module.log("rollout/seconds_waited", time.perf_counter() - started, batch_size=len(prompts))
+        steps = self.sampler_policy is not None or steps_within(trainer, prompts.window)
         with trainer.precision_plugin.forward_context():
-            for share in [] if ahead.measured else window:
-                measure(pl_module, share, self.double or pl_module.policy)
-        ahead.measured = True
+            if self.sampler_policy is None:
+                score_window(method, sampled.micro_batches, steps=steps)
+            else:
+                score_with_other_models(method, sampled.micro_batches, steps=True)
+            window = self.apply_window_parts(trainer, pl_module, sampled.micro_batches, batch_idx, steps=steps)
+        self.log_sampling(pl_module, sampled, len(prompts))
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        next_prompts, epoch, micro_batch = data.next_window(*position)
+        self.begin(trainer, method, next_prompts.to(prompts.prompt_ids.device), (epoch, micro_batch))
         return window
 
-    def begin(self, trainer: Trainer, pl_module: Any, prompts: Prompts, place: tuple[int, int]) -> None:
+    def take(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> SampledWindow:
+        """The window's micro-batches with their rollouts, waited for if need be."""
+        if self.stored:
+            self.restore(trainer, method, prompts, position)
+        if self.ahead is None or self.ahead.position != position:
+            self.begin(trainer, method, prompts, position)
+        assert self.ahead is not None
+        return self.finish(trainer, method, self.ahead)
+
+    def finish(self, trainer: Trainer, method: Method, ahead: Ahead) -> SampledWindow:
+        """The sampled window; its signals are measured by the policy that wrote it."""
+        sampled = ahead.window.result()
+        if not ahead.measured:
+            with trainer.precision_plugin.forward_context():
+                measure_signals(method, sampled.micro_batches, self.sampler_policy)
+        ahead.measured = True
+        return sampled
+
+    def begin(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> None:
         """Sample a window in the background, with the weights as they are now."""
-        engine, policy = self.engine_for(pl_module), pl_module.policy
         self.wait()
-        if engine.own_weights:
-            engine.send(policy)
-        elif self.double is None:
-            self.double = twin(policy)
+        if method.engine.own_weights:
+            method.engine.send(method.policy)
+        elif self.sampler_policy is None:
+            self.sampler_policy = twin(method.policy)
         else:
-            follow(self.double, policy)
-        seed = counter_seed(run_seed(), *place, stream="rollout")
+            follow(self.sampler_policy, method.policy)
+        seed = counter_seed(run_seed(), *position, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up = False
-        self.ahead = Ahead(place, self.threads.submit(self.draw, trainer, pl_module, prompts, seed))
+        self.ahead = Ahead(position, self.threads.submit(self.draw, trainer, method, prompts, seed))
 
-    def draw(self, trainer: Trainer, pl_module: Any, prompts: Prompts, seed: int) -> list[Prompts]:
-        """Write the rollouts of a window, and note what the twin says of them; runs in the background.
+    def draw(self, trainer: Trainer, method: Method, prompts: Prompts, seed: int) -> SampledWindow:
+        """Sample a window and score it with the policy that wrote it; runs in the background.
 
-        It touches nothing that training changes. Other models are asked in the foreground: one may be the policy
-        itself without its adapter, and one may follow it.
+        It touches nothing that training changes. Other models score in the foreground: one may be the policy itself
+        without its adapter, and one may follow it.
         """
         precision = trainer.precision_plugin  # only autocasting is of this thread alone; default dtypes are of all
         with precision.forward_context() if isinstance(precision, MixedPrecision) else nullcontext():
-            window = self.write(pl_module, self.double or pl_module.policy, prompts, seed, self.go_on)
-            if self.double is not None:
-                note_old(pl_module, self.double, window)
-        return window
+            sampled = sample_window(method, prompts, seed, self.sampler_policy, self.go_on)
+            if self.sampler_policy is not None:
+                score_with_policy(method, sampled.micro_batches, self.sampler_policy, steps=True)
+        return sampled
 
     def go_on(self, *progress: int) -> None:
         """Called as tokens are written in the background."""
@@ -154,89 +157,64 @@ class AheadRollout(OnPolicyRollout):
         if self.ahead is not None:
             wait([self.ahead.window])
 
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let the background finish: validation samples too, and an engine may serve one policy at a time."""
-        self.wait()
+        self.wait()  # validation samples too, and an engine may serve one policy at a time
 
+    @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Wait for what was begun: a checkpoint may still be saved."""
-        self.wait()
+        self.wait()  # a checkpoint may still be saved
         if self.threads is not None:
             self.threads.shutdown()
             self.threads = None
 
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Sample no further."""
         self.given_up = True
 
     # Checkpoints
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the window that is sampled, of every process."""
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the window that is being sampled, of every process."""
         ahead = self.ahead
         if ahead is None:
             return
         error, window = ahead.window.exception(), None  # waits
         if error is None:
-            window = [kept(share.rollouts) for share in self.finish(trainer, pl_module, ahead) if share.rollouts]
+            window = [to_state(batch) for batch in self.finish(trainer, pl_module.method, ahead).micro_batches]
         else:
-            log.warning("the checkpoint holds no window sampled ahead, for sampling failed: %s", error)
-        checkpoint[KEY] = {"place": list(ahead.place), "windows": gathered(window)}
+            log.warning("the checkpoint holds no window sampled ahead, because sampling failed: %s", error)
+        checkpoint[KEY] = {"position": list(ahead.position), "windows": gathered(window)}
 
+    @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the window until its turn comes."""
         self.stored = checkpoint.get(KEY, {})
 
-    def restore(self, trainer: Trainer, pl_module: Any, prompts: Prompts, place: tuple[int, int]) -> None:
-        """Take the window of the checkpoint, where it is the one that is next and still asked for alike."""
+    def restore(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> None:
+        """Use the window of the checkpoint, if it is the next one and would be sampled alike."""
         state, self.stored = self.stored, {}
         windows = state["windows"]
         mine = windows[trainer.global_rank] if len(windows) == trainer.world_size else None
-        window = shares(prompts)
-        for share, entry in zip(window, mine or [], strict=False):
-            share.rollouts = restored(entry).to(prompts.prompt_ids.device)
-        if tuple(state["place"]) != place or not all(self.fits(pl_module, share) for share in window):
+        window = prompts.micro_batches()
+        for batch, entry in zip(window, mine or [], strict=False):
+            restore_state(batch, entry)
+        if tuple(state["position"]) != position or not all(fits(method, batch) for batch in window):
             log.warning(
                 "The window in the checkpoint cannot be used: there is none, or it was sampled with another group "
                 "size, correction or number of processes. The first window is sampled anew, with the weights of now."
             )
             return
-        future: Future[list[Prompts]] = Future()
-        future.set_result(window)
-        self.ahead = Ahead(place, future, measured=True)
-        if not self.engine_for(pl_module).own_weights:
-            self.double = twin(pl_module.policy)
-
-    def fits(self, pl_module: Any, share: Prompts) -> bool:
-        """Whether a checkpoint's rollouts are as they would be sampled now."""
-        group_size = (self.sampling or pl_module.sampling).group_size
-        corrected = getattr(pl_module, "needs_sampling_logprobs", False)
-        rollouts = share.rollouts
-        if rollouts is None or (rollouts.sampling_logprobs is None) == corrected:
-            return False
-        return len(rollouts) == len(share) * group_size
+        future: Future[SampledWindow] = Future()
+        future.set_result(SampledWindow(window))
+        self.ahead = Ahead(position, future, measured=True)
+        if not method.engine.own_weights:
+            self.sampler_policy = twin(method.policy)
 
 
-def note_old(pl_module: Any, policy: Policy, window: list[Prompts]) -> None:
-    """Note what the policy that wrote the rollouts says of them."""
-    scorer = getattr(pl_module, "baseline_scorer", None)
-    baseline = getattr(pl_module, "needs_baseline", True) and (scorer is None or scorer.from_policy_forward)
-    with policy.evaluating():
-        for share in window:
-            rollouts = share.rollouts
-            if rollouts is not None:
-                if rollouts.answered is not None:
-                    note(rollouts.answered, policy.score(rollouts.answered, baseline))
-                note(rollouts, policy.score(rollouts, baseline and rollouts.answered is None))
-
-
-def score_others(pl_module: Any, window: list[Prompts]) -> None:
-    """Note what other models say of rollouts: the reference, and one that scores the baseline."""
-    with pl_module.policy.evaluating():
-        for share in window:
-            rollouts = share.rollouts
-            if rollouts is not None:
-                if getattr(pl_module, "needs_reference", False):
-                    rollouts.ref_logprobs = pl_module.reference.logprobs(rollouts)
-                if getattr(pl_module, "needs_baseline", False) and not pl_module.baseline_scorer.from_policy_forward:
-                    rollouts.judged.baseline_logprobs = pl_module.baseline_scorer.logprobs(rollouts.judged)
+def fits(method: Method, batch: Prompts) -> bool:
+    """True if a checkpoint's rollouts are as they would be sampled now."""
+    rollouts = batch.rollouts
+    if rollouts is None or (rollouts.sampling_logprobs is None) == method.needs_sampling_logprobs:
+        return False
+    return len(rollouts) == len(batch) * method.sampling.group_size

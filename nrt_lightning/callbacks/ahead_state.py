@@ -7,21 +7,23 @@ from typing import Any
 
 import torch.distributed
 
-from nrt_lightning.structures import OwnAnswers, Rollouts, Segments
+from nrt_lightning.structures import PolicyAnswers, Prompts, Rollouts, Scores, Segments
 
-PARTS = {"segments": Segments, "own_answers": OwnAnswers}
-
-
-def kept(rollouts: Rollouts) -> dict[str, Any]:
-    """Rollouts as plain tensors and numbers."""
-    return dataclasses.asdict(rollouts.to("cpu"))
+PARTS = {"segments": Segments, "policy_answers": PolicyAnswers, "old_scores": Scores}
 
 
-def restored(state: dict[str, Any]) -> Rollouts:
-    """The rollouts that were kept."""
-    parts = {name: kind(**state[name]) for name, kind in PARTS.items() if state[name] is not None}
-    answered = None if state["answered"] is None else restored(state["answered"])
-    return Rollouts(**state | parts | {"answered": answered})
+def to_state(batch: Prompts) -> dict[str, Any]:
+    """The rollouts of a micro-batch as plain tensors and numbers."""
+    found = {"rollouts": batch.rollouts, "responses": batch.responses}
+    return {name: None if value is None else dataclasses.asdict(value.to("cpu")) for name, value in found.items()}
+
+
+def restore_state(batch: Prompts, state: dict[str, Any]) -> None:
+    """Put the rollouts of `to_state` into a micro-batch."""
+    for name, fields in state.items():
+        if fields is not None:
+            parts = {part: kind(**fields[part]) for part, kind in PARTS.items() if fields[part] is not None}
+            setattr(batch, name, Rollouts(**fields | parts).to(batch.prompt_ids.device))
 
 
 def gathered(window: list[dict[str, Any]] | None) -> list[list[dict[str, Any]] | None]:

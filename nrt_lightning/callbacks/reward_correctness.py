@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import CorrectnessMetric
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.training.checks import method_of
 
 log = logging.getLogger(__name__)
 
@@ -54,18 +57,12 @@ class RewardCorrectness(Callback):
         self.last: int | None = None
         self.left = 0  # rows still to be looked at in this validation
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the module, before anything is computed."""
         if stage not in ("fit", "validate"):
             return
-        missing = [name for name in ("policy", "engine", "reward") if not hasattr(pl_module, name)]
-        sampling = self.sampling or getattr(pl_module, "sampling", None)
-        if missing or sampling is None:
-            raise InputError(
-                f"RewardCorrectness needs {', '.join(missing or ['sampling'])}, which {type(pl_module).__name__} does "
-                "not have: use it with NRTModule, or take it out of trainer.callbacks."
-            )
-        if sampling.group_size < 2:
+        method = method_of(pl_module, type(self).__name__)
+        if (self.sampling or method.sampling).group_size < 2:
             raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,17 +86,18 @@ class RewardCorrectness(Callback):
         """Look at the rows of this batch that are due."""
         if not self.left or not isinstance(batch, Prompts):
             return
-        module: Any = pl_module
-        prompts = batch.select(0, min(self.left, len(batch)))
+        prompts = batch.slice(0, self.left)
         self.left -= len(prompts)
         seed = counter_seed(run_seed(), 0, batch_idx, trainer.global_rank, "correctness")
+        method = method_of(pl_module, type(self).__name__)
+        method = dataclasses.replace(method, sampling=self.sampling or method.sampling)
         with trainer.precision_plugin.forward_context():
-            seen = probe(module.policy, module.engine, prompts, self.sampling or module.sampling, seed)
-            reward, _ = module.reward(seen.rollouts, seen.scores.logprobs, seen.scores.baseline_logprobs)
-        groups = seen.rollouts.group_ids  # [N]
+            seen = probe(method, prompts, seed)
+            reward = method.compute_rewards(seen.batch)
+        groups = seen.batch.trained.group_ids  # [N]
         counted = torch.ones_like(seen.right) if prompts.counted is None else prompts.counted[groups]
-        place = (trainer.global_rank << 48) + (batch_idx << 24)  # a group's id is its own over batches and processes
-        self.metric.update(reward.value[counted], seen.right[counted], (groups + place)[counted])
+        unique = (trainer.global_rank << 48) + (batch_idx << 24)  # group ids differ over batches and processes
+        self.metric.update(reward.value[counted], seen.right[counted], (groups + unique)[counted])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the look."""

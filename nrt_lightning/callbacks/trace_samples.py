@@ -45,7 +45,7 @@ class TraceSamples(Callback):
 def sample_table(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count: int) -> str:
     """Traces of the batch's first prompt with reward and advantage, as a Markdown table."""
     assert batch.rollouts is not None
-    rollouts = batch.rollouts.judged
+    rollouts = batch.rollouts
     segments, rows = rollouts.segments, (rollouts.group_ids == 0).nonzero().squeeze(-1)[:count].tolist()
     lines = [
         f"question `{batch.rows[0].question}` answer `{batch.rows[0].answer}`",

@@ -98,7 +98,7 @@ def lengths(module: Any, data: Any, settings: PlanSettings) -> Lengths:
         if getattr(settings, name) is None and not hasattr(data, f"max_{name}"):
             raise InputError(f"{type(data).__name__} has no max_{name}: set --plan.{name} to what to plan for.")
     thinking = isinstance(module, NRTModule)
-    sampling = module.sampling if thinking else Sampling(group_size=1, max_trace_tokens=0)
+    sampling = module.method.sampling if thinking else Sampling(group_size=1, max_trace_tokens=0)
     return Lengths(
         prompts=getattr(data, "batch_size", 1),
         group_size=sampling.group_size,

@@ -1,4 +1,4 @@
-"""Groups of sampled traces with the answer that the policy gives after each: what rewards are held against."""
+"""Groups of sampled traces with the answer that the policy gives after each: what rewards are compared with."""
 
 from __future__ import annotations
 
@@ -9,41 +9,50 @@ from torch import Tensor
 
 from nrt_lightning.evaluation.evaluate import right_answers
 from nrt_lightning.models import Policy
-from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine, assemble, trace_request
+from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine
 from nrt_lightning.rollouts.answering import after_marker, texts
-from nrt_lightning.structures import Prompts, Rollouts, Sampling, Scores
+from nrt_lightning.structures import Prompts, Scores
+from nrt_lightning.training.method import Method
+from nrt_lightning.training.sampling import measure_signals, sample_window
 
 
 @dataclass
 class Probe:
-    """K traces for each of B prompts, and what comes of them."""
+    """K traces for each of B prompts, scored as in training."""
 
+    batch: Prompts  # with rollouts and their old scores: `Method.compute_rewards` gives the rewards
     traces: Generations  # N of them, with the stop token where there is one
-    rollouts: Rollouts
-    scores: Scores  # with the baseline
-    right: Tensor  # [N] whether the policy's own answer after the trace is right, see `right_answers`
+    scores: Scores  # of the policy, with its baseline
+    right: Tensor  # [N] True: the policy's answer after the trace is right, see `right_answers`
 
 
-def probe(policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sampling, seed: int) -> Probe:
-    """Sample traces as training does, score the reference answers, and let the policy answer greedily after each trace.
+def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
+    """Sample and score traces as training does, and let the policy answer greedily after each trace.
 
     Costs B * K sampled traces, as many scored completions and as many decoded answers: a training step without its
     backward pass, and the answers.
 
     Args:
-        policy: who writes, without gradient.
-        engine: what decodes.
+        method: how traces are sampled and rewarded.
         prompts: B questions with their reference answers.
-        sampling: how traces are drawn.
         seed: of the draws.
     """
+    policy = method.policy
     with policy.evaluating():
-        traces = engine.generate(policy, trace_request(policy, prompts, sampling, seed))
-        rollouts = assemble(prompts, traces, policy.marker_id)
+        sampled = sample_window(method, prompts, seed)
+        measure_signals(method, sampled.micro_batches)
+        [batch] = sampled.micro_batches
+        rollouts, trained = batch.rollouts, batch.trained
+        assert rollouts is not None
+        assert sampled.traces is not None
         scores = policy.score(rollouts, baseline=True)
-        repeated = repeat(prompts, sampling.group_size)  # N questions
-        right = right_answers(policy, repeated, answers_after(policy, engine, repeated, traces))
-    return Probe(traces, rollouts, scores, right)
+        rollouts.old_scores = method.add_baseline(rollouts, scores)
+        if method.kl_penalty is not None:
+            old = trained.old_scores or method.score_rollouts(trained, policy, answers=False)
+            trained.old_scores = method.add_reference(trained, old)
+        repeated = repeat(prompts, method.sampling.group_size)  # N questions
+        right = right_answers(policy, repeated, answers_after(policy, method.engine, repeated, sampled.traces))
+    return Probe(batch, sampled.traces, scores, right)
 
 
 def repeat(prompts: Prompts, times: int) -> Prompts:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nrt_lightning.errors import InputError
 from nrt_lightning.functional import group_statistics
 from nrt_lightning.structures import TensorStruct
 
@@ -21,9 +22,22 @@ class Groups(TensorStruct):
 
     rewards: Tensor  # [N] trace rewards
     group_ids: Tensor  # [N] 0..G-1, ascending
-    answer_logprobs: Tensor  # [N, T] of the answer after the trace
+    logprobs: Tensor | None  # [N, T] of the answer after the trace; None where no filter reads them
     answer_mask: Tensor  # [N, T]
     baseline_logprobs: Tensor | None = None  # [N, T] of the answer after the empty trace, repeated for its group
+
+    @property
+    def answer_logprobs(self) -> Tensor:
+        """Log-probs of the answers after their traces, [N, T].
+
+        Raises:
+            InputError: no filter declares that it needs them.
+        """
+        if self.logprobs is None:
+            raise InputError(
+                "The filter reads answer_logprobs, but its needs_answer_logprobs is False. Set it to True."
+            )
+        return self.logprobs
 
     def per_group(self, values: Tensor) -> Tensor:
         """One value of each group, `[N]` -> `[G]`, of values that are equal within their groups."""
@@ -49,7 +63,8 @@ class GroupFilter(ABC):
     A subclass implements `measure` and `keep`.
     """
 
-    needs_baseline = False  # whether `Groups.baseline_logprobs` must be given
+    needs_baseline = False  # True: reads `Groups.baseline_logprobs`
+    needs_answer_logprobs = True  # True: reads `Groups.answer_logprobs`
     needs_group = True  # whether it compares the rollouts of a group (K >= 2)
 
     @property

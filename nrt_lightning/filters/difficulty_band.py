@@ -33,6 +33,7 @@ class DifficultyBandFilter(GroupFilter):
     """
 
     needs_baseline = True
+    needs_answer_logprobs = False
     needs_group = False
     low: float = 0.0
     high: float = 1.0

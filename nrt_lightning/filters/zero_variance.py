@@ -31,6 +31,7 @@ class ZeroVarianceFilter(GroupFilter):
         tensor([False, False,  True])
     """
 
+    needs_answer_logprobs = False
     tolerance: float = 1e-6
 
     def __post_init__(self) -> None:

@@ -25,7 +25,14 @@ from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.rollouts.engine import RolloutEngine
-from nrt_lightning.strategies import check_before_loading, check_quantization, check_strategy, layout_of, sharded
+from nrt_lightning.strategies import (
+    Processes,
+    check_before_loading,
+    check_quantization,
+    check_strategy,
+    layout_of,
+    sharded,
+)
 from nrt_lightning.structures import Prompts, Row
 
 log = logging.getLogger(__name__)
@@ -105,17 +112,10 @@ class PolicyModule(L.LightningModule):
 
     # Optimization
 
-    def largest(self, count: int) -> int:
-        """The largest of a number on all processes."""
-        if self.trainer.world_size == 1:
-            return count
-        return int(self.trainer.strategy.reduce(torch.tensor(count, device=self.device), reduce_op="max"))
-
-    def mean_over_processes(self, values: Tensor) -> Tensor:
-        """The mean of a tensor over all processes, without gradient."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return values
-        return self.trainer.strategy.reduce(values.detach().clone(), reduce_op="mean")
+    @property
+    def processes(self) -> Processes:
+        """The processes of the run; one without a trainer."""
+        return Processes(None if self._trainer is None else self.trainer.strategy)
 
     def backward_part(self, loss: Tensor) -> None:
         """Add the gradient of a part of the batch now; Lightning takes that of the part that is returned."""
@@ -154,7 +154,7 @@ class PolicyModule(L.LightningModule):
         here = {name: values[name].to(self.device, torch.float32) for name in values}
         weights = [counts.get(name, torch.ones(())).to(here[name]) for name in means]
         sums = [here[name].where(weight > 0, 0) * weight for name, weight in zip(means, weights, strict=True)]
-        totals = self.mean_over_processes(torch.stack(sums + weights))  # [2 * means]
+        totals = self.processes.mean(torch.stack(sums + weights))  # [2 * means]
         found = dict(zip(means, totals[: len(means)] / totals[len(means) :].clamp(min=1e-9), strict=True))
         if largest:
             top = self.trainer.strategy.reduce(torch.stack([here[name] for name in largest]), reduce_op="max")

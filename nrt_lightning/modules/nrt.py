@@ -35,14 +35,13 @@ from nrt_lightning.rewards import (
 )
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.signals import SignalCombiner
-from nrt_lightning.structures import Prompts, Rollouts, Sampling
-from nrt_lightning.training.checks import check_parts
+from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.training.checks import check_method, method_of
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
-from nrt_lightning.training.window import Further, judge_window
 
 
-class NRTModule(Method, PolicyModule):
+class NRTModule(PolicyModule):
     """Teaches a policy to reason from question-answer pairs (arXiv 2602.11549).
 
     For every prompt the policy samples traces; a trace is rewarded by the policy's own confidence in the reference
@@ -79,7 +78,7 @@ class NRTModule(Method, PolicyModule):
 
     Example:
         >>> module = NRTModule(Policy("embedded:registers-base"), sampling=Sampling(group_size=4, max_trace_tokens=32))
-        >>> module.aggregator
+        >>> module.method.aggregator
         WeightedSum(weighting='neg_log_prob')
     """
 
@@ -105,24 +104,27 @@ class NRTModule(Method, PolicyModule):
         kl_penalty: KLPenalty | None = None,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule)
-        self.aggregator = aggregator
-        self.advantage = advantage
-        self.token_weights = token_weights
-        self.loss = corrected(loss or NRTLoss(), engine)
-        self.reference = reference
-        self.sampling = sampling or Sampling()
-        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
-        self.predict_temperature = predict_temperature
-        self.signals = signals
-        self.train_response = train_response
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
-        self.filters = filters or []
-        self.baseline_scorer = baseline_scorer or PolicyBaseline()
-        self.overlong = overlong
-        self.kl_penalty = kl_penalty
-        reference.check(policy)
-        check_parts(self)
+        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
+        self.predict_temperature = predict_temperature
+        self.method = Method(
+            policy=policy,
+            aggregator=aggregator,
+            signals=signals,
+            advantage=advantage,
+            token_weights=token_weights,
+            loss=corrected(loss or NRTLoss(), engine),
+            reference=reference,
+            sampling=sampling or Sampling(),
+            engine=engine,
+            filters=filters or [],
+            baseline_scorer=baseline_scorer or PolicyBaseline(),
+            overlong=overlong,
+            kl_penalty=kl_penalty,
+            train_response=train_response,
+        )
+        check_method(self.method)
 
     # Training
 
@@ -131,66 +133,74 @@ class NRTModule(Method, PolicyModule):
         trainer: Any = self.trainer
         return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
 
+    def setup(self, stage: str) -> None:
+        """Check the settings before any weights are read."""
+        method_of(self, type(self).__name__)
+        super().setup(stage)
+
     def configure_model(self) -> None:
         """Read the weights of policy and reference."""
         super().configure_model()
-        if self.needs_reference:
-            self.reference.load(self.policy)
-        if self.needs_baseline and not self.baseline_scorer.from_policy_forward:
-            place, precision = Path(self.trainer.default_root_dir), self.trainer.precision
-            self.baseline_scorer.load(self.policy, self.reference, place, precision)
+        method = self.method
+        if method.needs_reference:
+            method.reference.load(self.policy)
+        if method.needs_baseline and not method.baseline_scorer.from_policy_forward:
+            directory, precision = Path(self.trainer.default_root_dir), self.trainer.precision
+            method.baseline_scorer.load(self.policy, method.reference, directory, precision)
 
     def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
-        """One batch of rollouts: confidences, rewards, advantages, loss."""
-        rollouts = self.overlong.mask(rollouts_of(batch))
-        step = self.learn(rollouts)
-        self.log_training(rollouts, step)
-        return {"loss": step.loss, "reward": step.judgement.reward.value, "advantages": step.judgement.advantages}
+        """One batch of rollouts: scores, rewards, advantages, loss."""
+        if not isinstance(batch, Prompts) or batch.rollouts is None:
+            raise InputError(
+                f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback adds them."
+            )
+        step = self.learn(batch)
+        self.log_training(batch, step)
+        return {"loss": step.loss, "reward": step.credit.reward.value, "advantages": step.credit.advantages}
 
-    def learn(self, rollouts: Rollouts) -> Step:
-        """Scores, judgement and loss, in micro-batches where `max_tokens_per_micro_batch` asks for them."""
-        limit = self.max_tokens_per_micro_batch
+    def learn(self, batch: Prompts) -> Step:
+        """Scores, credit and loss, in micro-batches if `max_tokens_per_micro_batch` asks for them."""
+        limit, processes = self.max_tokens_per_micro_batch, self.processes
         if limit is None:
-            return learn_at_once(self, rollouts)
-        parts = split(rollouts, limit, self.largest)
-        over = float(sum(count > limit for count in tokens_of_groups(rollouts)))
+            return learn_at_once(self.method, batch, processes)
+        parts = split(batch, limit, processes)
+        over = float(sum(count > limit for count in tokens_of_groups(batch.trained)))
         counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(over)}
-        self.log_scalars(counts, "train", len(rollouts))
-        return learn_in_parts(self, rollouts, parts)
-
-    def judge_window(self, window: list[Prompts], further: Further) -> list[Prompts]:
-        """The window with filtered groups replaced or without a loss, and with advantages over the batch."""
-        return judge_window(self, window, further)
+        self.log_scalars(counts, "train", len(batch.trained))
+        return learn_in_parts(self.method, batch, parts, processes, self.backward_part)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step, and let the reference follow."""
+        """Step, and update the reference."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+        self.method.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
-    def log_training(self, rollouts: Rollouts, step: Step) -> None:
+    def log_training(self, batch: Prompts, step: Step) -> None:
         """Log what matters of a batch."""
-        judged, out = step.judgement, step.out
-        groups = group_metrics(judged.reward.value, judged.baseline, judged.advantages, rollouts.group_ids)
-        counts = out.counts | {"reward": judged.reward.value.isfinite().sum()}
-        if self.signals is None:
-            groups[f"reward_{self.aggregator.name}"] = judged.reward.value.mean()
-        for name, value in judged.reward.signals.items():
+        rollouts, trained, reward, out = batch.rollouts, batch.trained, step.credit.reward, step.out
+        assert rollouts is not None
+        groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
+        counts = out.counts | {"reward": reward.value.isfinite().sum()}
+        if self.method.signals is None:
+            groups[f"reward_{self.method.aggregator.name}"] = reward.value.mean()
+        for name, value in reward.signals.items():
             groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
             counts[f"signal_{name}"] = value.isfinite().sum()
-        if rollouts.answered is not None and rollouts.judged.old_logprobs is not None:  # a response has no such tokens
-            answers = rollouts.judged.segments.answer_mask
-            out.metrics["answer_nll"] = masked_mean(-rollouts.judged.old_logprobs, answers)
-            counts["answer_nll"] = answers.sum()
+        if batch.responses is not None:  # a response has no answer tokens
+            out.metrics.pop("answer_nll", None)
+            if rollouts.old_scores is not None:
+                answers = rollouts.segments.answer_mask
+                out.metrics["answer_nll"] = masked_mean(-rollouts.old_scores.logprobs, answers)
+                counts["answer_nll"] = answers.sum()
         losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
-        width = rollouts.judged.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
-        traces = rollout_metrics(rollouts.judged, F.pad(step.scores.entropy, (0, width))[:, :width])
+        width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
+        traces = rollout_metrics(rollouts, F.pad(step.scores.entropy, (0, width))[:, :width])
         self.log_scalars(groups | losses | out.metrics, "train", len(rollouts), counts)
-        counts["trace_entropy"] = rollouts.judged.segments.trace_mask.sum()
+        counts["trace_entropy"] = rollouts.segments.trace_mask.sum()
         self.log_scalars(traces, "rollout", len(rollouts), counts)
-        worth = "reward" if judged.baseline is None else "gain"
+        worth = "reward" if reward.baseline is None else "gain"
         bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
         self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
-        self.log_throughput(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
+        self.log_throughput(trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
 
     # Evaluation
 
@@ -206,13 +216,13 @@ class NRTModule(Method, PolicyModule):
     def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> Evaluation:
         """What the policy makes of these questions, added to `metrics`."""
         with self.policy.evaluating():
-            found = evaluate(self.policy, self.engine, prompts, self.sampling)
+            found = evaluate(self.policy, self.engine, prompts, self.method.sampling)
         found.add_to(metrics, prompts)
         return found
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""
-        sampling = dataclasses.replace(self.sampling, temperature=self.predict_temperature)
+        sampling = dataclasses.replace(self.method.sampling, temperature=self.predict_temperature)
         seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
         with self.policy.evaluating():
             written = write_answers(self.policy, self.engine, batch, sampling, sampling.max_answer_tokens, seed)
@@ -225,18 +235,22 @@ class NRTModule(Method, PolicyModule):
 
     # Checkpoints
 
+    def describe(self) -> dict[str, str]:
+        """The parts and settings of the method, as text."""
+        return self.method.describe()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Note whose checkpoint it is, and what filters and reference have learned of the run."""
         super().on_save_checkpoint(checkpoint)
-        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.filters]
-        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.reference.state_dict()}
+        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.method.filters]
+        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.method.reference.state_dict()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As above, and go on with the filters and the reference as they were."""
         super().on_load_checkpoint(checkpoint)
         noted = checkpoint.get("nrt_lightning", {})
-        self.reference.load_state_dict(noted.get("reference", {}))
-        for filter_, (name, state) in zip(self.filters, noted.get("filters", []), strict=False):
+        self.method.reference.load_state_dict(noted.get("reference", {}))
+        for filter_, (name, state) in zip(self.method.filters, noted.get("filters", []), strict=False):
             if filter_.name == name:
                 filter_.load_state_dict(state)
 
@@ -246,13 +260,3 @@ def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
     if loss.sampler_correction is not None or engine.sampler_correction is None:
         return loss
     return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)
-
-
-def rollouts_of(batch: Any) -> Rollouts:
-    """The batch's rollouts, or an error that says who should have made them."""
-    rollouts = getattr(batch, "rollouts", None)
-    if rollouts is None:
-        raise InputError(
-            f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback fills them in."
-        )
-    return rollouts

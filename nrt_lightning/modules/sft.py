@@ -49,11 +49,11 @@ class SFTModule(PolicyModule):
 
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
         """Cross-entropy of the answers."""
-        prompts = batch.share()
+        prompts = batch.micro_batch()
         logprobs = self.policy.score(direct_answers(prompts, self.policy.marker_id)).logprobs  # [B, T]
-        (factor,) = self.reduction.balance([prompts.answer_mask], self.mean_over_processes)
+        (factor,) = self.reduction.balance([prompts.answer_mask], self.processes.mean)
         loss = factor * self.reduction(-logprobs, prompts.answer_mask)
-        self.log("train/loss", self.mean_over_processes(loss.detach()), prog_bar=True, batch_size=len(prompts))
+        self.log("train/loss", self.processes.mean(loss.detach()), prog_bar=True, batch_size=len(prompts))
         self.log_throughput(prompts.answer_mask.sum() + prompts.prompt_mask.sum())
         return loss
 

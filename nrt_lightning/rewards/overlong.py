@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from abc import ABC
 from dataclasses import dataclass
 
@@ -20,9 +19,9 @@ class OverlongTraces(ABC):  # noqa: B024  (both methods have a default)
         """The trace rewards, `[N]`, of rewards `[N]` that know of no limit."""
         return values
 
-    def mask(self, rollouts: Rollouts) -> Rollouts:
-        """The rollouts, of which some carry no loss."""
-        return rollouts
+    def loss_rows(self, rollouts: Rollouts) -> Tensor | None:
+        """The rollouts that carry a loss, `[N]` bool; None for all."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,9 @@ class MaskOverlong(OverlongTraces):
     Its reward is still one of its group's, so what the others are worth does not depend on this setting.
     """
 
-    def mask(self, rollouts: Rollouts) -> Rollouts:
-        """See `OverlongTraces.mask`."""
-        whole = ~rollouts.truncated  # [N]
-        return dataclasses.replace(rollouts, learned=whole if rollouts.learned is None else whole & rollouts.learned)
+    def loss_rows(self, rollouts: Rollouts) -> Tensor | None:
+        """The traces that ended before the limit, `[N]`."""
+        return ~rollouts.truncated
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ class TokenWeighting(ABC):
     """Turns the token weights alpha_i c_i of a reward aggregation into the weights the loss uses."""
 
     needs_logprobs = False  # whether the trace rewards must be log-probs of the answers
+    needs_derived = True  # True: reads the token weights of the aggregation
 
     @abstractmethod
     def __call__(
@@ -48,6 +49,8 @@ class FixedTokenWeights(TokenWeighting):
         >>> FixedTokenWeights()(torch.tensor([[0.3, 0.1]]), torch.tensor([[True, False]]), torch.tensor([0]))
         tensor([[1., 0.]])
     """
+
+    needs_derived = False
 
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None

@@ -3,8 +3,8 @@
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine, trace_request
-from nrt_lightning.rollouts.own_answers import respond, write_own_answers
 from nrt_lightning.rollouts.pairing import PromptAndTrace, all_pairs, first_traces
+from nrt_lightning.rollouts.policy_answers import respond, write_policy_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
@@ -22,5 +22,5 @@ __all__ = [
     "respond",
     "trace_request",
     "write_answers",
-    "write_own_answers",
+    "write_policy_answers",
 ]

@@ -16,15 +16,9 @@ from nrt_lightning.structures import Prompts, Struct, TensorStruct
 
 def singles(window: list[Prompts]) -> list[Prompts]:
     """The groups of a window, each by itself."""
-    groups = []
-    for share in window:
-        rollouts = share.rollouts
-        assert rollouts is not None, "sample first"
-        for place in range(len(share)):
-            group = share.select(place, place + 1)
-            rows = (rollouts.group_ids == place).nonzero().squeeze(1)
-            group.rollouts = rollouts.select(rows.new_tensor([place]), rows)
-            groups.append(group)
+    groups: list[Prompts] = []
+    for batch in window:
+        groups += [batch.slice(index, index + 1) for index in range(len(batch))]
     return groups
 
 

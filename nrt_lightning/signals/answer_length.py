@@ -25,20 +25,21 @@ class AnswerLength(ScoreSignal):
         InputError: if `beta` is negative.
 
     Example:
-        >>> AnswerLength(beta=0.5).needs_own_answers
+        >>> AnswerLength(beta=0.5).needs_policy_answers
         True
     """
 
     beta: float = 1.0
-    needs_own_answers = True
+    needs_policy_answers = True
+    needs_answer_logprobs = False
 
     def __post_init__(self) -> None:
         check_at_least("beta", self.beta, 0)
 
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
         """See `ScoreSignal.__call__`."""
-        if evidence.rollouts.own_answers is None:
+        if evidence.rollouts.policy_answers is None:
             raise InputError("AnswerLength needs the policy's own answers: let the policy write them (own_answers).")
-        written = evidence.rollouts.own_answers.mask.sum(dim=1)  # [N]
+        written = evidence.rollouts.policy_answers.mask.sum(dim=1)  # [N]
         length = evidence.answer_mask.sum(dim=1)  # [N]
         return 1 - self.beta * (length - written).abs() / length.clamp(min=1)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
 if TYPE_CHECKING:
@@ -21,9 +22,22 @@ class ScoreEvidence:
     """What a signal may look at in the training step. The groups are whole; there may be any number of them."""
 
     rollouts: Rollouts
-    answer_logprobs: Tensor  # [N, T] of the reference answer after the trace, by the policy that wrote the trace
+    logprobs: Tensor | None  # [N, T] of the reference answer after the trace; None where no signal reads them
     answer_mask: Tensor  # [N, T]
     baseline_logprobs: Tensor | None = None  # [N, T] of the reference answer after the empty trace
+
+    @property
+    def answer_logprobs(self) -> Tensor:
+        """Log-probs of the reference answers after their traces, by the policy that wrote these, [N, T].
+
+        Raises:
+            InputError: no signal declares that it needs them.
+        """
+        if self.logprobs is None:
+            raise InputError(
+                "The signal reads answer_logprobs, but its needs_answer_logprobs is False. Set it to True."
+            )
+        return self.logprobs
 
 
 @dataclass
@@ -49,18 +63,18 @@ class RolloutEvidence:
     @property
     def rollouts(self) -> Rollouts:
         """The N rollouts of the prompts, with the reference answer."""
-        return self.trained.judged
+        assert self.prompts.rollouts is not None
+        return self.prompts.rollouts
 
     @property
     def trained(self) -> Rollouts:
-        """What will take the gradient: the same, or the responses with the policy's own answers."""
-        assert self.prompts.rollouts is not None
-        return self.prompts.rollouts
+        """What is trained: the same, or the responses with the policy's own answers."""
+        return self.prompts.trained
 
     @cached_property
     def texts(self) -> list[RolloutText]:
         """The rollouts as text, N of them."""
-        rollouts, own = self.rollouts, self.rollouts.own_answers
+        rollouts, own = self.rollouts, self.rollouts.policy_answers
         count = len(rollouts)
         answers = self._decoded(self.prompts.answer_ids, self.prompts.answer_mask)  # B
         traces = self._decoded(rollouts.completion_ids, rollouts.segments.trace_mask)
@@ -96,18 +110,28 @@ class Signal(ABC):  # noqa: B024  (what is abstract is in the two kinds below)
         return False
 
     @property
+    def needs_answer_logprobs(self) -> bool:
+        """True if it reads the log-probs of the reference answers."""
+        return self.needs_baseline
+
+    @property
     def needs_group(self) -> bool:
         """Whether it compares the rollouts of a prompt, and hence needs K >= 2."""
         return False
 
     @property
-    def needs_own_answers(self) -> bool:
+    def needs_policy_answers(self) -> bool:
         """Whether the policy must write an answer of its own after every trace."""
         return False
 
 
 class ScoreSignal(Signal):
     """A signal from the log-probs of the reference answer, or from the tokens alone."""
+
+    @property
+    def needs_answer_logprobs(self) -> bool:
+        """True if it reads the log-probs of the reference answers: here, unless a subclass says otherwise."""
+        return True
 
     @abstractmethod
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
@@ -129,7 +153,7 @@ class TextSignal(RolloutSignal):
     """A signal that reads the rollouts as text."""
 
     @property
-    def needs_own_answers(self) -> bool:
+    def needs_policy_answers(self) -> bool:
         """Whether the policy must write an answer of its own after every trace: here, yes."""
         return True
 

@@ -31,14 +31,19 @@ class SignalCombiner(ABC):
         return any(signal.needs_baseline for signal in self.signals.values())
 
     @property
+    def needs_answer_logprobs(self) -> bool:
+        """True if some signal reads the log-probs of the reference answers."""
+        return any(signal.needs_answer_logprobs for signal in self.signals.values())
+
+    @property
     def needs_group(self) -> bool:
         """Whether some signal compares the rollouts of a prompt."""
         return any(signal.needs_group for signal in self.signals.values())
 
     @property
-    def needs_own_answers(self) -> bool:
+    def needs_policy_answers(self) -> bool:
         """Whether some signal reads an answer that the policy wrote itself."""
-        return any(signal.needs_own_answers for signal in self.signals.values())
+        return any(signal.needs_policy_answers for signal in self.signals.values())
 
     def measure(self, evidence: RolloutEvidence) -> dict[str, Tensor]:
         """The signals that are measured when the traces have just been written, `[N]` each."""
@@ -47,7 +52,7 @@ class SignalCombiner(ABC):
 
     def values(self, evidence: ScoreEvidence) -> dict[str, Tensor]:
         """Every signal by name, `[N]` each, those that were measured before included."""
-        found = dict(evidence.rollouts.measured)
+        found = dict(evidence.rollouts.signal_values)
         for name, signal in self.signals.items():
             if isinstance(signal, ScoreSignal):
                 found[name] = checked(name, signal(evidence), evidence.rollouts.truncated)
@@ -55,7 +60,7 @@ class SignalCombiner(ABC):
         if missing:
             raise InputError(
                 f"The signal {missing[0]!r} was not measured when the traces were written. The OnPolicyRollout "
-                "callback does it; without it, keep what `signals.measure` gives in `rollouts.measured`."
+                "callback does it; without it, keep what `signals.measure` gives in `rollouts.signal_values`."
             )
         return {name: found[name] for name in self.signals}
 

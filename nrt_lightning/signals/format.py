@@ -18,15 +18,16 @@ class Format(ScoreSignal):
         own_answer: ask that the policy's own answer ended by itself too.
 
     Example:
-        >>> Format().minimum, Format().needs_own_answers, Format(own_answer=True).needs_own_answers
+        >>> Format().minimum, Format().needs_policy_answers, Format(own_answer=True).needs_policy_answers
         (0.0, False, True)
     """
 
     own_answer: bool = False
     minimum = 0.0
+    needs_answer_logprobs = False
 
     @property
-    def needs_own_answers(self) -> bool:
+    def needs_policy_answers(self) -> bool:
         """Whether the policy must write an answer of its own."""
         return self.own_answer
 
@@ -38,5 +39,5 @@ class Format(ScoreSignal):
 
 def well_formed(rollouts: Rollouts) -> Tensor:
     """Whether the trace ended with its marker by itself, and the policy's own answer, where it wrote one, too. [N]"""
-    emitted, own = rollouts.segments.marker_emitted, rollouts.own_answers
+    emitted, own = rollouts.segments.marker_emitted, rollouts.policy_answers
     return emitted if own is None else emitted & own.ended

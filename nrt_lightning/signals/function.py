@@ -40,7 +40,7 @@ class FunctionSignal(TextSignal):
         imported(self.function)
 
     @property
-    def needs_own_answers(self) -> bool:
+    def needs_policy_answers(self) -> bool:
         """Whether the policy must write an answer of its own after every trace."""
         return self.own_answers
 

@@ -28,6 +28,7 @@ class LengthPenalty(ScoreSignal):
 
     target: int
     both_sides: bool = False
+    needs_answer_logprobs = False
 
     def __post_init__(self) -> None:
         check_at_least("target", self.target, 1)

@@ -33,6 +33,7 @@ class Repetition(ScoreSignal):
     n: int = 10
     times: int = 10
     minimum = -1.0
+    needs_answer_logprobs = False
 
     def __post_init__(self) -> None:
         check_at_least("n", self.n, 1)

@@ -6,14 +6,14 @@ Masks are bool and True means "counts". Row n of a `[N, ...]` tensor belongs to 
 
 from nrt_lightning.structures.base import Struct, TensorStruct
 from nrt_lightning.structures.prompts import Prompts, Row, WindowStep
-from nrt_lightning.structures.results import Judgement, LossOutput, Scores, TraceReward
-from nrt_lightning.structures.rollouts import OwnAnswers, Rollouts, Segments
+from nrt_lightning.structures.results import Credit, LossOutput, Scores, TraceReward
+from nrt_lightning.structures.rollouts import PolicyAnswers, Rollouts, Segments
 from nrt_lightning.structures.sampling import Sampling
 
 __all__ = [
-    "Judgement",
+    "Credit",
     "LossOutput",
-    "OwnAnswers",
+    "PolicyAnswers",
     "Prompts",
     "Rollouts",
     "Row",

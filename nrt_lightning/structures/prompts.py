@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from nrt_lightning.structures.base import TensorStruct
-
-if TYPE_CHECKING:
-    from nrt_lightning.structures.rollouts import Rollouts
+from nrt_lightning.structures.rollouts import Rollouts
 
 
 @dataclass
@@ -60,17 +59,38 @@ class Prompts(TensorStruct):
     rows: list[Row] = field(default_factory=list)  # B of them: the texts these ids came from
     window: WindowStep = field(default_factory=WindowStep)
     counted: Tensor | None = None  # [B] False for a row given again to even out processes in evaluation; None: all
-    rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout
+    rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout; always with the reference answer
+    responses: Rollouts | None = None  # the same traces with the policy's own answer, where those are trained
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
 
-    def select(self, start: int, stop: int) -> Prompts:
-        """Prompts `start` to `stop`, as a new structure of one window step."""
-        cut = self.apply(lambda tensor: tensor[start:stop])
-        return dataclasses.replace(cut, rows=self.rows[start:stop], window=WindowStep(), rollouts=None)
+    @property
+    def trained(self) -> Rollouts:
+        """The rollouts that the loss is computed from: `responses` where there are some, else `rollouts`."""
+        found = self.rollouts if self.responses is None else self.responses
+        assert found is not None, "sample first"
+        return found
 
-    def share(self) -> Prompts:
-        """The micro-batch's own prompts out of its window's."""
-        size = len(self) // self.window.size
-        return self.select(self.window.index * size, (self.window.index + 1) * size) if self.window.size > 1 else self
+    def select(self, prompts: Tensor) -> Prompts:
+        """These prompts `[b]`, ascending, with their rollouts, as a batch of one window step."""
+        cut = dataclasses.replace(self, rollouts=None, responses=None).apply(lambda tensor: tensor[prompts])
+        cut.rows, cut.window = [self.rows[index] for index in prompts.tolist()] if self.rows else [], WindowStep()
+        if self.rollouts is not None:
+            rows = torch.isin(self.rollouts.group_ids, prompts).nonzero().squeeze(1)  # [n]
+            cut.rollouts = self.rollouts.select(prompts, rows)
+            cut.responses = None if self.responses is None else self.responses.select(prompts, rows)
+        return cut
+
+    def slice(self, start: int, stop: int) -> Prompts:
+        """Prompts `start` to `stop` with their rollouts, as a batch of one window step."""
+        return self.select(torch.arange(start, min(stop, len(self)), device=self.prompt_ids.device))
+
+    def micro_batches(self) -> list[Prompts]:
+        """The prompts of each micro-batch of the window."""
+        size = math.ceil(len(self) / self.window.size)
+        return [self.slice(start, start + size) for start in range(0, len(self), size)]
+
+    def micro_batch(self) -> Prompts:
+        """This micro-batch's prompts, out of those of its window."""
+        return self.micro_batches()[self.window.index] if self.window.size > 1 else self

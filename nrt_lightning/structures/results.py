@@ -1,4 +1,4 @@
-"""What is found out about rollouts."""
+"""Scores, rewards and losses of rollouts."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from nrt_lightning.structures.base import TensorStruct
 
 @dataclass
 class Scores(TensorStruct):
-    """What a model says of rollouts."""
+    """Log-probs that models give to rollouts."""
 
     logprobs: Tensor  # [N, C] of the completion's tokens, 0 at padding
-    entropy: Tensor  # [N, C] of the distribution each token was drawn from, in nats, detached, 0 at padding
+    entropy: Tensor  # [N, C] of the distribution each token was sampled from, in nats, detached, 0 at padding
     baseline_logprobs: Tensor | None = None  # [B, T] of the answer after the empty trace, detached
     ref_logprobs: Tensor | None = None  # [N, C] of the completion's tokens under the reference, detached
 
 
 @dataclass
 class TraceReward(TensorStruct):
-    """What an aggregation of the answer's confidences gives."""
+    """Trace rewards of N rollouts, with what follows from the same confidences."""
 
     value: Tensor  # [N] the trace reward R
     token_weights: Tensor  # [N, T] alpha_i * c_i, 0 outside the answer
     signals: dict[str, Tensor] = field(default_factory=dict)  # [N] each: what `value` was combined from
+    baseline: Tensor | None = None  # [N] the reward of the empty trace for the same prompt; None where it is unknown
 
 
 @dataclass
-class Judgement(TensorStruct):
-    """What the traces of a batch are worth. All detached."""
+class Credit(TensorStruct):
+    """What the rollouts of a batch are worth to the loss. All detached."""
 
-    old_logprobs: Tensor  # [N, C] of the policy that sampled them
     reward: TraceReward
-    baseline: Tensor | None  # [N] the empty trace's reward for the same rows, where it is known
-    advantages: Tensor  # [N]
+    advantages: Tensor  # [N], or [N, C] for credit by token
     token_weights: Tensor  # [N, C] of the answer term
+    loss_rows: Tensor | None = None  # [N] False: the rollout carries no loss; None: all do
 
 
 @dataclass
@@ -45,5 +45,5 @@ class LossOutput:
 
     loss: Tensor
     terms: dict[str, Tensor]  # each before its coefficient, detached
-    metrics: dict[str, Tensor] = field(default_factory=dict)  # clip share and the like, detached
+    metrics: dict[str, Tensor] = field(default_factory=dict)  # clip fraction and the like, detached
     counts: dict[str, Tensor] = field(default_factory=dict)  # of tokens that a metric is the mean of

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.structures.base import TensorStruct
+from nrt_lightning.structures.results import Credit, Scores
 
 
 @dataclass
 class Segments(TensorStruct):
-    """Which token of a completion is what."""
+    """The kind of each token of a completion."""
 
     trace_mask: Tensor  # [N, C]
     marker_mask: Tensor  # [N, C]
@@ -22,11 +23,11 @@ class Segments(TensorStruct):
 
     @property
     def completion_mask(self) -> Tensor:
-        """Every real token of the completion, [N, C]."""
+        """Every token of the completion that is no padding, [N, C]."""
         return self.trace_mask | self.marker_mask | self.answer_mask
 
     def only(self, rows: Tensor | None) -> Segments:
-        """Without the tokens of the rows that are False, [N]; all with None."""
+        """The segments without the tokens of rows that are False, [N]; all of them with None."""
         if rows is None:
             return self
         kept = rows.unsqueeze(1)  # [N, 1]
@@ -34,8 +35,8 @@ class Segments(TensorStruct):
 
 
 @dataclass
-class OwnAnswers(TensorStruct):
-    """What the policy itself wrote after each trace and marker, emitted or forced."""
+class PolicyAnswers(TensorStruct):
+    """The answers that the policy wrote after each trace and marker, emitted or forced."""
 
     ids: Tensor  # [N, W] right-padded, with the end token where there is one
     mask: Tensor  # [N, W]
@@ -44,7 +45,11 @@ class OwnAnswers(TensorStruct):
 
 @dataclass
 class Rollouts(TensorStruct):
-    """Completions (trace + marker + answer) of a micro-batch, rows of a group side by side."""
+    """Completions of a micro-batch, rows of a group side by side.
+
+    A completion is trace + marker + answer. The answer is the reference answer in `Prompts.rollouts`, and the one that
+    the policy wrote in `Prompts.responses`, where it counts as part of the trace.
+    """
 
     prompt_ids: Tensor  # [B, P] left-padded
     prompt_mask: Tensor  # [B, P]
@@ -56,22 +61,11 @@ class Rollouts(TensorStruct):
     truncated: Tensor  # [N] True where the trace reached its limit
     marker_id: int
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
-    old_logprobs: Tensor | None = None  # [N, C] None: on-policy, the training forward's own values serve
-    baseline_logprobs: Tensor | None = None  # [B, T] answer after the empty trace; None: scored when needed
-    ref_logprobs: Tensor | None = None  # [N, C] under the reference; None: scored when needed
-    advantages: Tensor | None = None  # [N] where they were found over the whole window; None: found in the step
-    learned: Tensor | None = None  # [N] False: carries no loss (its group was filtered, or it is masked); None: all do
-    own_answers: OwnAnswers | None = None  # N of them, where signals or training ask for them
-    measured: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured when these were written
-    weights_version: int | None = (
-        None  # which of the weights sent to an engine wrote the traces; None: the policy's own
-    )
-    answered: Rollouts | None = None  # where these are responses: the same traces with the reference answer
-
-    @property
-    def judged(self) -> Rollouts:
-        """The traces with the reference answer, which give the reward: these, unless these are responses."""
-        return self if self.answered is None else self.answered
+    weights_version: int | None = None  # which weights sent to an engine wrote the traces; None: the policy's own
+    policy_answers: PolicyAnswers | None = None  # N of them, where signals or training ask for them
+    signal_values: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured right after sampling
+    old_scores: Scores | None = None  # of the old policy, made before the first optimizer step; None: on-policy
+    credit: Credit | None = None  # where it was assigned over the whole window; None: assigned in the training step
 
     def __len__(self) -> int:
         return self.completion_ids.shape[0]
@@ -81,24 +75,33 @@ class Rollouts(TensorStruct):
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
 
-    @property
-    def loss_segments(self) -> Segments:
-        """Which token is what, of the rollouts that carry a loss."""
-        return self.segments.only(self.learned)
-
     def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
-        """The rollouts `rows` [n], which are those of `prompts` [b], both ascending; only as wide as they need."""
+        """The rollouts `rows` [n], which belong to `prompts` [b], both ascending; padding is cut to what they need."""
 
         def leading(mask: Tensor) -> int:
             return max(1, int(mask.any(dim=0).sum()))
 
-        segments = self.segments.apply(lambda tensor: tensor[rows])
-        completion = leading(segments.completion_mask)
+        completion = leading(self.segments.completion_mask[rows])
         answer, prompt = leading(self.answer_mask[prompts]), leading(self.prompt_mask[prompts])
 
-        def cut(tensor: Tensor | None) -> Tensor | None:  # [N, C] -> [n, c], [N] -> [n]
-            return None if tensor is None else tensor[rows] if tensor.dim() == 1 else tensor[rows, :completion]
+        def by_row(tensor: Tensor) -> Tensor:  # [N, C] -> [n, c], [N] -> [n]
+            return tensor[rows] if tensor.dim() == 1 else tensor[rows, :completion]
 
+        def optional(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else by_row(tensor)
+
+        scores = self.old_scores
+        if scores is not None:
+            baseline = scores.baseline_logprobs
+            baseline = None if baseline is None else baseline[prompts, :answer]
+            ref_logprobs = optional(scores.ref_logprobs)
+            scores = Scores(by_row(scores.logprobs), by_row(scores.entropy), baseline, ref_logprobs)
+        credit = self.credit
+        if credit is not None:
+            reward = credit.reward.apply(lambda tensor: tensor[rows] if tensor.dim() == 1 else tensor[rows, :answer])
+            credit = dataclasses.replace(credit, reward=None).apply(by_row)  # type: ignore[arg-type]
+            credit.reward = reward
+        answers = self.policy_answers
         return dataclasses.replace(
             self,
             prompt_ids=self.prompt_ids[prompts, -prompt:],
@@ -106,18 +109,14 @@ class Rollouts(TensorStruct):
             answer_ids=self.answer_ids[prompts, :answer],
             answer_mask=self.answer_mask[prompts, :answer],
             completion_ids=self.completion_ids[rows, :completion],
-            segments=segments.apply(lambda tensor: tensor[:, :completion] if tensor.dim() == 2 else tensor),
+            segments=self.segments.apply(by_row),
             group_ids=torch.searchsorted(prompts, self.group_ids[rows]),
             truncated=self.truncated[rows],
-            sampling_logprobs=cut(self.sampling_logprobs),
-            old_logprobs=cut(self.old_logprobs),
-            baseline_logprobs=None if self.baseline_logprobs is None else self.baseline_logprobs[prompts, :answer],
-            own_answers=None if self.own_answers is None else self.own_answers.apply(lambda tensor: tensor[rows]),
-            measured={name: value[rows] for name, value in self.measured.items()},
-            answered=None if self.answered is None else self.answered.select(prompts, rows),
-            ref_logprobs=cut(self.ref_logprobs),
-            advantages=cut(self.advantages),
-            learned=cut(self.learned),
+            sampling_logprobs=optional(self.sampling_logprobs),
+            policy_answers=None if answers is None else answers.apply(lambda tensor: tensor[rows]),
+            signal_values={name: value[rows] for name, value in self.signal_values.items()},
+            old_scores=scores,
+            credit=credit,
         )
 
     def empty_traces(self) -> Rollouts:
@@ -127,8 +126,11 @@ class Rollouts(TensorStruct):
         none = torch.zeros(count, 1 + self.answer_ids.shape[1], dtype=torch.bool, device=device)  # [B, 1 + T]
         first = none.clone()
         first[:, 0] = True
-        return dataclasses.replace(
-            self,
+        return Rollouts(
+            prompt_ids=self.prompt_ids,
+            prompt_mask=self.prompt_mask,
+            answer_ids=self.answer_ids,
+            answer_mask=self.answer_mask,
             completion_ids=torch.cat([marker, self.answer_ids], dim=1),
             segments=Segments(
                 trace_mask=none,
@@ -138,13 +140,5 @@ class Rollouts(TensorStruct):
             ),
             group_ids=torch.arange(count, device=device),
             truncated=torch.zeros(count, dtype=torch.bool, device=device),
-            sampling_logprobs=None,
-            old_logprobs=None,
-            baseline_logprobs=None,
-            own_answers=None,
-            measured={},
-            answered=None,
-            ref_logprobs=None,
-            advantages=None,
-            learned=None,
+            marker_id=self.marker_id,
         )

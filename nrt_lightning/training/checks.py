@@ -1,16 +1,16 @@
-"""Parts of a method that cannot work together are refused before any weights are read, and idle ones named."""
+"""Checks of a method before any weights are read."""
 
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.errors import InputError
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.models import BaselineScorer, Reference
-from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator, TokenWeighting
+from nrt_lightning.rewards import LogProb, RewardAggregator, TokenWeighting
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
 from nrt_lightning.training.method import Method
@@ -18,12 +18,37 @@ from nrt_lightning.training.method import Method
 log = logging.getLogger(__name__)
 
 
-def check_parts(method: Method) -> None:
-    """Refuse parts that cannot work together, and warn of those that nothing uses.
+def method_of(pl_module: Any, reader: str) -> Method:
+    """The method of a LightningModule.
+
+    Args:
+        pl_module: the module.
+        reader: the class that reads the method, for the error.
 
     Raises:
-        InputError: naming them and the mend.
+        InputError: the module has no method, or Lightning would not find the weights of its policy.
     """
+    method, name = getattr(pl_module, "method", None), type(pl_module).__name__
+    if not isinstance(method, Method):
+        raise InputError(
+            f"{reader} reads the method of the module, and {name}.method is {method!r}. Set self.method to "
+            "Method(policy, ...), or use NRTModule."
+        )
+    if all(module is not method.policy for module in pl_module.modules()):
+        raise InputError(
+            f"{name}.method.policy is not a submodule of {name}, so Lightning would neither move, train nor save its "
+            "weights. Set self.policy = self.method.policy."
+        )
+    return method
+
+
+def check_method(method: Method) -> None:
+    """Refuse parts that cannot work together.
+
+    Raises:
+        InputError: naming the settings.
+    """
+    method.reference.check(method.policy)
     check_advantage(method.advantage, method.sampling)
     for part in (method.advantage, method.token_weights):
         check_logprobs(part, method.aggregator, method.signals)
@@ -32,8 +57,7 @@ def check_parts(method: Method) -> None:
     if method.train_response:
         check_response(method.loss, method.sampling)
     check_filters(method.filters, method.sampling)
-    check_models(method.reference, method.baseline_scorer, method.kl_penalty, method.loss, method.sampling)
-    warn_of_idle(method)
+    check_models(method)
 
 
 def check_advantage(advantage: AdvantageEstimator, sampling: Sampling) -> None:
@@ -99,35 +123,35 @@ def check_filters(filters: list[GroupFilter], sampling: Sampling) -> None:
         )
 
 
-def check_models(
-    reference: Reference,
-    baseline_scorer: BaselineScorer,
-    kl_penalty: KLPenalty | None,
-    loss: NRTLoss,
-    sampling: Sampling,
-) -> None:
+def check_models(method: Method) -> None:
     """Refuse a KL term, a baseline, a penalty or a correction that lacks what it needs."""
-    if loss.kl_coef and not reference.available:
+    loss, engine, available = method.loss, method.engine, method.reference.available
+    if loss.kl_coef and not available:
         raise InputError(
             f"loss.kl_coef is {loss.kl_coef}, but there is no reference. Set reference to FrozenReference."
         )
-    baseline_scorer.check(reference)
-    if kl_penalty and not reference.available:
+    method.baseline_scorer.check(method.reference)
+    if method.kl_penalty and not available:
         raise InputError(
-            f"kl_penalty is {kl_penalty}, but there is no reference. Set reference, for instance to FrozenReference."
+            f"kl_penalty is {method.kl_penalty}, but there is no reference. Set reference, for instance to "
+            "FrozenReference."
         )
-    if loss.sampler_correction and sampling.temperature == 0:
+    if engine.sampler_correction is not None and loss.sampler_correction is None:
+        raise InputError(
+            f"engine {type(engine).__name__} samples with weights of its own, and loss.sampler_correction is null. Set "
+            "it to TruncatedImportance, or sampler_correction of the engine to null, too."
+        )
+    if loss.sampler_correction and method.sampling.temperature == 0:
         raise InputError(
             "loss.sampler_correction weighs traces by their probabilities, and sampling.temperature is 0: greedy "
             "traces have none. Set a temperature above 0, or sampler_correction to null, that of the engine too."
         )
 
 
-def warn_of_idle(method: Method) -> None:
-    """Say so where a reference or a baseline scorer was given and nothing uses it."""
+def warn_of_idle_parts(method: Method) -> None:
+    """Warn of a reference or a baseline scorer that nothing uses."""
     scorer, reference = method.baseline_scorer, method.reference
     if not scorer.from_policy_forward and not method.needs_baseline:
         log.warning("baseline_scorer is %s, but neither reward, advantage nor filters use a baseline.", scorer)
-    used = method.needs_reference or scorer.needs_reference
-    if reference.available and not used:
+    if reference.available and not (method.needs_reference or scorer.needs_reference):
         log.warning("reference is %s, but nothing uses it: loss.kl_coef is 0 and kl_penalty is null.", reference)

@@ -1,159 +1,249 @@
-"""A method: what rollouts are worth, and the loss that follows. The parts of a training step, without a trainer."""
+"""A method: rewards of rollouts, and the loss that follows from them. A training step without a trainer."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from nrt_lightning.advantages import AdvantageEstimator
+from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import pack_segment, unpack_segment
 from nrt_lightning.losses import NRTLoss, WholeBatch, sampled_tokens
-from nrt_lightning.models import BaselineScorer, Policy, Reference
-from nrt_lightning.rewards import KLPenalty, OverlongTraces, RewardAggregator, TokenWeighting
+from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
+from nrt_lightning.rewards import (
+    FixedTokenWeights,
+    KeepOverlong,
+    KLPenalty,
+    OverlongTraces,
+    RewardAggregator,
+    TokenWeighting,
+    WeightedSum,
+)
+from nrt_lightning.rollouts import RolloutEngine, TransformersEngine
 from nrt_lightning.signals import ScoreEvidence, SignalCombiner
-from nrt_lightning.structures import Judgement, LossOutput, Rollouts, Sampling, Scores, TraceReward
+from nrt_lightning.structures import Credit, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
 
 
+@dataclass
 class Method:
-    """From rollouts to scores, from scores to a judgement, from both to a loss.
+    """How traces are sampled, rewarded and learned from (arXiv 2602.11549).
 
-    `NRTModule` is one, and describes the parts.
+    A LightningModule keeps it as `self.method`, and its policy as `self.policy` too, so that Lightning finds the
+    weights. `OnPolicyRollout` and the other callbacks read it there. A training step is three calls:
+
+    ```
+    scores = method.score(batch)                       # log-probs, with gradient
+    credit = method.assign_credit(batch, scores)       # rewards, advantages, token weights
+    loss = method.compute_loss(batch, scores, credit).loss
+    ```
+
+    `NRTModule` describes the fields.
+
+    Example:
+        >>> Method(Policy("embedded:registers-base"), sampling=Sampling(group_size=4)).needs_baseline
+        True
     """
 
     policy: Policy
-    aggregator: RewardAggregator
-    signals: SignalCombiner | None
-    advantage: AdvantageEstimator
-    token_weights: TokenWeighting
-    loss: NRTLoss
-    reference: Reference
-    sampling: Sampling
-    train_response: bool
-    filters: list[GroupFilter]
-    baseline_scorer: BaselineScorer
-    overlong: OverlongTraces
-    kl_penalty: KLPenalty | None
-    mean_over_processes: Callable[[Tensor], Tensor]
+    aggregator: RewardAggregator = field(default_factory=WeightedSum)
+    signals: SignalCombiner | None = None
+    advantage: AdvantageEstimator = field(default_factory=GroupNormalized)
+    token_weights: TokenWeighting = field(default_factory=FixedTokenWeights)
+    loss: NRTLoss = field(default_factory=NRTLoss)
+    reference: Reference = field(default_factory=NoReference)
+    sampling: Sampling = field(default_factory=Sampling)
+    engine: RolloutEngine = field(default_factory=TransformersEngine)
+    filters: list[GroupFilter] = field(default_factory=list)
+    baseline_scorer: BaselineScorer = field(default_factory=PolicyBaseline)
+    overlong: OverlongTraces = field(default_factory=KeepOverlong)
+    kl_penalty: KLPenalty | None = None
+    train_response: bool = field(default=False, kw_only=True)
 
-    def score(self, rollouts: Rollouts) -> Scores:
-        """What the models say of the rollouts; the baseline too where the window has not been scored."""
-        scores = self.score_answers(rollouts)
-        scores.ref_logprobs = rollouts.ref_logprobs  # [N, C]
-        if self.needs_reference and rollouts.ref_logprobs is None:
-            scores.ref_logprobs = self.reference.logprobs(rollouts)
-        return scores
+    # Scores
 
-    def score_answers(self, rollouts: Rollouts) -> Scores:
-        """As `score`, without the reference: all that a reward takes."""
-        known, from_policy_forward = (
-            rollouts.judged.baseline_logprobs,
-            self.baseline_scorer.from_policy_forward,
-        )  # [B, T]
-        scores = self.policy.score(rollouts, baseline=self.needs_baseline and from_policy_forward and known is None)
-        if known is not None:
-            scores.baseline_logprobs = known
-        elif self.needs_baseline and not from_policy_forward:
-            scores.baseline_logprobs = self.baseline_scorer.logprobs(rollouts)
-        return scores
+    def score(self, batch: Prompts) -> Scores:
+        """Score the rollouts that are trained, with gradient where it is enabled.
 
-    def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
-        """Rewards, advantages and the answer's token weights."""
-        judged = rollouts.judged  # the same, but where whole responses are trained
-        # Noted where the window was scored before its first step; else the training forward's own.
-        old_logprobs = scores.logprobs.detach() if rollouts.old_logprobs is None else rollouts.old_logprobs  # [N, C]
-        answered = old_logprobs if judged.old_logprobs is None else judged.old_logprobs  # [N, C]
-        reward, baseline = self.reward(judged, answered, scores.baseline_logprobs)
-        reward.value = self.overlong.rewards(reward.value, judged, self.sampling.max_trace_tokens)  # [N]
-        if self.kl_penalty and scores.ref_logprobs is not None:
-            sampled = sampled_tokens(rollouts.segments)  # [N, C]
-            reward.value = self.kl_penalty(reward.value, old_logprobs, scores.ref_logprobs, sampled)
-        advantages = rollouts.advantages  # [N]
-        if advantages is None:
-            advantages = self.advantage(reward.value, rollouts.group_ids, baseline)
-        return Judgement(old_logprobs, reward, baseline, advantages, self.answer_weights(rollouts, reward))
+        The log-probs of other models are taken from `old_scores` where they were computed before.
+        """
+        trained, old = batch.trained, batch.trained.old_scores
+        answers = batch.responses is None and old is None
+        scores = self.score_rollouts(trained, self.policy, answers=answers)
+        if old is not None:
+            scores.baseline_logprobs, scores.ref_logprobs = old.baseline_logprobs, old.ref_logprobs
+        elif answers:
+            scores = self.add_baseline(trained, scores)
+        return self.add_reference(trained, scores)
 
-    def reward(
-        self, rollouts: Rollouts, logprobs: Tensor, baseline_logprobs: Tensor | None
-    ) -> tuple[TraceReward, Tensor | None]:
-        """The trace rewards, and the empty trace's for the same rows [N] where the baseline is known.
-
-        Rewards of a group follow from that group alone. Signals leave the empty trace without a reward.
+    def score_rollouts(self, rollouts: Rollouts, policy: Policy, *, answers: bool) -> Scores:
+        """Score rollouts with a policy alone.
 
         Args:
-            rollouts: N completions.
-            logprobs: of the policy that sampled them, [N, C].
-            baseline_logprobs: of the answers after the empty trace, [B, T].
+            rollouts: N completions of B prompts.
+            policy: that scores.
+            answers: score the answers after the empty trace too, if the method needs this baseline of a policy.
         """
+        baseline = answers and self.needs_baseline and self.baseline_scorer.from_policy_forward
+        return policy.score(rollouts, baseline=baseline)
+
+    def add_baseline(self, rollouts: Rollouts, scores: Scores) -> Scores:
+        """The scores with the baseline, where another model than the policy gives it."""
+        if not self.needs_baseline or self.baseline_scorer.from_policy_forward:
+            return scores
+        return dataclasses.replace(scores, baseline_logprobs=self.baseline_scorer.logprobs(rollouts))
+
+    def add_reference(self, rollouts: Rollouts, scores: Scores) -> Scores:
+        """The scores with the reference's log-probs, where they are needed and missing."""
+        if not self.needs_reference or scores.ref_logprobs is not None:
+            return scores
+        return dataclasses.replace(scores, ref_logprobs=self.reference.logprobs(rollouts))
+
+    # Rewards and credit
+
+    def compute_rewards(self, batch: Prompts, scores: Scores | None = None) -> TraceReward:
+        """Trace rewards of a batch, penalties included. Rewards of a group depend on that group alone.
+
+        Args:
+            batch: with rollouts.
+            scores: of the rollouts that are trained; None: their `old_scores`, and those of the reference answers.
+
+        Returns:
+            The rewards `[N]`. Their token weights are 0 where nothing reads them.
+        """
+        reward = self._confidence_reward(batch, scores)
+        reward.value = self.overlong.rewards(reward.value, self._rollouts(batch), self.sampling.max_trace_tokens)
+        sampled = batch.trained.old_scores or scores
+        if self.kl_penalty is not None and sampled is not None:
+            known = sampled.ref_logprobs if scores is None else scores.ref_logprobs  # [N, C]
+            assert known is not None, "score with the reference first"
+            tokens = sampled_tokens(batch.trained.segments)  # [N, C]
+            reward.value = self.kl_penalty(reward.value, sampled.logprobs.detach(), known, tokens)
+        return reward
+
+    def _confidence_reward(self, batch: Prompts, scores: Scores | None) -> TraceReward:
+        """The reward by the aggregator or by signals, without penalties."""
+        rollouts = self._rollouts(batch)
         rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
         mask = rollouts.answer_mask[rows]  # [N, T]
-        confidences = pack_segment(logprobs, rollouts.segments.answer_mask, width)  # [N, T]
-        baseline = None if baseline_logprobs is None else baseline_logprobs[rows]  # [N, T]
-        reward = self.aggregator(confidences, mask, baseline)
+        found = rollouts.old_scores or (scores if batch.responses is None else None)
+        logprobs = baseline = None  # [N, T] of the answers after the trace, and after the empty trace
+        if found is not None:
+            logprobs = pack_segment(found.logprobs.detach(), rollouts.segments.answer_mask, width)
+            baseline = None if found.baseline_logprobs is None else found.baseline_logprobs[rows]
         if self.signals is not None:
-            values = self.signals.values(ScoreEvidence(rollouts, confidences, mask, baseline))
-            return TraceReward(self.signals.combine(values), reward.token_weights, values), None
-        if baseline_logprobs is None:
-            return reward, None
-        empty = self.aggregator(baseline_logprobs, rollouts.answer_mask, baseline_logprobs).value  # [B]
-        return reward, empty[rows]
+            values = self.signals.values(ScoreEvidence(rollouts, logprobs, mask, baseline))
+            weights = mask.float() * 0
+            if self.needs_derived_weights and logprobs is not None:
+                weights = self.aggregator(logprobs, mask, baseline).token_weights
+            return TraceReward(self.signals.combine(values), weights, values)
+        assert logprobs is not None, "score the answers first"
+        reward = self.aggregator(logprobs, mask, baseline)
+        if found is not None and found.baseline_logprobs is not None:
+            empty = self.aggregator(found.baseline_logprobs, rollouts.answer_mask, found.baseline_logprobs).value  # [B]
+            reward.baseline = empty[rows]
+        return reward
 
-    def answer_weights(self, rollouts: Rollouts, reward: TraceReward) -> Tensor:
-        """The answer term's weights, in their places in the completions. [N, C]"""
-        mask = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
-        weights = self.token_weights(reward.token_weights, mask, rollouts.group_ids, reward.value)  # [N, T]
-        return unpack_segment(weights, rollouts.segments.answer_mask)
+    def assign_credit(self, batch: Prompts, scores: Scores | None = None) -> Credit:
+        """Rewards, advantages and token weights; those of the window where they were assigned before its first step.
 
-    def loss_of(
-        self, rollouts: Rollouts, scores: Scores, judgement: Judgement, whole: WholeBatch | None = None
+        Args:
+            batch: with rollouts.
+            scores: as in `compute_rewards`.
+        """
+        trained, rollouts = batch.trained, self._rollouts(batch)
+        if trained.credit is not None:
+            return trained.credit
+        reward = self.compute_rewards(batch, scores)
+        advantages = self.advantage(reward.value, rollouts.group_ids, reward.baseline)  # [N]
+        answers = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
+        weights = self.token_weights(reward.token_weights, answers, rollouts.group_ids, reward.value)  # [N, T]
+        if batch.responses is not None:  # they hold no reference answer
+            weights = weights.new_zeros(len(trained), 0)
+        placed = unpack_segment(weights, trained.segments.answer_mask)  # [N, C]
+        return Credit(reward, advantages, placed, self.overlong.loss_rows(rollouts))
+
+    def compute_loss(
+        self,
+        batch: Prompts,
+        scores: Scores,
+        credit: Credit,
+        whole: WholeBatch | None = None,
+        mean: Callable[[Tensor], Tensor] | None = None,
     ) -> LossOutput:
-        """The loss, with gradient into `scores.logprobs`."""
+        """The loss, with gradient into `scores.logprobs`.
+
+        Args:
+            batch: with rollouts.
+            scores: of the rollouts that are trained.
+            credit: of `assign_credit`.
+            whole: the batch that this one is a part of; None: it is no part.
+            mean: of a tensor over processes; None: there is one process.
+        """
+        trained = batch.trained
+        old = scores if trained.old_scores is None else trained.old_scores
         return self.loss(
             scores.logprobs,
-            judgement.old_logprobs,
-            rollouts.loss_segments,
-            judgement.advantages,
-            judgement.token_weights,
+            old.logprobs.detach(),
+            trained.segments.only(credit.loss_rows),
+            credit.advantages,
+            credit.token_weights,
             scores.ref_logprobs,
             whole,
-            rollouts.sampling_logprobs,
-            self.mean_over_processes,
+            trained.sampling_logprobs,
+            mean,
         )
 
-    def couples_groups(self, rollouts: Rollouts) -> bool:
-        """Whether the loss of a group depends on the log-probs of other groups in the batch."""
-        return rollouts.old_logprobs is not None and self.loss.needs_full_batch
+    @staticmethod
+    def _rollouts(batch: Prompts) -> Rollouts:
+        assert batch.rollouts is not None, "sample first"
+        return batch.rollouts
+
+    # What the parts need
+
+    @property
+    def needs_derived_weights(self) -> bool:
+        """True if the answer term reads the token weights of the aggregator."""
+        return self.token_weights.needs_derived and bool(self.loss.answer_coef) and not self.train_response
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether the answer must be scored after the empty trace."""
+        """True if the answers must be scored after the empty trace."""
         filters = any(filter_.needs_baseline for filter_ in self.filters)
-        signals = self.signals is not None and self.signals.needs_baseline
-        return self.aggregator.needs_baseline or self.advantage.needs_baseline or filters or signals
+        derived = self.needs_derived_weights and self.aggregator.needs_baseline
+        reward = self.aggregator if self.signals is None else self.signals
+        return reward.needs_baseline or derived or self.advantage.needs_baseline or filters
 
     @property
-    def needs_own_answers(self) -> bool:
-        """Whether the policy must write an answer of its own after every trace, for signals or to be trained on."""
-        return self.train_response or (self.signals is not None and self.signals.needs_own_answers)
+    def needs_answer_logprobs(self) -> bool:
+        """True if rewards, filters or token weights read the log-probs of the reference answers."""
+        filters = any(filter_.needs_answer_logprobs for filter_ in self.filters)
+        reward = self.signals is None or self.signals.needs_answer_logprobs
+        return reward or filters or self.needs_derived_weights or self.needs_baseline
+
+    @property
+    def needs_policy_answers(self) -> bool:
+        """True if the policy must write an answer after every trace, for signals or to be trained on."""
+        return self.train_response or (self.signals is not None and self.signals.needs_policy_answers)
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the reference must score the rollouts."""
+        """True if the reference must score the rollouts."""
         return bool(self.loss.kl_coef) or self.kl_penalty is not None
 
     @property
     def needs_window(self) -> bool:
-        """Whether `judge_window` must see every window before its first step."""
+        """True if filters or the advantage read a whole window before its first step."""
         return bool(self.filters) or self.advantage.needs_batch
 
     @property
     def needs_sampling_logprobs(self) -> bool:
-        """Whether the engine must give log-probs."""
+        """True if the engine must return log-probs."""
         return self.loss.sampler_correction is not None
 
     def describe(self) -> dict[str, str]:
-        """The method's parts and settings, as text."""
-        parts = ("aggregator", "signals", "advantage", "token_weights", "loss", "reference", "sampling")
-        more = ("filters", "baseline_scorer", "overlong", "kl_penalty", "train_response")
-        return {part: repr(getattr(self, part)) for part in parts + more}
+        """The parts and settings of the method, as text."""
+        skipped = ("policy", "engine")
+        return {f.name: repr(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name not in skipped}

@@ -1,69 +1,50 @@
-"""Batches too large for the memory: a part of the groups at a time, with the gradient of the whole."""
+"""Micro-batching by token budget; gradients equal those of the full batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from nrt_lightning.losses import WholeBatch
-from nrt_lightning.structures import Judgement, LossOutput, Rollouts, Scores, TraceReward
+from nrt_lightning.strategies import Processes
+from nrt_lightning.structures import Credit, LossOutput, Prompts, Rollouts, Scores, Segments, TraceReward
+from nrt_lightning.training.method import Method
 
 
 @dataclass
 class Part:
     """Some groups of a batch."""
 
+    batch: Prompts  # with padding cut to what its rollouts need
+    prompts: Tensor  # [b] of the whole batch, ascending
     rows: Tensor  # [n] their rollouts
-    prompts: Tensor  # [b] their prompts, ascending
-    rollouts: Rollouts  # only as wide as they need
 
 
 @dataclass
 class Step:
-    """What a training step finds out about its rollouts."""
+    """What a training step computes from its rollouts."""
 
-    loss: Tensor  # with the gradient that is still to be taken
+    loss: Tensor  # with the gradient that is not taken yet
     scores: Scores
-    judgement: Judgement
+    credit: Credit
     out: LossOutput
 
 
-class Learner(Protocol):
-    """What learns from rollouts: the stages of a training step of `NRTModule`."""
-
-    policy: Any
-
-    def score(self, rollouts: Rollouts) -> Scores:
-        """Log-probs with gradient."""
-
-    def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
-        """Rewards and advantages."""
-
-    def loss_of(
-        self, rollouts: Rollouts, scores: Scores, judgement: Judgement, whole: WholeBatch | None = None
-    ) -> LossOutput:
-        """The loss, with gradient into the log-probs."""
-
-    def couples_groups(self, rollouts: Rollouts) -> bool:
-        """Whether the loss of a group depends on the log-probs of other groups."""
-
-    def backward_part(self, loss: Tensor) -> None:
-        """Take the gradient of a part now."""
-
-
 def pack(tokens: list[int], limit: int, at_least: int = 1) -> list[list[int]]:
-    """Groups of like length together, in as few parts as hold at most `limit` tokens each, but `at_least` so many.
+    """Pack groups of similar length into the fewest parts of at most `limit` tokens, and no fewer than `at_least`.
 
-    A group is never divided; one of more than `limit` tokens is a part of its own.
+    A group is never divided; one of more than `limit` tokens is a part by itself.
 
     Args:
         tokens: of each group.
-        limit: of a part.
-        at_least: parts, at most one a group.
+        limit: tokens of a part.
+        at_least: number of parts, at most one a group.
+
+    Returns:
+        The indices of the groups of each part.
 
     Example:
         >>> pack([40, 10, 90, 15], limit=70)
@@ -79,8 +60,8 @@ def pack(tokens: list[int], limit: int, at_least: int = 1) -> list[list[int]]:
             parts.append([group])
     while len(parts) < min(at_least, len(tokens)):
         largest = max((part for part in parts if len(part) > 1), key=lambda part: sum(tokens[g] for g in part))
-        place, half = parts.index(largest), len(largest) - len(largest) // 2
-        parts[place : place + 1] = [largest[:half], largest[half:]]
+        index, half = parts.index(largest), len(largest) - len(largest) // 2
+        parts[index : index + 1] = [largest[:half], largest[half:]]
     return parts
 
 
@@ -91,110 +72,131 @@ def tokens_of_groups(rollouts: Rollouts) -> list[int]:
     return prompts.index_add(0, rollouts.group_ids, completions).tolist()
 
 
-def split(rollouts: Rollouts, limit: int, largest: Callable[[int], int]) -> list[Part]:
-    """The batch in parts of at most `limit` tokens.
+def split(batch: Prompts, limit: int, processes: Processes) -> list[Part]:
+    """Split a batch into parts of at most `limit` tokens.
+
+    All processes make as many parts: where weights are sharded, they go through a forward pass together.
+    """
+    tokens = tokens_of_groups(batch.trained)
+    packed = pack(tokens, limit, processes.largest(len(pack(tokens, limit))))
+    return [part_of(batch, groups) for groups in packed]
+
+
+def part_of(batch: Prompts, groups: list[int]) -> Part:
+    """These groups of the batch."""
+    ids = batch.trained.group_ids
+    prompts = torch.tensor(sorted(groups), device=ids.device)  # [b]
+    return Part(batch.select(prompts), prompts, torch.isin(ids, prompts).nonzero().squeeze(1))
+
+
+def learn_at_once(method: Method, batch: Prompts, processes: Processes) -> Step:
+    """Scores, credit and loss of all rollouts by one forward pass."""
+    scores = method.score(batch)
+    credit = method.assign_credit(batch, scores)
+    out = method.compute_loss(batch, scores, credit, mean=processes.mean)
+    return Step(out.loss, scores, credit, out)
+
+
+def learn_in_parts(
+    method: Method, batch: Prompts, parts: list[Part], processes: Processes, backward: Callable[[Tensor], None]
+) -> Step:
+    """`learn_at_once` with the activations of one part in memory at a time.
+
+    If the loss of a group depends on the log-probs of other groups, these are computed in an extra forward pass.
 
     Args:
-        rollouts: of the batch.
-        limit: tokens of a part.
-        largest: the largest of a number on all processes. Each takes as many parts: where weights are sharded, a
-            forward pass is one of all of them.
+        method: that is learned with.
+        batch: with rollouts.
+        parts: of the batch.
+        processes: that learn together.
+        backward: takes the gradient of a part; called for all parts but the last, which is left to the caller.
     """
-    tokens = tokens_of_groups(rollouts)
-    packed = pack(tokens, limit, largest(len(pack(tokens, limit))))
-    return [part(rollouts, groups) for groups in packed]
-
-
-def part(rollouts: Rollouts, groups: list[int]) -> Part:
-    """These groups of the batch."""
-    prompts = torch.tensor(sorted(groups), device=rollouts.group_ids.device)
-    rows = torch.isin(rollouts.group_ids, prompts).nonzero().squeeze(1)
-    return Part(rows, prompts, rollouts.select(prompts, rows))
-
-
-def learn_at_once(module: Learner, rollouts: Rollouts) -> Step:
-    """Score, judge and weigh all rollouts in one forward pass."""
-    scores = module.score(rollouts)
-    judgement = module.judge(rollouts, scores)
-    out = module.loss_of(rollouts, scores, judgement)
-    return Step(out.loss, scores, judgement, out)
-
-
-def learn_in_parts(module: Learner, rollouts: Rollouts, parts: list[Part]) -> Step:
-    """As `learn_at_once`, with the activations of one part in memory at a time; all but the last have their backward
-    pass here.
-
-    Where a rollout's loss depends on the log-probs of other groups, these are found in a forward pass of their own.
-    """
-    if module.couples_groups(rollouts):
-        return learn_in_two_passes(module, rollouts, parts)
-    scores, judgements = [], []
-    for number, each in enumerate(parts, start=1):
-        scores.append(module.score(each.rollouts))
-        judgements.append(module.judge(each.rollouts, scores[-1]))
-        out = module.loss_of(each.rollouts, scores[-1], judgements[-1], WholeBatch(rollouts.loss_segments, each.rows))
+    if batch.trained.old_scores is not None and method.loss.needs_full_batch:
+        return learn_in_two_passes(method, batch, parts, processes, backward)
+    whole = loss_segments(method, batch)
+    scores, credits = [], []
+    for number, part in enumerate(parts, start=1):
+        scores.append(method.score(part.batch))
+        credits.append(method.assign_credit(part.batch, scores[-1]))
+        out = method.compute_loss(part.batch, scores[-1], credits[-1], WholeBatch(whole, part.rows), processes.mean)
         if number < len(parts):
-            module.backward_part(out.loss)
+            backward(out.loss)
         scores[-1] = scores[-1].apply(Tensor.detach)
-    return finished(module, rollouts, out.loss, join_scores(parts, rollouts, scores), join(parts, rollouts, judgements))
+    merged = merge_scores(parts, batch, scores)
+    return whole_step(method, batch, out.loss, merged, merge_credits(parts, batch, credits), processes)
 
 
-def learn_in_two_passes(module: Learner, rollouts: Rollouts, parts: list[Part]) -> Step:
-    """The slope of the loss at the log-probs of all rollouts first, then its gradient part by part."""
+def learn_in_two_passes(
+    method: Method, batch: Prompts, parts: list[Part], processes: Processes, backward: Callable[[Tensor], None]
+) -> Step:
+    """The gradient of the loss in the log-probs of all rollouts first, then in the weights, part by part."""
     with torch.no_grad():
-        scores = join_scores(parts, rollouts, [module.score(each.rollouts) for each in parts])
+        scores = merge_scores(parts, batch, [method.score(part.batch) for part in parts])
     leaf = scores.logprobs.requires_grad_()
-    judgement = module.judge(rollouts, scores)
-    (slope,) = torch.autograd.grad(module.loss_of(rollouts, scores, judgement).loss, leaf)  # [N, C]
-    for number, each in enumerate(parts, start=1):
-        logprobs = module.policy.score(each.rollouts).logprobs  # [n, c]
-        loss = (logprobs * slope[each.rows, : logprobs.shape[1]]).sum()
+    credit = method.assign_credit(batch, scores)
+    total = method.compute_loss(batch, scores, credit, mean=processes.mean).loss
+    (gradient,) = torch.autograd.grad(total, leaf)  # [N, C]
+    for number, part in enumerate(parts, start=1):
+        logprobs = method.policy.score(part.batch.trained).logprobs  # [n, c]
+        loss = (logprobs * gradient[part.rows, : logprobs.shape[1]]).sum()
         if number < len(parts):
-            module.backward_part(loss)
-    return finished(module, rollouts, loss, scores, judgement)
+            backward(loss)
+    return whole_step(method, batch, loss, scores, credit, processes)
+
+
+def loss_segments(method: Method, batch: Prompts) -> Segments:
+    """The tokens of the whole batch that carry a loss, known before its rewards are."""
+    trained = batch.trained
+    rows = method.overlong.loss_rows(trained) if trained.credit is None else trained.credit.loss_rows
+    return trained.segments.only(rows)
 
 
 @torch.no_grad()
-def finished(module: Learner, rollouts: Rollouts, last: Tensor, scores: Scores, judgement: Judgement) -> Step:
+def whole_step(
+    method: Method, batch: Prompts, last: Tensor, scores: Scores, credit: Credit, processes: Processes
+) -> Step:
     """The step of the whole batch: its loss has the value of all parts and the gradient of the last."""
     scores = scores.apply(Tensor.detach)
-    out = module.loss_of(rollouts, scores, judgement)
+    out = method.compute_loss(batch, scores, credit, mean=processes.mean)
     with torch.enable_grad():
         loss = last + (out.loss - last).detach()
-    return Step(loss, scores, judgement, out)
+    return Step(loss, scores, credit, out)
 
 
-def join_scores(parts: list[Part], rollouts: Rollouts, scores: list[Scores]) -> Scores:
-    """The scores of all rollouts."""
-    rows, prompts = [each.rows for each in parts], [each.prompts for each in parts]
-    width, answer = rollouts.completion_ids.shape[1], rollouts.answer_ids.shape[1]
+def merge_scores(parts: list[Part], batch: Prompts, scores: list[Scores]) -> Scores:
+    """The scores of all parts in the rows of the batch."""
+    rows, prompts = [part.rows for part in parts], [part.prompts for part in parts]
+    width, answer = batch.trained.completion_ids.shape[1], batch.trained.answer_ids.shape[1]
     return Scores(
-        logprobs=joined(rows, [s.logprobs for s in scores], width),
-        entropy=joined(rows, [s.entropy for s in scores], width),
-        baseline_logprobs=joined_or_none(prompts, [s.baseline_logprobs for s in scores], answer),
-        ref_logprobs=joined_or_none(rows, [s.ref_logprobs for s in scores], width),
+        logprobs=merged(rows, [s.logprobs for s in scores], width),
+        entropy=merged(rows, [s.entropy for s in scores], width),
+        baseline_logprobs=merged_or_none(prompts, [s.baseline_logprobs for s in scores], answer),
+        ref_logprobs=merged_or_none(rows, [s.ref_logprobs for s in scores], width),
     )
 
 
-def join(parts: list[Part], rollouts: Rollouts, judgements: list[Judgement]) -> Judgement:
-    """The judgement of all rollouts."""
-    rows = [each.rows for each in parts]
-    width, answer = rollouts.completion_ids.shape[1], rollouts.answer_ids.shape[1]
-    names = judgements[0].reward.signals
-    return Judgement(
-        old_logprobs=joined(rows, [j.old_logprobs for j in judgements], width),
-        reward=TraceReward(
-            value=joined(rows, [j.reward.value for j in judgements]),
-            token_weights=joined(rows, [j.reward.token_weights for j in judgements], answer),
-            signals={name: joined(rows, [j.reward.signals[name] for j in judgements]) for name in names},
-        ),
-        baseline=joined_or_none(rows, [j.baseline for j in judgements]),
-        advantages=joined(rows, [j.advantages for j in judgements]),
-        token_weights=joined(rows, [j.token_weights for j in judgements], width),
+def merge_credits(parts: list[Part], batch: Prompts, credits: list[Credit]) -> Credit:
+    """The credit of all parts in the rows of the batch."""
+    if batch.trained.credit is not None:
+        return batch.trained.credit
+    rows, rewards = [part.rows for part in parts], [credit.reward for credit in credits]
+    width, answer = batch.trained.completion_ids.shape[1], batch.trained.answer_ids.shape[1]
+    advantages = [credit.advantages for credit in credits]
+    reward = TraceReward(
+        value=merged(rows, [reward.value for reward in rewards]),
+        token_weights=merged(rows, [reward.token_weights for reward in rewards], answer),
+        signals={name: merged(rows, [reward.signals[name] for reward in rewards]) for name in rewards[0].signals},
+        baseline=merged_or_none(rows, [reward.baseline for reward in rewards]),
+    )
+    return Credit(
+        reward=reward,
+        advantages=merged(rows, advantages, width if advantages[0].dim() == 2 else None),
+        token_weights=merged(rows, [credit.token_weights for credit in credits], width),
+        loss_rows=merged_or_none(rows, [credit.loss_rows for credit in credits]),
     )
 
 
-def joined(rows: list[Tensor], values: list[Tensor], width: int | None = None) -> Tensor:
+def merged(rows: list[Tensor], values: list[Tensor], width: int | None = None) -> Tensor:
     """The values of all parts in the rows of one tensor, [N] or [N, width]."""
     count = sum(len(r) for r in rows)
     out = values[0].new_zeros(count if width is None else (count, width))
@@ -206,7 +208,7 @@ def joined(rows: list[Tensor], values: list[Tensor], width: int | None = None) -
     return out
 
 
-def joined_or_none(rows: list[Tensor], values: list[Tensor | None], width: int | None = None) -> Tensor | None:
-    """As `joined`; None where there are none."""
+def merged_or_none(rows: list[Tensor], values: list[Tensor | None], width: int | None = None) -> Tensor | None:
+    """`merged`; None where the parts have none."""
     present = [value for value in values if value is not None]
-    return joined(rows, present, width) if present else None
+    return merged(rows, present, width) if present else None

@@ -1,174 +1,157 @@
-"""What has to see a whole window before its first step: group filters, refilling, and advantages over the batch."""
+"""What reads a whole window before its first step: group filters, replacement of groups, advantages over the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from nrt_lightning.advantages import AdvantageEstimator
-from nrt_lightning.filters import GroupFilter, Groups, apply_filters
+from nrt_lightning.filters import Groups, apply_filters
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.rollouts.joining import concat_groups, singles
-from nrt_lightning.structures import Judgement, Prompts, Rollouts, Sampling, Scores
+from nrt_lightning.strategies import Processes
+from nrt_lightning.structures import Credit, Prompts
+from nrt_lightning.training.method import Method
 
-Further = Callable[[Prompts, int, int], list[Prompts]]  # rows like this micro-batch, so many, in this round
-
-
-class Judge(Protocol):
-    """What judges the rollouts of a window: these parts of `NRTModule`."""
-
-    advantage: AdvantageEstimator
-    filters: list[GroupFilter]
-    sampling: Sampling
-
-    @property
-    def global_rank(self) -> int:
-        """The number of this process."""
-
-    def judge(self, rollouts: Rollouts, scores: Scores) -> Judgement:
-        """Rewards and advantages."""
-
-    def largest(self, count: int) -> int:
-        """The largest of a number on all processes."""
-
-    def all_gather(self, data: Any) -> Any:
-        """The tensors of all processes, stacked; the tensor itself where there is one process."""
-
-    def log_scalars(self, values: dict[str, Tensor], prefix: str, batch_size: int) -> None:
-        """Log means over processes."""
+MoreRows = Callable[[Prompts, int, int], list[Prompts]]  # rows like this micro-batch, their number, the round
 
 
-def judge_window(module: Judge, window: list[Prompts], further: Further) -> list[Prompts]:
-    """The window with filtered groups replaced or without a loss, and with advantages over the batch.
+@dataclass
+class AppliedWindow:
+    """A window with its credit, and scalars to log."""
+
+    micro_batches: list[Prompts]
+    train: dict[str, Tensor] = field(default_factory=dict)  # fractions of the window's groups
+    rollout: dict[str, Tensor] = field(default_factory=dict)  # counts
+
+
+@torch.no_grad()
+def apply_window_parts(
+    method: Method, window: list[Prompts], more_rows: MoreRows, processes: Processes
+) -> AppliedWindow:
+    """Assign the credit of a window: filter and replace its groups, and compute advantages over the batch.
 
     Args:
-        module: says what rollouts are worth, and how they are filtered.
+        method: with filters and advantage.
         window: scored micro-batches.
-        further: gives scored micro-batches of other rows.
+        more_rows: returns scored micro-batches of other rows.
+        processes: that filter and normalize together.
     """
-    if module.filters:
-        window = filtered(module, window, further)
-    if module.advantage.needs_batch:
-        normalize(module, window)
-    return window
+    assign_credit(method, window)
+    applied = filter_groups(method, window, more_rows, processes) if method.filters else AppliedWindow(window)
+    if method.advantage.needs_batch:
+        normalize_over_batch(method, applied.micro_batches, processes)
+    if method.filters:  # only now: masked traces count in the statistics of their group
+        for batch in applied.micro_batches:
+            credit, unmasked = credit_of(batch), method.overlong.loss_rows(batch.trained)
+            if unmasked is not None and credit.loss_rows is not None:
+                credit.loss_rows = credit.loss_rows & unmasked
+    return applied
 
 
-def filtered(module: Judge, window: list[Prompts], further: Further) -> list[Prompts]:
-    """The window after its filters; every row says whether it carries a loss.
+def assign_credit(method: Method, window: list[Prompts]) -> None:
+    """Store the credit of every micro-batch with what is trained."""
+    for batch in window:
+        batch.trained.credit = method.assign_credit(batch)
 
-    What is filtered is replaced by groups of further rows, for at most `sampling.refill_rounds` rounds. The rows are
-    drawn by a hash of the place in the run. New traces for the same question would choose among a question's traces by
-    their rewards; the rows that come next would tie the place in the data to the rewards. So, what is kept is
-    distributed as under dynamic sampling, the order of the micro-batches is what it was, nothing is stored, and a
-    resumed run refills alike. Every process draws as many rows as the one that lacks most, to stay in step with it,
-    and leaves aside what it has too many.
+
+def credit_of(batch: Prompts) -> Credit:
+    """The credit of a micro-batch of a window."""
+    assert batch.trained.credit is not None, "assign credit first"
+    return batch.trained.credit
+
+
+def filter_groups(method: Method, window: list[Prompts], more_rows: MoreRows, processes: Processes) -> AppliedWindow:
+    """The window after its filters: dropped groups are replaced, or their rows carry no loss.
+
+    Groups are replaced by groups of other rows, in at most `sampling.refill_rounds` rounds. These rows are sampled by a
+    hash of the position in the run: resampling the same question would bias its traces toward rewarded ones, and taking
+    the next rows would make the data position depend on rewards. So kept groups are distributed as under dynamic
+    sampling, nothing is stored, and a resumed run refills alike. All processes request the same number of rows, the
+    largest shortfall; the surplus is discarded.
     """
-    sieve, rounds, replaced = WindowFilter(module), 0, 0
-    kept, groups = sieve(window), singles(window)
-    while rounds < module.sampling.refill_rounds and (missing := module.largest(kept.count(False))):
+    filters, rounds, replaced = WindowFilter(method, processes), 0, 0
+    kept, groups = filters(window), singles(window)
+    while rounds < method.sampling.refill_rounds and (missing := processes.largest(kept.count(False))):
         rounds += 1
-        more = further(window[0], missing, rounds)
-        fresh = [group for group, fine in zip(singles(more), sieve(more), strict=True) if fine]
-        places = [place for place, fine in enumerate(kept) if not fine]
-        for place, group in zip(places, fresh, strict=False):
-            groups[place], kept[place] = group, True
+        more = more_rows(window[0], missing, rounds)
+        assign_credit(method, more)
+        fresh = [group for group, keep in zip(singles(more), filters(more), strict=True) if keep]
+        dropped = [index for index, keep in enumerate(kept) if not keep]
+        for index, group in zip(dropped, fresh, strict=False):
+            groups[index], kept[index] = group, True
             replaced += 1
     size = len(window[0])
     if replaced:
         window = [concat_groups(groups[start : start + size]) for start in range(0, len(groups), size)]
-    for number, share in enumerate(window):
-        rollouts = rollouts_in(share)
-        fine = torch.tensor(kept[number * size : number * size + len(share)], device=rollouts.group_ids.device)  # [B]
-        rollouts.learned = fine[rollouts.group_ids]
-    module.log_scalars(sieve.finished(), "train", len(kept))
+    for number, batch in enumerate(window):
+        ids = batch.trained.group_ids
+        groups_kept = torch.tensor(kept[number * size : number * size + len(batch)], device=ids.device)  # [B]
+        credit_of(batch).loss_rows = groups_kept[ids]
     lost = {"groups_without_loss": torch.tensor(kept.count(False) / len(kept))}
-    module.log_scalars(lost, "train", len(kept))
     refilled = {"refill_rounds": torch.tensor(float(rounds)), "refilled_groups": torch.tensor(float(replaced))}
-    module.log_scalars(refilled, "rollout", len(kept))
-    return window
+    return AppliedWindow(window, filters.observe() | lost, refilled)
 
 
 class WindowFilter:
-    """The module's filters, for the groups of one window and of those that replace some of them."""
+    """The filters of a method, applied to the groups of one window and of their replacements."""
 
-    def __init__(self, module: Judge) -> None:
-        self.module = module
-        self.measured: list[list[Tensor]] = []  # of every filter, of all processes, [G] in each round
+    def __init__(self, method: Method, processes: Processes) -> None:
+        self.filters = method.filters
+        self.processes = processes
+        self.values: list[list[Tensor]] = []  # of every filter, of all processes, [G] in each round
         self.dropped: list[list[Tensor]] = []
 
-    def __call__(self, shares: list[Prompts]) -> list[bool]:
+    def __call__(self, window: list[Prompts]) -> list[bool]:
         """Whether to keep each group of these micro-batches."""
-        seen = [groups_of(self.module, rollouts_in(share)) for share in shares]
-        measured = [self.gather(torch.cat([filter_.measure(g) for g in seen])) for filter_ in self.module.filters]
-        dropped = apply_filters(self.module.filters, [values.flatten() for values in measured])
-        self.measured.append([values.flatten() for values in measured])
+        seen = [groups_of(batch) for batch in window]
+        gather = self.processes.gather
+        values = [gather(torch.cat([filter_.measure(groups) for groups in seen])) for filter_ in self.filters]
+        dropped = apply_filters(self.filters, [of_all.flatten() for of_all in values])
+        self.values.append([of_all.flatten() for of_all in values])
         self.dropped.append(dropped)
         kept = ~torch.stack(dropped).any(dim=0)  # of all processes
-        return kept.view_as(measured[0])[self.module.global_rank].tolist()
+        return kept.view_as(values[0])[self.processes.rank].tolist()
 
-    def gather(self, values: Tensor) -> Tensor:
-        """The values of all processes, [G] -> [processes, G]."""
-        return self.module.all_gather(values).view(-1, len(values))
-
-    def finished(self) -> dict[str, Tensor]:
-        """Let the filters take note of all groups; the share of them that each dropped, to log."""
+    def observe(self) -> dict[str, Tensor]:
+        """Show all groups to the filters; return the fraction that each dropped, to log."""
         logs = {}
         total = torch.zeros(())
-        for number, filter_ in enumerate(self.module.filters):
-            filter_.observe(torch.cat([values[number] for values in self.measured]))
-            share = torch.cat([dropped[number] for dropped in self.dropped]).float().mean()
-            logs[f"filtered_{filter_.name}"], total = share, total.to(share) + share
+        for number, filter_ in enumerate(self.filters):
+            filter_.observe(torch.cat([values[number] for values in self.values]))
+            fraction = torch.cat([dropped[number] for dropped in self.dropped]).float().mean()
+            logs[f"filtered_{filter_.name}"], total = fraction, total.to(fraction) + fraction
         return logs | {"filtered_groups": total}
 
 
-@torch.no_grad()
-def normalize(module: Judge, window: list[Prompts]) -> None:
-    """Find the advantages over the window of all processes, without filtered groups."""
-    judged = [module.judge(rollouts_in(share), noted(rollouts_in(share))) for share in window]
-    values = torch.cat([judgement.reward.value for judgement in judged])  # [N]
-    learned = [rollouts_in(share).learned for share in window]
-    if module.filters:
-        values = values.where(torch.cat([rows for rows in learned if rows is not None]), torch.nan)  # left out
-    baselines = [judgement.baseline for judgement in judged if judgement.baseline is not None]
+def normalize_over_batch(method: Method, window: list[Prompts], processes: Processes) -> None:
+    """Compute the advantages over the window of all processes, without filtered groups."""
+    found = [credit_of(batch) for batch in window]
+    values = torch.cat([credit.reward.value for credit in found])  # [N]
+    if method.filters:
+        rows = [credit.loss_rows for credit in found if credit.loss_rows is not None]
+        values = values.where(torch.cat(rows), torch.nan)  # left out
+    baselines = [credit.reward.baseline for credit in found if credit.reward.baseline is not None]
     starts = range(0, len(window) * len(window[0]), len(window[0]))
-    ids = torch.cat([rollouts_in(share).group_ids + start for share, start in zip(window, starts, strict=True)])  # [N]
-
-    def everywhere(tensor: Tensor) -> Tensor:  # [N] -> [processes, N]
-        return module.all_gather(tensor).view(-1, len(values))
-
-    all_ids = everywhere(ids)
+    ids = torch.cat([batch.trained.group_ids + start for batch, start in zip(window, starts, strict=True)])  # [N]
+    all_ids = processes.gather(ids)  # [processes, N]
     all_ids = all_ids + torch.arange(len(all_ids), device=ids.device).unsqueeze(1) * (int(ids.max()) + 1)
-    baseline = everywhere(torch.cat(baselines)).flatten() if baselines else None
-    advantages = module.advantage(everywhere(values).flatten(), all_ids.flatten(), baseline)
-    own = advantages.view_as(all_ids)[module.global_rank]  # [N]
-    sizes = [len(rollouts_in(share)) for share in window]
-    for share, part in zip(window, own.split(sizes), strict=True):
-        rollouts_in(share).advantages = part
+    baseline = processes.gather(torch.cat(baselines)).flatten() if baselines else None
+    advantages = method.advantage(processes.gather(values).flatten(), all_ids.flatten(), baseline)
+    here = advantages.view_as(all_ids)[processes.rank]  # [N]
+    for credit, part in zip(found, here.split([len(batch.trained) for batch in window]), strict=True):
+        credit.advantages = part
 
 
-@torch.no_grad()
-def groups_of(module: Judge, rollouts: Rollouts) -> Groups:
-    """What filters look at."""
-    rewards = module.judge(rollouts, noted(rollouts)).reward.value
-    judged = rollouts.judged
-    assert judged.old_logprobs is not None, "score the window first"
-    rows, width = judged.group_ids, judged.answer_ids.shape[1]
-    baseline = None if judged.baseline_logprobs is None else judged.baseline_logprobs[rows]  # [N, T]
-    confidences = pack_segment(judged.old_logprobs, judged.segments.answer_mask, width)  # [N, T]
-    return Groups(rewards, rows, confidences, judged.answer_mask[rows], baseline)
-
-
-def noted(rollouts: Rollouts) -> Scores:
-    """What was noted when the window was scored."""
-    assert rollouts.old_logprobs is not None, "score the window first"
-    none = torch.zeros_like(rollouts.old_logprobs)
-    return Scores(rollouts.old_logprobs, none, rollouts.judged.baseline_logprobs, rollouts.ref_logprobs)
-
-
-def rollouts_in(prompts: Prompts) -> Rollouts:
-    """The rollouts of a micro-batch that has some."""
-    assert prompts.rollouts is not None, "sample first"
-    return prompts.rollouts
+def groups_of(batch: Prompts) -> Groups:
+    """The groups of a micro-batch, for filters."""
+    rollouts, scores = batch.rollouts, batch.rollouts.old_scores if batch.rollouts else None
+    assert rollouts is not None, "sample first"
+    rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
+    logprobs = baseline = None  # [N, T]
+    if scores is not None:
+        logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, width)
+        baseline = None if scores.baseline_logprobs is None else scores.baseline_logprobs[rows]
+    return Groups(credit_of(batch).reward.value, rows, logprobs, rollouts.answer_mask[rows], baseline)

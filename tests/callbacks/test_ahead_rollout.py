@@ -80,13 +80,13 @@ def test_a_window_is_sampled_and_scored_by_the_policy_of_the_window_before(train
         seed = counter_seed(run_seed(), *place, 0, "rollout")
         rollouts = share.rollouts
         if window == 1:
-            traces = TransformersEngine().generate(sampler, trace_request(sampler, share, module.sampling, seed))
+            traces = TransformersEngine().generate(sampler, trace_request(sampler, share, module.method.sampling, seed))
             expected = assemble(share, traces, sampler.marker_id)
             assert same(rollouts.completion_ids, expected.completion_ids)
         with torch.no_grad():
             scores = sampler.eval().score(rollouts, baseline=True)
-        torch.testing.assert_close(rollouts.old_logprobs, scores.logprobs)
-        torch.testing.assert_close(rollouts.baseline_logprobs, scores.baseline_logprobs)
+        torch.testing.assert_close(rollouts.old_scores.logprobs, scores.logprobs)
+        torch.testing.assert_close(rollouts.old_scores.baseline_logprobs, scores.baseline_logprobs)
         first = recorder.ratios[number * size]
         assert first == pytest.approx(1, abs=1e-4) if number == 0 else abs(first - 1) > 1e-3, "the ratio is at work"
     assert all(notes.modes)
@@ -137,8 +137,8 @@ class SaysWhenTrained(Callback):
 
 def test_training_goes_on_while_the_next_window_is_sampled(trainer):
     engine = Patient()
-    made = trainer(callbacks=[AheadRollout(engine=engine), SaysWhenTrained(engine)], max_steps=3)
-    made.fit(nrt_module(), registers(val=None))
+    made = trainer(callbacks=[AheadRollout(), SaysWhenTrained(engine)], max_steps=3)
+    made.fit(nrt_module(engine=engine), registers(val=None))
     assert made.global_step == 3
     assert engine.calls == 4
     assert threading.main_thread() not in engine.threads
@@ -152,7 +152,7 @@ class Failing(RolloutEngine):
 
 def test_an_error_in_the_background_ends_the_run(trainer):
     with pytest.raises(ConnectionError, match="lost the server"):
-        fit(trainer, rollout=AheadRollout(engine=Failing()))
+        fit(trainer, nrt_module(engine=Failing()), rollout=AheadRollout())
 
 
 class Interrupted(Exception):
@@ -197,7 +197,7 @@ def resume(trainer, tmp_path, stop, more, settings=dict, **fixed):
     assert rest.rows == every.rows[done:]
     for before, after in zip(every.batches[done:], rest.batches):
         assert same(before.rollouts.completion_ids, after.rollouts.completion_ids)
-        assert same(before.rollouts.old_logprobs, after.rollouts.old_logprobs)
+        assert same(before.trained.old_scores.logprobs, after.trained.old_scores.logprobs)
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     return rest
@@ -276,12 +276,12 @@ class Elsewhere(RolloutEngine):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_engine_with_weights_of_its_own_is_corrected_for_them(trainer, accumulate):
     engine = Elsewhere()
-    module = nrt_module(loss=NRTLoss(sampler_correction=TruncatedImportance(cap=1.1)))
-    rollout, limits = AheadRollout(engine=engine, progress=False), {"max_steps": 8 // accumulate}
+    module = nrt_module(engine=engine, loss=NRTLoss(sampler_correction=TruncatedImportance(cap=1.1)))
+    rollout, limits = AheadRollout(progress=False), {"max_steps": 8 // accumulate}
     data = registers(val=None, window=2)
     _, recorder, notes = fit(trainer, module, data, rollout, **limits, accumulate_grad_batches=accumulate)
     assert engine.sent == 5, "at the start, and at each of four windows"
-    assert rollout.double is None
+    assert rollout.sampler_policy is None
     for step in (2, 4, 6):
         rollouts, metrics = recorder.batches[step].rollouts, recorder.metrics[step]
         with torch.no_grad():
@@ -320,15 +320,15 @@ class NoFollowing(L.LightningDataModule):
     ("module", "data", "engine", "strategy", "message"),
     [
         ({}, NoFollowing, None, "auto", "method `next_window`"),
-        ({"loss": NRTLoss(surrogate=PolicyGradient())}, None, None, "auto", "PolicyGradient does not look at the rat"),
+        ({"loss": NRTLoss(surrogate=PolicyGradient())}, None, None, "auto", "PolicyGradient"),
         ({}, None, Elsewhere(), "auto", r"Elsewhere learns .* loss\.sampler_correction is null"),
         ({}, None, None, ModelParallelStrategy(1, 1), "ModelParallelStrategy.*engine with weights of its own"),
     ],
 )
 def test_what_cannot_be_sampled_ahead_is_refused(trainer, module, data, engine, strategy, message):
-    made = trainer(callbacks=[AheadRollout(engine=engine)])
+    made = trainer(callbacks=[AheadRollout()])
     made._accelerator_connector.strategy = strategy if strategy != "auto" else made.strategy
-    rollout, module = made.callbacks[0], nrt_module(**module)
+    rollout, module = made.callbacks[0], nrt_module(**module | ({"engine": engine} if engine else {}))
     made.datamodule = (data or registers)()
     with pytest.raises(InputError, match=message):
         rollout.setup(made, module, "fit")
@@ -338,4 +338,4 @@ def test_a_colocated_engine_cannot_sample_while_its_process_trains(trainer):
     made = trainer()
     made.datamodule = registers()
     with pytest.raises(InputError, match="Use VLLMServerEngine"):
-        check_ahead(made, nrt_module(), VLLMColocatedEngine(max_model_len=99))
+        check_ahead(made, nrt_module(engine=VLLMColocatedEngine(max_model_len=99)).method)

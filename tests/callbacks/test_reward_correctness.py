@@ -33,13 +33,13 @@ def test_it_is_the_modules_own_reward_of_the_first_rows(quiet_trainer, monkeypat
     monkeypatch.setattr(f"{MODULE}.probe", lambda *args: seen.append(probe(*args)) or seen[-1])
     module = nrt_module(sampling=SAMPLING, aggregator=GeometricMean())
     values = validate(quiet_trainer, RewardCorrectness(rows=12), module)
-    assert [len(p.rollouts.prompt_ids) for p in seen] == [8, 4]
+    assert [len(p.batch) for p in seen] == [8, 4]
     rewards, groups = [], []
     for place, p in enumerate(seen):
-        answers = p.rollouts.segments.answer_mask
+        answers = p.batch.rollouts.segments.answer_mask
         lengths = answers.sum(dim=1)
         rewards.append((p.scores.logprobs.where(answers, 0).sum(dim=1) / lengths).exp())
-        groups.append(p.rollouts.group_ids + 100 * place)
+        groups.append(p.batch.rollouts.group_ids + 100 * place)
     expected = reward_correctness(torch.cat(rewards), torch.cat([p.right for p in seen]), torch.cat(groups))
     assert values == pytest.approx({name: float(value) for name, value in expected.items()}, abs=1e-6)
 
@@ -65,7 +65,7 @@ def test_a_solved_task_has_only_right_answers(quiet_trainer):
 
 
 def test_modules_without_traces_are_refused(quiet_trainer):
-    with pytest.raises(InputError, match="SFTModule does not have"):
+    with pytest.raises(InputError, match=r"RewardCorrectness.*SFTModule\.method"):
         validate(quiet_trainer, RewardCorrectness(), SFTModule(nrt_module().policy))
     with pytest.raises(InputError, match="group_size to 2"):
         validate(quiet_trainer, RewardCorrectness(sampling=Sampling(group_size=1)))

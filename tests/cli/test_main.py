@@ -75,7 +75,7 @@ def read(path: str | Path) -> list[dict[str, object]]:
 def test_fit_trains_with_overrides_and_keeps_its_config(nrt: Command) -> None:
     cli = nrt("fit", "--model.aggregator=GeometricMean", "--model.optimizer.lr=0.01", "--data.batch_size=4")
     assert cli.trainer.global_step == 2
-    assert cli.model.aggregator == GeometricMean()
+    assert cli.model.method.aggregator == GeometricMean()
     assert cli.datamodule.batch_size == 4
     assert not torch.equal(
         weights(cli.model)[EMBEDDING][:63],
@@ -90,14 +90,14 @@ def test_a_later_config_changes_single_keys(nrt: Command, tmp_path: Path) -> Non
     mine = tmp_path / "mine.yaml"
     mine.write_text("model: {init_args: {aggregator: ArithmeticMean, loss: {marker_coef: 0.7}}}\n")
     cli = nrt("fit", "--config", str(mine), "--trainer.fast_dev_run=true")
-    assert cli.model.aggregator == ArithmeticMean()
-    assert (cli.model.loss.marker_coef, cli.model.loss.reduction.divisor) == (0.7, 32.0)
+    assert cli.model.method.aggregator == ArithmeticMean()
+    assert (cli.model.method.loss.marker_coef, cli.model.method.loss.reduction.divisor) == (0.7, 32.0)
 
 
 def test_a_later_option_of_another_class_drops_what_does_not_fit_it(nrt: Command) -> None:
     cli = nrt("fit", "--model.aggregator=WeightedSum", "--model.aggregator.weighting=inverse_prob",
               "--model.aggregator=GeometricMean", "--trainer.fast_dev_run=true")  # fmt: skip
-    assert cli.model.aggregator == GeometricMean()
+    assert cli.model.method.aggregator == GeometricMean()
 
 
 def test_print_config_can_be_read_back(nrt: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +111,7 @@ def test_print_config_can_be_read_back(nrt: Command, tmp_path: Path, capsys: pyt
     Path("printed.yaml").write_text(first)
     assert printed("fit", "--config", "printed.yaml") == first
     cli = run(["fit", "--config", "printed.yaml"])
-    assert cli.model.aggregator == GeometricMean()
+    assert cli.model.method.aggregator == GeometricMean()
     assert cli.trainer.global_step == 2
 
 
@@ -322,8 +322,8 @@ def test_signals_and_their_settings_by_options(nrt: Command) -> None:
     method = str(CONFIGS / "methods" / "rlpr_original.yaml")
     options = ["--model.signals.signals.repetition.n=5", "--model.signals.weights.format=0.5"]
     cli = nrt("fit", "--config", method, *options, "--trainer.fast_dev_run=true")
-    assert cli.model.signals.signals["repetition"].n == 5
-    assert cli.model.signals.weights == {"gain": 0.9, "format": 0.5, "repetition": 1.0}
+    assert cli.model.method.signals.signals["repetition"].n == 5
+    assert cli.model.method.signals.weights == {"gain": 0.9, "format": 0.5, "repetition": 1.0}
 
 
 @pytest.mark.parametrize("config", [QUICKSTART, *WHOLE])
@@ -376,7 +376,7 @@ def test_modules_built_by_hand_are_those_of_the_command_line(nrt: Command) -> No
     """The configs' defaults are the constructors' defaults: nothing is set behind the user's back."""
     cli = nrt("fit", "--trainer.fast_dev_run=true")
     module = NRTModule(Policy("embedded:registers-base"))
-    assert (cli.model.aggregator, cli.model.advantage, cli.model.token_weights) == (
-        module.aggregator, module.advantage, module.token_weights
+    assert (cli.model.method.aggregator, cli.model.method.advantage, cli.model.method.token_weights) == (
+        module.method.aggregator, module.method.advantage, module.method.token_weights
     )  # fmt: skip
-    assert cli.model.aggregator == WeightedSum()
+    assert cli.model.method.aggregator == WeightedSum()

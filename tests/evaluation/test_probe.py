@@ -7,14 +7,16 @@ from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import RegisterPrograms, Sampling, TransformersEngine
 from nrt_lightning.evaluation.probe import answers_after, probe, repeat
+from nrt_lightning.training.method import Method
 
 
 def test_answers_are_those_the_policy_gives_alone_after_each_trace(policy):
     prompts = make_prompts(policy, QUESTIONS, ANSWERS)
-    seen = probe(policy, TransformersEngine(), prompts, Sampling(group_size=3, max_trace_tokens=16), seed=3)
+    seen = probe(Method(policy, sampling=Sampling(group_size=3, max_trace_tokens=16)), prompts, seed=3)
+    rollouts = seen.batch.rollouts
     assert seen.right.shape == (9,)
     for row in range(9):
-        trace = seen.rollouts.completion_ids[row][seen.rollouts.segments.trace_mask[row]]
+        trace = rollouts.completion_ids[row][rollouts.segments.trace_mask[row]]
         prompt = prompts.prompt_ids[row // 3][prompts.prompt_mask[row // 3]]
         ids = torch.cat([prompt, trace, torch.tensor([policy.marker_id])]).unsqueeze(0)
         with policy.evaluating():
@@ -25,13 +27,13 @@ def test_answers_are_those_the_policy_gives_alone_after_each_trace(policy):
 
 def test_rows_that_check_pieces_are_judged_by_these(policy):
     prompts = make_prompts(policy, QUESTIONS, ANSWERS)
-    sampling = Sampling(group_size=3, max_trace_tokens=16)
-    strict = probe(policy, TransformersEngine(), prompts, sampling, seed=3)
+    method = Method(policy, sampling=Sampling(group_size=3, max_trace_tokens=16))
+    strict = probe(method, prompts, seed=3)
     repeated = repeat(prompts, 3)
     texts = answers_after(policy, TransformersEngine(), repeated, strict.traces)
     pieces = [(texts[0][1],), ("no answer says this",), ()]  # the last row checks none: the whole answer counts
     prompts.rows = [dataclasses.replace(row, checks=piece) for row, piece in zip(prompts.rows, pieces)]
-    seen = probe(policy, TransformersEngine(), prompts, sampling, seed=3)
+    seen = probe(method, prompts, seed=3)
     assert seen.right.tolist() == [
         *(texts[0][1] in text for text in texts[:3]), *[False] * 3, *strict.right[6:].tolist()
     ]  # fmt: skip
@@ -44,5 +46,5 @@ def test_right_is_told_from_wrong(others, least, most):
     policy = taught_policy(others)
     rows = RegisterPrograms("validation", 8).rows()
     prompts = make_prompts(policy, [row.question for row in rows], [row.answer for row in rows])
-    seen = probe(policy, TransformersEngine(), prompts, Sampling(group_size=8, max_trace_tokens=16), seed=3)
+    seen = probe(Method(policy, sampling=Sampling(group_size=8, max_trace_tokens=16)), prompts, seed=3)
     assert least <= float(seen.right.float().mean()) <= most

@@ -11,7 +11,7 @@ import torch
 from nrt_lightning import Policy
 from nrt_lightning.rollouts import respond
 from nrt_lightning.signals import RolloutEvidence
-from nrt_lightning.structures import OwnAnswers, Prompts, Rollouts, Row, Scores, Segments
+from nrt_lightning.structures import PolicyAnswers, Prompts, Rollouts, Row, Scores, Segments
 
 GROUP = 4  # rollouts of each of the two prompts
 QUESTIONS = ["a4b*2c+2d+3?dc:", "b1c+1d*3?dc:"]
@@ -93,11 +93,11 @@ class HandMade:
         )
         prompts.rollouts = self._rollouts(prompts, answers)
         if response:
-            prompts.rollouts = respond(prompts.rollouts)
-            prompts.rollouts.old_logprobs = padded([r.sampled(True).old for r in self.rollouts])
+            prompts.responses = respond(prompts.rollouts)
+            prompts.responses.old_scores = old_scores([r.sampled(True).old for r in self.rollouts])
         if signals is not None:
             with self.policy.evaluating():
-                prompts.rollouts.judged.measured = signals.measure(RolloutEvidence(self.policy, prompts))
+                prompts.rollouts.signal_values = signals.measure(RolloutEvidence(self.policy, prompts))
         return prompts
 
     def _rollouts(self, prompts: Prompts, answers: list[list[int]]) -> Rollouts:
@@ -117,9 +117,10 @@ class HandMade:
             group_ids=torch.tensor([r.prompt for r in rows]),
             truncated=torch.tensor([not r.emitted for r in rows]),
             marker_id=marker,
-            old_logprobs=padded([(r.trace + r.marker + r.answer).old for r in rows]),
-            baseline_logprobs=padded([rows[0].baseline, rows[GROUP].baseline]),
-            own_answers=OwnAnswers(
+            old_scores=old_scores(
+                [(r.trace + r.marker + r.answer).old for r in rows], padded([rows[0].baseline, rows[GROUP].baseline])
+            ),
+            policy_answers=PolicyAnswers(
                 ids=padded([r.own_ids for r in rows]).long(),
                 mask=padded([[1] * len(r.own_ids) for r in rows]).bool(),
                 ended=torch.tensor([r.ended for r in rows]),
@@ -128,7 +129,7 @@ class HandMade:
 
     def logprobs(self, rollouts: Rollouts, of: str) -> torch.Tensor:
         """`new` or `ref` log-probs of the rollouts' tokens, in their places."""
-        if rollouts.answered is not None:
+        if rollouts.policy_answers is None:  # responses
             return padded([getattr(r.sampled(True), of) for r in self.rollouts])
         return padded([getattr(r.trace + r.marker + r.answer, of) for r in self.rollouts])
 
@@ -136,6 +137,11 @@ class HandMade:
         """In place of `Policy.score`."""
         logprobs = self.logprobs(rollouts, "new").requires_grad_()
         return Scores(logprobs, torch.zeros_like(logprobs))
+
+
+def old_scores(logprobs: list[list[float]], baseline: torch.Tensor | None = None) -> Scores:
+    old = padded(logprobs)
+    return Scores(old, torch.zeros_like(old), baseline)
 
 
 def tokens(random: Random, count: int) -> Tokens:

@@ -239,9 +239,11 @@ def test_every_preset_is_checked() -> None:
 def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch = module_of(name), HandMade.make(base())
     monkeypatch.setattr(module.policy, "score", batch.scores)
-    monkeypatch.setattr(type(module.reference), "logprobs", lambda self, rollouts: batch.logprobs(rollouts, "ref"))
+    monkeypatch.setattr(
+        type(module.method.reference), "logprobs", lambda self, rollouts: batch.logprobs(rollouts, "ref")
+    )
     monkeypatch.setattr(module, "log_training", lambda *args: None)
-    out = module.training_step(batch.prompts(module.train_response, module.signals), 0)
+    out = module.training_step(batch.prompts(module.method.train_response, module.method.signals), 0)
     expected = EXPECTED[name](batch.rollouts)
     close = {"rel": 2e-6, "abs": 1e-7}
     assert out["reward"].tolist() == pytest.approx(expected.rewards, **close)
@@ -250,11 +252,11 @@ def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypa
 
 
 def test_filters_baselines_and_references_are_the_methods_own() -> None:
-    rlpr = module_of("rlpr_original")
+    rlpr = module_of("rlpr_original").method
     assert isinstance(rlpr.baseline_scorer, InitialBaseline)
     assert rlpr.filters == [EMADeviationFilter(beta=0.5, momentum=0.99, filter_from=11)]
-    assert module_of("dro").filters == [MinimumSpreadFilter(0.01)]
-    reference = module_of("nover").reference
+    assert module_of("dro").method.filters == [MinimumSpreadFilter(0.01)]
+    reference = module_of("nover").method.reference
     assert isinstance(reference, EMAReference)
     assert (reference.update_rate, reference.every_n_steps) == (0.4, 100)
 

@@ -9,7 +9,6 @@ from short_runs import Recorder, nrt_module, registers
 from nrt_lightning import (
     InputError,
     NRTLoss,
-    OnPolicyRollout,
     Policy,
     RewardCorrectness,
     Sampling,
@@ -53,16 +52,18 @@ def test_a_server_that_is_not_there_is_reported_before_weights_are_read(quiet_tr
 
 def test_the_engines_correction_is_the_losss_unless_it_has_its_own():
     def correction(**settings):
-        return nrt_module(engine=VLLMServerEngine(sampler_correction=settings.pop("engine", None)), **settings).loss
+        return nrt_module(
+            engine=VLLMServerEngine(sampler_correction=settings.pop("engine", None)), **settings
+        ).method.loss
 
     own = TruncatedImportance(cap=3.0)
-    assert nrt_module(engine=VLLMServerEngine()).loss.sampler_correction == TruncatedImportance()
+    assert nrt_module(engine=VLLMServerEngine()).method.loss.sampler_correction == TruncatedImportance()
     assert correction().sampler_correction is None
     assert correction(engine=own).sampler_correction == own
     assert (
         correction(engine=own, loss=NRTLoss(sampler_correction=TruncatedImportance(1.5))).sampler_correction.cap == 1.5
     )
-    assert nrt_module().loss.sampler_correction is None
+    assert nrt_module().method.loss.sampler_correction is None
 
 
 @pytest.mark.parametrize("settings", [{"sampling": Sampling(temperature=0.0)}, {"train_response": True}])
@@ -71,13 +72,13 @@ def test_where_nothing_can_be_corrected_the_engine_says_so(settings):
         nrt_module(engine=VLLMServerEngine(), **settings)
 
 
-def test_a_callback_with_such_an_engine_needs_a_loss_that_corrects(fake, url, quiet_trainer):
-    callback = OnPolicyRollout(SAMPLING, VLLMServerEngine([url]))
-    with pytest.raises(InputError, match=r"samples with weights of its own, and loss\.sampler_correction is null"):
-        quiet_trainer(callbacks=[callback]).fit(nrt_module(), registers())
-    quiet_trainer(callbacks=[callback], max_steps=1).fit(
-        nrt_module(loss=NRTLoss(sampler_correction=TruncatedImportance())), registers()
-    )
+def test_a_method_with_such_an_engine_needs_a_loss_that_corrects(fake, url, quiet_trainer):
+    module = nrt_module(sampling=SAMPLING)
+    module.method.engine = VLLMServerEngine([url])
+    with pytest.raises(InputError, match=r"VLLMServerEngine.*loss\.sampler_correction"):
+        quiet_trainer().fit(module, registers())
+    module.method.loss = NRTLoss(sampler_correction=TruncatedImportance())
+    quiet_trainer(max_steps=1).fit(module, registers())
     assert fake.orders.count("/collective_rpc") == 1
 
 

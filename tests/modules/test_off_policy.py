@@ -40,7 +40,7 @@ def test_a_window_is_learned_from_as_often_as_it_has_epochs(trainer, surrogate):
         rows, batches = recorder.rows[start : start + 6], recorder.batches[start : start + 6]
         assert rows[:2] == rows[2:4] == rows[4:]
         assert torch.equal(batches[0].rollouts.completion_ids, batches[4].rollouts.completion_ids)
-        assert torch.equal(batches[0].rollouts.old_logprobs, batches[4].rollouts.old_logprobs)
+        assert torch.equal(batches[0].rollouts.old_scores.logprobs, batches[4].rollouts.old_scores.logprobs)
         assert recorder.ratios[start] == pytest.approx(1, abs=1e-5), "the first step is on-policy"
         assert all(abs(ratio - 1) > 1e-3 for ratio in recorder.ratios[start + 1 : start + 6])
     assert not {row for rows in recorder.rows[:2] for row in rows} & {row for r in recorder.rows[6:8] for row in r}
@@ -79,12 +79,12 @@ def test_epochs_of_windows_and_the_ema_reference_resume_exactly(trainer, tmp_pat
     assert rest.rows == every.rows[4:]
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    pairs = zip(whole.reference.frozen[0].parameters(), resumed.reference.frozen[0].parameters())
+    pairs = zip(whole.method.reference.frozen[0].parameters(), resumed.method.reference.frozen[0].parameters())
     assert all(torch.equal(a, b) for a, b in pairs)
     assert any(m["train/kl"] > 0 for m in rest.metrics)
     assert not any("frozen" in name or "reference" in name for name in resumed.state_dict())
     start = dict(nrt_module().policy.load().named_parameters())
-    moved = [not torch.equal(p, start[n]) for n, p in half.reference.frozen[0].named_parameters()]
+    moved = [not torch.equal(p, start[n]) for n, p in half.method.reference.frozen[0].named_parameters()]
     assert any(moved), "the reference moved before the checkpoint, at step 3"
 
 
@@ -164,10 +164,10 @@ def test_kl_in_the_reward(trainer):
     fresh.configure_model()
     rollouts = batch.rollouts
     fresh.policy.load_state_dict(module.policy.state_dict())
-    scores = fresh.score(rollouts)
-    value = fresh.judge(rollouts, scores).reward.value
-    fresh.kl_penalty = None
-    plain = fresh.judge(rollouts, scores).reward.value
+    scores = fresh.method.score(batch)
+    value = fresh.method.compute_rewards(batch, scores).value
+    fresh.method.kl_penalty = None
+    plain = fresh.method.compute_rewards(batch, scores).value
     sampled = rollouts.segments.trace_mask
     sampled = sampled | (rollouts.segments.marker_mask & rollouts.segments.marker_emitted[:, None])
     kl = ((scores.logprobs - scores.ref_logprobs) * sampled).sum(1)
@@ -186,12 +186,10 @@ def test_the_baseline_may_be_that_of_the_policy_before_training(trainer, tmp_pat
     last, first = recorder.batches[-1].rollouts, nrt_module()
     first.configure_model()
     expected = first.policy.score(last, baseline=True).baseline_logprobs
-    found = module.baseline_scorer.logprobs(last)
+    found = module.method.baseline_scorer.logprobs(last)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
-    reward = first.reward(last, first.policy.score(last).logprobs, expected)
     _, again = fit(trainer, nrt_module(baseline_scorer=scorer(), **settings), data, max_steps=4)
     assert again.metrics[-1]["train/gain"] == recorder.metrics[-1]["train/gain"], "from disk as computed"
-    assert reward[1] is not None
     assert bool(list(tmp_path.rglob("baselines/*/*.safetensors"))) == (scorer is InitialBaseline)
 
 

@@ -66,7 +66,7 @@ def test_every_signal_is_logged_and_the_reward_is_their_sum(trainer) -> None:
 
 def test_no_answer_is_written_where_nobody_reads_one(trainer) -> None:
     _, recorder = fit(trainer, nrt_module(signals=sum_of(format=Format())), max_steps=1)
-    assert recorder.batches[0].rollouts.own_answers is None
+    assert recorder.batches[0].rollouts.policy_answers is None
 
 
 def test_own_answers_go_on_from_their_trace_and_marker(trainer) -> None:
@@ -83,7 +83,7 @@ def test_own_answers_go_on_from_their_trace_and_marker(trainer) -> None:
         ids = torch.cat([prompt, thought]).unsqueeze(0)
         request = GenerationRequest(ids, torch.ones_like(ids).bool(), 6, fresh.policy.eos_ids, temperature=0.0)
         answer = TransformersEngine().generate(fresh.policy, request)
-        own = rollouts.own_answers
+        own = rollouts.policy_answers
         assert own.ids[n][own.mask[n]].tolist() == answer.token_ids[0][answer.token_mask[0]].tolist()
         assert bool(own.ended[n]) == bool(answer.stopped[0])
 
@@ -93,16 +93,16 @@ def test_a_response_is_trace_marker_and_own_answer(trainer) -> None:
     _, recorder = fit(trainer, module, max_steps=4)
     seen = set()
     for batch in recorder.batches:
-        response, judged = batch.rollouts, batch.rollouts.judged
+        response, rollouts = batch.responses, batch.rollouts
         for n in range(len(response)):
-            emitted = bool(judged.segments.marker_emitted[n])
+            emitted = bool(rollouts.segments.marker_emitted[n])
             seen.add(emitted)
-            own = judged.own_answers.ids[n][judged.own_answers.mask[n]].tolist()
-            trace = judged.completion_ids[n][judged.segments.trace_mask[n]].tolist()
-            expected = [*trace, judged.marker_id, *own] if emitted else trace
+            own = rollouts.policy_answers.ids[n][rollouts.policy_answers.mask[n]].tolist()
+            trace = rollouts.completion_ids[n][rollouts.segments.trace_mask[n]].tolist()
+            expected = [*trace, rollouts.marker_id, *own] if emitted else trace
             assert response.completion_ids[n][response.segments.completion_mask[n]].tolist() == expected
         assert not response.segments.answer_mask.any()
-        assert response.old_logprobs is None  # on-policy
+        assert response.old_scores is None  # on-policy
     assert recorder.ratios == [1.0] * 4
     assert all(m["train/loss_answer"] == 0 for m in recorder.metrics)
     assert all(m["rollout/trace_tokens"] <= 12 for m in recorder.metrics)
@@ -129,20 +129,20 @@ def test_signals_of_a_window_are_measured_by_the_old_policy(trainer) -> None:
         loss=NRTLoss(ClippedRatio()),
     )  # fmt: skip
     _, recorder = fit(trainer, module, registers(window=2), max_steps=2)
-    first, second = (b.rollouts for b in recorder.batches)
-    assert second.old_logprobs is not None
+    first, second = recorder.batches
+    assert second.responses.old_scores is not None
     assert recorder.ratios[0] == pytest.approx(1, abs=1e-4)
     assert recorder.ratios[1] > 1.001
     fresh = nrt_module()
     fresh.configure_model()
     from nrt_lightning.models.scoring.certainty import token_certainty
 
-    for rollouts in (first, second):
+    for rollouts, response in ((b.rollouts, b.responses) for b in (first, second)):
         with fresh.policy.evaluating():
-            certainty = token_certainty(fresh.policy.network, rollouts)
-        mask = rollouts.segments.completion_mask
+            certainty = token_certainty(fresh.policy.network, response)
+        mask = response.segments.completion_mask
         expected = (certainty * mask).sum(1) / mask.sum(1).clamp(min=1)
-        torch.testing.assert_close(rollouts.judged.measured["certainty"], expected)
+        torch.testing.assert_close(rollouts.signal_values["certainty"], expected)
 
 
 def test_filtered_responses_are_replaced_with_all_that_belongs_to_them(trainer) -> None:
@@ -154,15 +154,15 @@ def test_filtered_responses_are_replaced_with_all_that_belongs_to_them(trainer) 
     _, recorder = fit(trainer, module, registers(train=RegisterPrograms("train", 60)), max_steps=3)
     assert any(m["rollout/refilled_groups"] > 0 for m in recorder.metrics)
     for batch in recorder.batches:
-        response, judged = batch.rollouts, batch.rollouts.judged
-        assert torch.equal(response.group_ids, judged.group_ids)
-        assert len(judged.measured["certainty"]) == len(response) == 12
-        trace = judged.segments.trace_mask
+        response, rollouts = batch.responses, batch.rollouts
+        assert torch.equal(response.group_ids, rollouts.group_ids)
+        assert len(rollouts.signal_values["certainty"]) == len(response) == 12
+        trace = rollouts.segments.trace_mask
         width = min(trace.shape[1], response.completion_ids.shape[1])
         both = trace[:, :width]
-        assert torch.equal(response.completion_ids[:, :width][both], judged.completion_ids[:, :width][both])
-        for n, row in enumerate(batch.rows[b] for b in judged.group_ids.tolist()):
-            answer = judged.completion_ids[n][judged.segments.answer_mask[n]]
+        assert torch.equal(response.completion_ids[:, :width][both], rollouts.completion_ids[:, :width][both])
+        for n, row in enumerate(batch.rows[b] for b in rollouts.group_ids.tolist()):
+            answer = rollouts.completion_ids[n][rollouts.segments.answer_mask[n]]
             assert module.policy.tokenizer.decode(answer, skip_special_tokens=True) == row.answer
 
 
@@ -201,4 +201,4 @@ def test_signals_that_were_not_measured_are_missed(trainer, policy) -> None:
     module = nrt_module(policy=policy, signals=sum_of(match=ExactMatch()))
     prompts = HandMade.make(policy).prompts(response=False)
     with pytest.raises(InputError, match="OnPolicyRollout"):
-        module.reward(prompts.rollouts, prompts.rollouts.old_logprobs, prompts.rollouts.baseline_logprobs)
+        module.method.compute_rewards(prompts)

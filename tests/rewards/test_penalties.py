@@ -57,7 +57,7 @@ def test_masking_leaves_rewards_alone() -> None:
 
 def test_keeping_is_nothing() -> None:
     rollouts, values = traces([10], [True]), torch.ones(1)
-    assert KeepOverlong().mask(rollouts) is rollouts
+    assert KeepOverlong().loss_rows(rollouts) is None
     assert torch.equal(KeepOverlong().rewards(values, rollouts, 10), values)
 
 

@@ -15,9 +15,7 @@ def share_of(policy, questions, answers, seed=1) -> Prompts:
     request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 9, stop, 3, seed=seed)
     prompts.rollouts = assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)
     scores = policy.score(prompts.rollouts, baseline=True)
-    prompts.rollouts.old_logprobs = scores.logprobs.detach()
-    prompts.rollouts.baseline_logprobs = scores.baseline_logprobs
-    prompts.rollouts.learned = torch.tensor([True, False, True] * len(questions))
+    prompts.rollouts.old_scores = scores.apply(torch.Tensor.detach)
     return prompts
 
 
@@ -45,5 +43,7 @@ def test_groups_of_other_widths_score_as_before(policy):
     mixed = concat_groups([*singles([short]), *singles([long])[1:]])
     assert [row.question for row in mixed.rows] == [QUESTIONS[1], QUESTIONS[1], QUESTIONS[2]]
     scores = policy.score(mixed.rollouts, baseline=True)
-    torch.testing.assert_close(scores.logprobs.detach(), mixed.rollouts.old_logprobs, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(scores.baseline_logprobs, mixed.rollouts.baseline_logprobs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(scores.logprobs.detach(), mixed.rollouts.old_scores.logprobs, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        scores.baseline_logprobs, mixed.rollouts.old_scores.baseline_logprobs, atol=1e-5, rtol=1e-4
+    )

@@ -48,8 +48,9 @@ def prompts(batch: HandMade) -> Prompts:
 def evidence(prompts: Prompts, baseline: bool = True) -> ScoreEvidence:
     rollouts = prompts.rollouts
     rows = rollouts.group_ids
-    logprobs = pack_segment(rollouts.old_logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])
-    known = rollouts.baseline_logprobs[rows] if baseline else None
+    scores = rollouts.old_scores
+    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])
+    known = scores.baseline_logprobs[rows] if baseline else None
     return ScoreEvidence(rollouts, logprobs, rollouts.answer_mask[rows], known)
 
 
@@ -92,7 +93,7 @@ def test_length_costs_from_the_target_on(prompts: Prompts, batch: HandMade) -> N
 def test_answer_length_is_that_of_the_own_answer(prompts: Prompts, batch: HandMade) -> None:
     expected = [1 - 0.5 * abs(len(r.answer.old) - len(r.own_ids)) / len(r.answer.old) for r in batch.rollouts]
     assert AnswerLength(beta=0.5)(evidence(prompts)).tolist() == pytest.approx(expected)
-    prompts.rollouts.own_answers = None
+    prompts.rollouts.policy_answers = None
     with pytest.raises(InputError, match="own answers"):
         AnswerLength()(evidence(prompts))
 
@@ -143,8 +144,8 @@ def test_a_function_of_ones_own(prompts: Prompts, batch: HandMade) -> None:
     found = RolloutEvidence(batch.policy, prompts)
     signal = FunctionSignal("signals.test_signals.length_of", minimum=0)
     assert signal.measure(found).tolist() == [len(t.trace) for t in found.texts]
-    assert signal.needs_own_answers
-    assert not FunctionSignal("signals.test_signals.length_of", own_answers=False).needs_own_answers
+    assert signal.needs_policy_answers
+    assert not FunctionSignal("signals.test_signals.length_of", own_answers=False).needs_policy_answers
     for name in ("negative", "nothing"):
         with pytest.raises(InputError, match=f"{name} returned"):
             FunctionSignal(f"signals.test_signals.{name}", minimum=0).measure(found)
@@ -210,7 +211,7 @@ def test_perplexity_ranks_among_the_well_formed(prompts: Prompts) -> None:
 
 def test_efficiency_needs_a_shorter_and_a_better_trace(prompts: Prompts) -> None:
     prompts.rollouts.segments.marker_emitted[:] = True
-    prompts.rollouts.own_answers = None
+    prompts.rollouts.policy_answers = None
     one = evidence(prompts)
     one.answer_logprobs[:GROUP] = torch.tensor([[-9.0], [-0.1], [-1.0], [-5.0]])
     lengths = one.rollouts.segments.trace_mask.sum(1)[:GROUP].tolist()

@@ -1,18 +1,17 @@
 """Micro-batches under a token budget: the gradient and the log of the whole batch, a part at a time."""
 
-import dataclasses
-
 import lightning as L
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from short_runs import nrt_module, registers, weights
-from tiny import sampled
+from tiny import ANSWERS, QUESTIONS, make_prompts, sampled
 
 from nrt_lightning import CISPO, ClippedRatio, FrozenReference, InputError, NRTLoss, Policy
 from nrt_lightning.functional import SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
-from nrt_lightning.training.micro_batches import pack, part, tokens_of_groups
+from nrt_lightning.structures import Credit, Scores, TraceReward
+from nrt_lightning.training.micro_batches import pack, part_of, tokens_of_groups
 
 TOKENS = st.lists(st.integers(1, 50), min_size=1, max_size=20)
 REDUCTIONS = [SequenceSumConstant(), SequenceSumConstant(8, average=False), SequenceSum(), SequenceMean(), TokenMean()]
@@ -37,24 +36,32 @@ def test_every_group_is_in_one_part_that_keeps_to_the_limit(tokens, limit, at_le
 
 
 def test_a_part_holds_what_the_batch_holds():
-    rollouts = sampled(Policy("embedded:registers-base").load(), group_size=3)
-    rollouts = dataclasses.replace(
-        rollouts,
-        old_logprobs=torch.randn(rollouts.completion_ids.shape),
-        baseline_logprobs=torch.randn(rollouts.answer_ids.shape),
-    )
-    cut = part(rollouts, [2, 0])
+    policy = Policy("embedded:registers-base").load()
+    batch = make_prompts(policy, QUESTIONS, ANSWERS)
+    batch.rollouts = rollouts = sampled(policy, group_size=3)
+    shape, answers = rollouts.completion_ids.shape, rollouts.answer_ids.shape
+    rollouts.old_scores = Scores(torch.randn(shape), torch.randn(shape), torch.randn(answers))
+    reward = TraceReward(torch.randn(9), torch.randn(9, answers[1]))
+    rollouts.credit = Credit(reward, torch.randn(9), torch.randn(shape))
+    cut = part_of(batch, [2, 0])
+    mine = cut.batch.rollouts
     assert cut.prompts.tolist() == [0, 2]
     assert cut.rows.tolist() == [0, 1, 2, 6, 7, 8]
-    assert cut.rollouts.group_ids.tolist() == [0, 0, 0, 1, 1, 1]
-    assert tokens_of_groups(cut.rollouts) == [tokens_of_groups(rollouts)[g] for g in (0, 2)]
-    for name in ("completion_ids", "old_logprobs"):
-        mine, whole = getattr(cut.rollouts, name), getattr(rollouts, name)
-        mask = cut.rollouts.segments.completion_mask
-        assert torch.equal(mine[mask], whole[cut.rows][rollouts.segments.completion_mask[cut.rows]])
-    for name, mask in (("prompt_ids", "prompt_mask"), ("baseline_logprobs", "answer_mask")):
-        mine, whole = getattr(cut.rollouts, name), getattr(rollouts, name)
-        assert torch.equal(mine[getattr(cut.rollouts, mask)], whole[cut.prompts][getattr(rollouts, mask)[cut.prompts]])
+    assert mine.group_ids.tolist() == [0, 0, 0, 1, 1, 1]
+    assert tokens_of_groups(mine) == [tokens_of_groups(rollouts)[g] for g in (0, 2)]
+    mask, of_all = mine.segments.completion_mask, rollouts.segments.completion_mask[cut.rows]
+    for of_part, of_batch in (
+        (mine.completion_ids, rollouts.completion_ids),
+        (mine.old_scores.logprobs, rollouts.old_scores.logprobs),
+        (mine.credit.token_weights, rollouts.credit.token_weights),
+    ):
+        assert torch.equal(of_part[mask], of_batch[cut.rows][of_all])
+    assert torch.equal(mine.credit.advantages, rollouts.credit.advantages[cut.rows])
+    assert torch.equal(mine.credit.reward.value, rollouts.credit.reward.value[cut.rows])
+    known, all_known = mine.old_scores.baseline_logprobs, rollouts.old_scores.baseline_logprobs
+    assert torch.equal(known[mine.answer_mask], all_known[cut.prompts][rollouts.answer_mask[cut.prompts]])
+    ids, all_ids = mine.prompt_ids[mine.prompt_mask], rollouts.prompt_ids[cut.prompts]
+    assert torch.equal(ids, all_ids[rollouts.prompt_mask[cut.prompts]])
 
 
 class Notes(L.Callback):

@@ -66,14 +66,12 @@ def test_filtered_groups_have_no_loss_of_any_term(trainer):
     batch, module = recorder.batches[0], nrt_module()
     module.configure_model()
     module.log_scalars = lambda *args: None
-    rollouts = batch.rollouts
-    rollouts.learned = rollouts.group_ids != 1
-    module.learn(rollouts).loss.backward()
+    batch.rollouts.credit.loss_rows = batch.rollouts.group_ids != 1
+    module.learn(batch).loss.backward()
     got = gradients(module)
     module.zero_grad()
-    rows = (rollouts.group_ids != 1).nonzero().squeeze(1)
-    alone = rollouts.select(torch.tensor([0, 2]), rows)
-    alone.learned = None
+    alone = batch.select(torch.tensor([0, 2]))
+    alone.rollouts.credit.loss_rows = None
     (module.learn(alone).loss * 2 / 3).backward()
     torch.testing.assert_close(got, gradients(module), atol=1e-6, rtol=1e-4)
 
@@ -121,13 +119,14 @@ def test_filtered_groups_are_replaced_by_further_rows(trainer, window):
     for batch, before in zip(recorder.batches, plain.batches):
         rollouts = batch.rollouts
         assert len(rollouts) == 12
-        assert rollouts.learned.view(3, 4).all(1).logical_or(~rollouts.learned.view(3, 4).any(1)).all()
+        rows = rollouts.credit.loss_rows
+        assert rows.view(3, 4).all(1).logical_or(~rows.view(3, 4).any(1)).all()
         for place, (now, then) in enumerate(zip(batch.rows, before.rows)):
             length = int(rollouts.prompt_mask[place].sum())
             ids = module.policy.tokenizer(now.question)["input_ids"]
             assert rollouts.prompt_ids[place][-length:].tolist()[-len(ids) :] == ids, "ids are those of the row"
             replaced += now.id != then.id
-            assert now.id == then.id or bool(rollouts.learned[place * 4]), "only what is kept replaces"
+            assert now.id == then.id or bool(rows[place * 4]), "only what is kept replaces"
     assert replaced > 0
 
 
@@ -158,7 +157,7 @@ def test_a_resumed_run_filters_and_refills_as_the_uninterrupted_one(trainer, tmp
     resumed, rest, _ = run(trainer, tmp_path, "rest", 8, checkpoint)
     assert rest.rows == every.rows[4:]
     assert any(m["rollout/refilled_groups"] for m in rest.metrics), "or this test shows nothing"
-    assert resumed.filters[0].state_dict() == whole.filters[0].state_dict()
+    assert resumed.method.filters[0].state_dict() == whole.method.filters[0].state_dict()
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
 
@@ -167,13 +166,11 @@ def test_batch_normalized_advantages_are_those_of_the_whole_window(trainer):
     module = nrt_module(advantage=BatchNormalized())
     data = registers(val=None, window=2)
     _, recorder = fit(trainer, module, data, max_steps=2)
-    first, second = (batch.rollouts for batch in recorder.batches)
-    fresh = nrt_module()
-    fresh.configure_model()
-    rewards = [fresh.reward(r, r.old_logprobs, r.baseline_logprobs)[0].value for r in (first, second)]
-    ids = torch.cat([first.group_ids, second.group_ids + 3])
+    first, second = recorder.batches
+    rewards = [module.method.compute_rewards(batch).value for batch in (first, second)]
+    ids = torch.cat([first.rollouts.group_ids, second.rollouts.group_ids + 3])
     expected = BatchNormalized()(torch.cat(rewards), ids)
-    torch.testing.assert_close(torch.cat([first.advantages, second.advantages]), expected)
+    torch.testing.assert_close(torch.cat([batch.rollouts.credit.advantages for batch in (first, second)]), expected)
 
 
 def test_further_rows_do_not_depend_on_anything_but_their_place(trainer):
@@ -210,5 +207,5 @@ def test_refilling_without_rows_to_refill_from_is_refused(trainer):
 
     texts = [{"question": q, "answer": a} for q, a in zip(QUESTIONS, ANSWERS)]
     module = nrt_module(filters=[ZeroVarianceFilter()], sampling=sampling(refill_rounds=1))
-    with pytest.raises(InputError, match="refill_rounds is 1, but the data cannot give further rows"):
+    with pytest.raises(InputError, match=r"sampling\.refill_rounds is 1.*replacement_rows"):
         trainer().fit(module, DataLoader(texts, batch_size=3))

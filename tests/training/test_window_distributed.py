@@ -21,8 +21,8 @@ class Note(L.Callback):
         rollouts = batch.rollouts
         logged = ("rollout/refill_rounds", "train/filtered_groups")
         self.steps.append(dict(
-            rows=[row.id for row in batch.rows], learned=rollouts.learned.tolist(),
-            advantages=rollouts.advantages.tolist(),
+            rows=[row.id for row in batch.rows], loss_rows=rollouts.credit.loss_rows.tolist(),
+            advantages=rollouts.credit.advantages.tolist(),
             logged=[float(trainer.callback_metrics[name]) for name in logged],
         ))
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     trainer.fit(module, registers(val=None))
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
     with open(sys.argv[1] + f"/{{trainer.global_rank}}.json", "w") as file:
-        json.dump(dict(steps=note.steps, weight=weight, state=module.filters[0].state_dict()), file)
+        json.dump(dict(steps=note.steps, weight=weight, state=module.method.filters[0].state_dict()), file)
 """
 
 
@@ -60,8 +60,8 @@ def test_two_processes_filter_refill_and_normalize_as_one(tmp_path):
         kept = [
             advantage
             for step in (one, other)
-            for advantage, learned in zip(step["advantages"], step["learned"])
-            if learned
+            for advantage, kept_row in zip(step["advantages"], step["loss_rows"])
+            if kept_row
         ]
         variance = sum(a * a for a in kept) / (len(kept) - 1)
         assert variance == pytest.approx(1, rel=1e-4), "one scale for the groups of both"

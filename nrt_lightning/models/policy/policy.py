@@ -247,7 +247,7 @@ class Policy(nn.Module):
     def _base(self) -> str:
         return base_digest(self.source, **self.hub_kwargs)
 
-    def score(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
+    def score(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
         """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
 
         Args:
@@ -256,9 +256,9 @@ class Policy(nn.Module):
         """
         return self.scoring(self.network, rollouts, baseline)
 
-    def forward(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
+    def forward(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
         """As `score`."""
-        return self.score(rollouts, baseline)
+        return self.score(rollouts, baseline=baseline)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -86,7 +86,9 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     skeleton = Skeleton(policy, HALF.get(machine.precision))
     fixed = lasting(module, skeleton, machine)
     thinking = module if isinstance(module, NRTModule) else None
-    reference, baseline = (thinking.needs_reference, thinking.needs_baseline) if thinking else (False, False)
+    reference, baseline = (
+        (thinking.method.needs_reference, thinking.method.needs_baseline) if thinking else (False, False)
+    )
     part = dataclasses.replace(batch, prompts=prompts_at_once(module, batch))
     held = machine.accumulate > 1 or part.prompts < batch.prompts
     needs = of_all_layers(
@@ -130,7 +132,7 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
 
 def sampler(module: Any, machine: Machine) -> Callable[[Miniature], Needs]:
     """The rollout of a miniature."""
-    return lambda small: small.sample(module.engine, module.sampling, machine.gpu)
+    return lambda small: small.sample(module.engine, module.method.sampling, machine.gpu)
 
 
 def prompts_sampled(engine: TransformersEngine, batch: Lengths, window: int) -> int:
@@ -162,8 +164,9 @@ def lasting(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts
 
 def second_models(module: NRTModule) -> list[Reference]:
     """What scores completions or empty traces beside the policy."""
-    scorer = module.baseline_scorer if module.needs_baseline else None
-    held = [module.reference] if module.needs_reference or isinstance(scorer, ReferenceBaseline) else []
+    method = module.method
+    scorer = method.baseline_scorer if method.needs_baseline else None
+    held = [method.reference] if method.needs_reference or isinstance(scorer, ReferenceBaseline) else []
     return [*held, scorer.initial] if isinstance(scorer, InitialBaseline) else held
 
 

@@ -73,7 +73,7 @@ class Measures:
 
 def measure(preflight: PreflightModule) -> Measures:
     """The figures of what a preflight has sampled."""
-    sample, sampling, policy = preflight.gathered(), preflight.module.sampling, preflight.policy
+    sample, sampling, policy = preflight.gathered(), preflight.method.sampling, preflight.policy
     checked = bool(sample.right.any())
     useful, groups = useful_share(sample)
     best = sample.logprobs.max(dim=1).values  # [R]
@@ -87,7 +87,7 @@ def measure(preflight: PreflightModule) -> Measures:
         group_size=sampling.group_size,
         max_trace_tokens=sampling.max_trace_tokens,
         suppress_eos=sampling.suppress_eos,
-        aggregator=preflight.module.aggregator.name,
+        aggregator=preflight.method.aggregator.name,
         checked=checked,
         useful=useful,
         useful_groups=groups,

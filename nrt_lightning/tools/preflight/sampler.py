@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.evaluate import right_answers
-from nrt_lightning.evaluation.probe import Probe, answers_after, probe
+from nrt_lightning.evaluation.probe import answers_after, probe
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.metrics import rollout_metrics
 from nrt_lightning.models import Policy
@@ -24,9 +24,10 @@ from nrt_lightning.rewards import (
     RewardAggregator,
     WeightedSum,
 )
-from nrt_lightning.rollouts import Generations, RolloutEngine, assemble
+from nrt_lightning.rollouts import Generations, assemble
 from nrt_lightning.rollouts.answering import nothing
-from nrt_lightning.structures import Prompts, Sampling, TensorStruct
+from nrt_lightning.structures import Prompts, Rollouts, Scores, TensorStruct
+from nrt_lightning.training.method import Method
 
 AGGREGATORS = (WeightedSum("neg_log_prob"), WeightedSum("inverse_prob"), GeometricMean(), ArithmeticMean(), LogProb(),
                Prob())  # fmt: skip
@@ -63,7 +64,8 @@ class PreflightModule(L.LightningModule):
         self.module = module
         self.rows = rows
         self.chunk = max(chunk, 2)  # a row borrows the traces of another
-        own: RewardAggregator = module.aggregator
+        self.method: Method = module.method
+        own = self.method.aggregator
         self.aggregators = [*AGGREGATORS, *([] if own in AGGREGATORS else [own])]
         self.samples: list[Sample] = []
 
@@ -87,8 +89,7 @@ class PreflightModule(L.LightningModule):
             stop = min(start + self.chunk, wanted)
             stop = wanted if wanted - stop == 1 else stop  # no row is left alone
             seed = counter_seed(run_seed(), start, batch_idx, self.global_rank, "preflight")
-            prompts, sampling = batch.select(start, stop), self.module.sampling
-            self.samples.append(sample(self.policy, self.module.engine, prompts, sampling, self.aggregators, seed))
+            self.samples.append(sample(self.method, batch.slice(start, stop), self.aggregators, seed))
             if stop == wanted:
                 break
 
@@ -109,28 +110,22 @@ class PreflightModule(L.LightningModule):
         return Sample(*(torch.cat([getattr(s, name) for s in samples]) for name in Sample.__dataclass_fields__))
 
 
-def sample(
-    policy: Policy,
-    engine: RolloutEngine,
-    prompts: Prompts,
-    sampling: Sampling,
-    aggregators: list[RewardAggregator],
-    seed: int,
-) -> Sample:
+def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator], seed: int) -> Sample:
     """K traces of each of R rows, what they do to the answers of their own and of other rows, and their rewards."""
-    seen = probe(policy, engine, prompts, sampling, seed)
+    policy, seen = method.policy, probe(method, prompts, seed)
     with policy.evaluating():
-        borrowed = assemble(prompts, rolled(seen.traces, sampling.group_size), policy.marker_id)
+        borrowed = assemble(prompts, rolled(seen.traces, method.sampling.group_size), policy.marker_id)
         elsewhere = policy.score(borrowed).logprobs.where(borrowed.segments.answer_mask, 0).sum(dim=1)  # [N]
-        direct = right_answers(policy, prompts, answers_after(policy, engine, prompts, nothing(prompts)))  # [R]
-    rollouts, scores = seen.rollouts, seen.scores
+        direct = right_answers(policy, prompts, answers_after(policy, method.engine, prompts, nothing(prompts)))  # [R]
+    rollouts, scores = seen.batch.rollouts, seen.scores
+    assert rollouts is not None
     assert scores.baseline_logprobs is not None
     shape, length = (len(prompts), -1), prompts.answer_mask.sum(dim=1).clamp(min=1)  # [R]
     answers = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [N]
     looks, one = rollout_metrics(rollouts, scores.entropy), torch.ones_like(length, dtype=torch.float)
     last = (seen.traces.token_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # [N, 1]
     last_ids = seen.traces.token_ids.gather(1, last).squeeze(1).where(seen.traces.stopped, -1)  # [N]
-    rewards, empty = all_rewards(seen, aggregators)
+    rewards, empty = all_rewards(rollouts, scores, aggregators)
     return Sample(
         logprobs=answers.view(shape) / length.unsqueeze(1),
         borrowed_logprobs=elsewhere.view(shape) / length.unsqueeze(1),
@@ -151,12 +146,11 @@ def rolled(traces: Generations, group_size: int) -> Generations:
     return traces.apply(lambda tensor: tensor.roll(group_size, dims=0))
 
 
-def all_rewards(seen: Probe, aggregators: list[RewardAggregator]) -> tuple[Tensor, Tensor]:
+def all_rewards(rollouts: Rollouts, scores: Scores, aggregators: list[RewardAggregator]) -> tuple[Tensor, Tensor]:
     """Trace rewards [N, aggregations] and those of the empty trace [R, aggregations]."""
-    rollouts, baseline = seen.rollouts, seen.scores.baseline_logprobs
+    baseline, rows = scores.baseline_logprobs, rollouts.group_ids
     assert baseline is not None
-    rows = rollouts.group_ids
-    logprobs = pack_segment(seen.scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])  # [N, T]
+    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])  # [N, T]
     given = [a(logprobs, rollouts.answer_mask[rows], baseline[rows]).value for a in aggregators]
     empty = [a(baseline, rollouts.answer_mask, baseline).value for a in aggregators]
     return torch.stack(given, dim=1), torch.stack(empty, dim=1)

@@ -50,7 +50,7 @@ def test_reference_of_random_weights_is_these_random_weights():
 def test_reference_is_in_no_module_tree():
     module = NRTModule(Policy(BASE), loss=NRTLoss(kl_coef=0.1), reference=FrozenReference())
     module.configure_model()
-    assert module.reference.frozen
+    assert module.method.reference.frozen
     alone = NRTModule(Policy(BASE))
     alone.configure_model()
     assert module.state_dict().keys() == alone.state_dict().keys()
@@ -60,7 +60,7 @@ def test_reference_is_in_no_module_tree():
 def test_reference_is_not_loaded_when_its_coefficient_is_zero():
     module = NRTModule(Policy(BASE), reference=FrozenReference())
     module.configure_model()
-    assert not module.reference.frozen
+    assert not module.method.reference.frozen
 
 
 def test_no_reference_says_what_to_do(policy):
@@ -130,7 +130,7 @@ def test_four_bits_stay_near_the_full_reference(policy):
 def test_quantized_reference_is_in_no_module_tree():
     module = NRTModule(Policy(BASE), loss=NRTLoss(kl_coef=0.1), reference=QuantizedReference())
     module.configure_model()
-    assert any("Linear4bit" in type(m).__name__ for m in module.reference.frozen[0].modules())
+    assert any("Linear4bit" in type(m).__name__ for m in module.method.reference.frozen[0].modules())
     alone = NRTModule(Policy(BASE))
     alone.configure_model()
     assert module.state_dict().keys() == alone.state_dict().keys()

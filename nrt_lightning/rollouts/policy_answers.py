@@ -10,16 +10,16 @@ import torch
 from nrt_lightning.rollouts.answering import after_marker
 from nrt_lightning.rollouts.assembly import pick
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
-from nrt_lightning.structures import OwnAnswers, Rollouts, Segments
+from nrt_lightning.structures import PolicyAnswers, Rollouts, Segments
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
 
-def write_own_answers(
+def write_policy_answers(
     policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations, sampling: Sampling, seed: int
-) -> OwnAnswers:
+) -> PolicyAnswers:
     """Let the policy answer after each trace and its marker, emitted or forced.
 
     Args:
@@ -46,7 +46,7 @@ def write_own_answers(
         names=[f"{name}\n{trace}" for name in names_of(prompts) for trace in range(per_prompt)],
     )
     answers = engine.generate(policy, request)
-    return OwnAnswers(answers.token_ids, answers.token_mask, answers.stopped)
+    return PolicyAnswers(answers.token_ids, answers.token_mask, answers.stopped)
 
 
 def respond(rollouts: Rollouts) -> Rollouts:
@@ -57,8 +57,8 @@ def respond(rollouts: Rollouts) -> Rollouts:
     Args:
         rollouts: N completions with the policy's own answers.
     """
-    assert rollouts.own_answers is not None
-    own, segments = rollouts.own_answers, rollouts.segments
+    assert rollouts.policy_answers is not None
+    own, segments = rollouts.policy_answers, rollouts.segments
     emitted = segments.marker_emitted.unsqueeze(1)  # [N, 1]
     trace_length = segments.trace_mask.sum(dim=1, keepdim=True)  # [N, 1]
     answer_length = own.mask.sum(dim=1, keepdim=True)  # [N, 1]
@@ -76,9 +76,6 @@ def respond(rollouts: Rollouts) -> Rollouts:
             marker_emitted=segments.marker_emitted,
         ),
         sampling_logprobs=None,
-        old_logprobs=None,
-        baseline_logprobs=None,
-        own_answers=None,
-        measured={},
-        answered=rollouts,
+        policy_answers=None,
+        signal_values={},
     )

@@ -1,0 +1,44 @@
+"""The processes of a run, as the parts of a training step see them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Processes:
+    """Reductions over the processes of a run.
+
+    Args:
+        strategy: of Lightning's trainer; None for a single process.
+
+    Example:
+        >>> one = Processes()
+        >>> one.rank, one.largest(3), one.gather(torch.tensor([1, 2]))
+        (0, 3, tensor([[1, 2]]))
+    """
+
+    def __init__(self, strategy: Any = None) -> None:
+        self.strategy = strategy
+        self.rank: int = getattr(strategy, "global_rank", 0)
+        self.count: int = getattr(strategy, "world_size", 1)
+
+    def largest(self, number: int) -> int:
+        """The largest of a number over all processes."""
+        if self.count == 1:
+            return number
+        return int(self.strategy.reduce(torch.tensor(number, device=self.strategy.root_device), reduce_op="max"))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of a tensor over all processes, without gradient."""
+        if self.count == 1:
+            return values
+        return self.strategy.reduce(values.detach().clone(), reduce_op="mean")
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The tensors of all processes, `[...]` -> `[processes, ...]`, without gradient."""
+        if self.count == 1:
+            return values.detach().unsqueeze(0)
+        return self.strategy.all_gather(values.detach())
