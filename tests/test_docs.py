@@ -187,7 +187,9 @@ def test_quoted_messages_exist_in_the_code() -> None:
     cells = re.findall(r"^\| (`[^|]+`) \|", page, re.MULTILINE)
     quoted = [quote for cell in cells for quote in re.findall(r"`([^`]+)`", cell)]
     assert len(quoted) > 30
-    patterns = {quote: re.compile(".*".join(map(re.escape, quote.split("..."))), re.DOTALL) for quote in quoted}
+    patterns = {
+        quote: re.compile(".*".join(map(re.escape, re.split(r" ?\.\.\. ?", quote))), re.DOTALL) for quote in quoted
+    }
     missing = {q for q, pattern in patterns.items() if not any(pattern.search(text) for text in literals())}
     assert missing == set()
 
