@@ -1,40 +1,43 @@
-# make quickstart and make test need nothing but Python 3.10 or later; the rest is for development.
+# make quickstart and make test need only Python 3.10 or later; the other targets are for development.
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart results results-second-bases test test-slow test-vllm lint format clean
+.PHONY: help install quickstart picture results results-second-bases test test-slow test-vllm lint format clean
 
-help: ## what can be made
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 24
 
-install: $(INSTALLED) ## the virtual environment with the package and its tools
+install: $(INSTALLED) ## create the virtual environment with the package and its tools
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, and {sys.executable} is {sys.version.split()[0]}. Give another: make PYTHON=python3.11")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and f"Python 3.10 or later is needed, but {sys.executable} is {sys.version.split()[0]}. Give another: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-# One thread: the model is so small that more only wait for one another.
+# One thread: for a model this small, more threads only wait for each other.
 quickstart: export OMP_NUM_THREADS = 1
-quickstart: $(INSTALLED) ## NRT, then SFT on the same rows, and a table of both; about three minutes on one core
+quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both results; about three minutes on one core
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
 
+picture: $(INSTALLED) ## draw the README's picture from the runs of quickstart
+	$(BIN)/python -m benchmarks.quickstart_picture
+
 COMPARE = $(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml
 results: export OMP_NUM_THREADS = 1
-results: $(INSTALLED) ## every method on the three embedded tasks, as in docs/results.md; can be interrupted and goes on
+results: $(INSTALLED) ## run every method on the three embedded tasks (docs/results.md); can be interrupted and continued
 	for task in registers reports pointers; do \
 		$(COMPARE) --config configs/comparisons/$$task.yaml --jobs 2 || exit; \
 	done
 
-# The bases of two tasks from another pretraining, with one seed of every method.
+# Bases of two tasks from a second pretraining, and every method with one seed.
 SECOND_BASES = runs/second-bases/registers runs/second-bases/pointers
 results-second-bases: export OMP_NUM_THREADS = 1
-results-second-bases: $(SECOND_BASES) ## the same from bases of a second pretraining
+results-second-bases: $(SECOND_BASES) ## run every method from bases of a second pretraining
 	for task in registers pointers; do \
 		$(COMPARE) --config configs/comparisons/$$task.yaml --jobs 2 --bases='[runs/second-bases/'$$task']' \
 			--seeds='[0]' --directory=runs/compare/second_$$task || exit; \
@@ -44,13 +47,13 @@ runs/second-bases/%: | $(INSTALLED)
 	$(BIN)/nrt-lightning fit --config configs/pretrain/$*_base.yaml --config configs/pretrain/seed_1.yaml \
 		--trainer.default_root_dir=runs/second-bases/$*-run --trainer.callbacks.directory=$@
 
-test: $(INSTALLED) ## all tests and doctests but the slow ones, on two processes, with coverage
+test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
 
-test-slow: $(INSTALLED) ## the slow tests
+test-slow: $(INSTALLED) ## run the slow tests
 	$(BIN)/python -m pytest -m slow
 
-# vLLM wants versions of its own, so it has an environment of its own. Its CPU build leaves images and sound out.
+# vLLM pins other versions, so it has a separate environment. The CPU build is installed without images and sound.
 VLLM_VENV = .venv-vllm
 VLLM_INSTALLED = $(VLLM_VENV)/installed
 
@@ -62,18 +65,18 @@ $(VLLM_INSTALLED): pyproject.toml constraints.txt benchmarks/vllm_requirements.p
 	@touch $@
 
 test-vllm: export OMP_NUM_THREADS = 1
-test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## the tests with a real vLLM on a CPU, which is installed beside this environment
+test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## run the tests with vLLM on a CPU, in a separate environment
 	$(BIN)/python -m pytest -m vllm
 
-lint: $(INSTALLED) ## ruff and mypy, changing nothing
+lint: $(INSTALLED) ## check with ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(INSTALLED) ## mend what ruff can mend
+format: $(INSTALLED) ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## caches and build leftovers; runs and the environment stay
+clean: ## remove caches and build files; keep runs and the environment
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
