@@ -10,7 +10,7 @@ from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.models import BaselineScorer, Reference
-from nrt_lightning.rewards import KLPenalty, LogProb, RewardAggregator, TokenWeighting
+from nrt_lightning.rewards import KLPenalty, RewardAggregator, TokenWeighting
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
 from nrt_lightning.training.method import Method
@@ -49,7 +49,7 @@ def check_logprobs(
     part: AdvantageEstimator | TokenWeighting, aggregator: RewardAggregator, signals: SignalCombiner | None
 ) -> None:
     """Refuse a part that takes log-probs for rewards where these are something else."""
-    if part.needs_logprobs and signals is None and not isinstance(aggregator, LogProb):
+    if part.needs_logprobs and signals is None and not aggregator.gives_logprobs:
         raise InputError(f"{part} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
 
 

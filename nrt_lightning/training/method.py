@@ -9,7 +9,7 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import pack_segment, unpack_segment
-from nrt_lightning.losses import NRTLoss, WholeBatch, sampled_tokens
+from nrt_lightning.losses import LossInputs, NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.models import BaselineScorer, Policy, Reference
 from nrt_lightning.rewards import KLPenalty, OverlongTraces, RewardAggregator, TokenWeighting
 from nrt_lightning.signals import ScoreEvidence, SignalCombiner
@@ -109,17 +109,16 @@ class Method:
         self, rollouts: Rollouts, scores: Scores, judgement: Judgement, whole: WholeBatch | None = None
     ) -> LossOutput:
         """The loss, with gradient into `scores.logprobs`."""
-        return self.loss(
-            scores.logprobs,
-            judgement.old_logprobs,
-            rollouts.loss_segments,
-            judgement.advantages,
-            judgement.token_weights,
-            scores.ref_logprobs,
-            whole,
-            rollouts.sampling_logprobs,
-            self.mean_over_processes,
+        inputs = LossInputs(
+            logprobs=scores.logprobs,
+            old_logprobs=judgement.old_logprobs,
+            segments=rollouts.loss_segments,
+            advantages=judgement.advantages,
+            token_weights=judgement.token_weights,
+            ref_logprobs=scores.ref_logprobs,
+            sampling_logprobs=rollouts.sampling_logprobs,
         )
+        return self.loss(inputs, whole=whole, mean=self.mean_over_processes)
 
     def couples_groups(self, rollouts: Rollouts) -> bool:
         """Whether the loss of a group depends on the log-probs of other groups in the batch."""

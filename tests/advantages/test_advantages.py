@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nrt_lightning.advantages import BatchNormalized, GroupCentered, GroupNormalized, LeaveOneOut
+from nrt_lightning.advantages import BatchNormalized, GroupNormalized, LeaveOneOut
 from nrt_lightning.errors import InputError
 
 INF, NAN = float("inf"), float("nan")
@@ -16,8 +16,8 @@ ESTIMATORS = [
     GroupNormalized(eps=1e-6),
     LeaveOneOut(),
     LeaveOneOut(baseline="clip"),
-    GroupCentered(),
-    GroupCentered(baseline="clip"),
+    GroupNormalized(scale="none"),
+    GroupNormalized(baseline="clip", scale="none"),
 ]
 each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
 ROWS = st.lists(
@@ -33,8 +33,6 @@ def reference(estimator, rewards: torch.Tensor) -> torch.Tensor:
         others = [torch.cat([rewards[:k], rewards[k + 1 :]]).mean() for k in range(len(rewards))]
         return rewards - torch.stack(others)
     centered = rewards - rewards.mean()
-    if isinstance(estimator, GroupCentered):
-        return centered
     if estimator.scale == "none":
         return centered
     return centered / (rewards.std() + estimator.eps) if rewards.max() > rewards.min() else torch.zeros_like(rewards)
@@ -126,7 +124,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     [
         ({"baseline": "minus"}, "baseline='minus'.*'none', 'subtract', 'clip'"),
         ({"scale": "var"}, "scale='var'.*'std', 'none'"),
-        ({"eps": -1.0}, "eps=-1.0 is out of range"),
+        ({"eps": -1.0}, r"eps=-1\.0"),
     ],
 )
 def test_unknown_settings_are_refused(arguments, message) -> None:
@@ -137,9 +135,9 @@ def test_unknown_settings_are_refused(arguments, message) -> None:
 @pytest.mark.parametrize("estimator", [GroupNormalized(baseline="clip"), LeaveOneOut(baseline="subtract")], ids=repr)
 def test_missing_or_unrepeated_baseline_is_refused(estimator) -> None:
     values, group_ids = torch.zeros(4), torch.zeros(4, dtype=torch.long)
-    with pytest.raises(InputError, match="needs baseline_values"):
+    with pytest.raises(InputError, match=r"baseline=.*baseline_values"):
         estimator(values, group_ids)
-    with pytest.raises(InputError, match=r"baseline_values has shape \[1\].*Repeat"):
+    with pytest.raises(InputError, match=r"baseline_values.*\[1\].*values.*\[4\]"):
         estimator(values, group_ids, torch.zeros(1))
 
 
@@ -194,11 +192,10 @@ def test_only_batch_normalization_needs_the_batch() -> None:
     assert [estimator.needs_group for estimator in BATCH] == [True, False, True, False]
 
 
-def test_centered_only_is_the_unscaled_form() -> None:
+def test_the_unscaled_form_is_leave_one_out_up_to_a_factor() -> None:
     values, group_ids = torch.rand(12), torch.arange(12) // 4
-    expected = GroupNormalized(scale="none")(values, group_ids)
-    assert torch.equal(GroupCentered()(values, group_ids), expected)
-    torch.testing.assert_close(LeaveOneOut()(values, group_ids) * 3 / 4, expected)
+    expected = LeaveOneOut()(values, group_ids) * 3 / 4
+    torch.testing.assert_close(GroupNormalized(scale="none")(values, group_ids), expected)
 
 
 @pytest.mark.parametrize("arguments", [{"center": "prompt"}, {"baseline": "minus"}, {"eps": -1.0}])

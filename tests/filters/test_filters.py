@@ -110,8 +110,14 @@ def test_difficulty_is_the_mean_confidence_without_a_trace() -> None:
     band = DifficultyBandFilter(low=0.25, high=0.5)
     torch.testing.assert_close(band.measure(batch), torch.tensor([0.9, 0.3, 0.3]))
     assert kept(band, batch) == [False, True, True]
-    with pytest.raises(InputError, match="needs the answers' log-probs after the empty trace"):
+    with pytest.raises(InputError, match=r"DifficultyBandFilter.*baseline_logprobs"):
         band.measure(groups([0.0], [0]))
+
+
+def test_an_answer_without_tokens_has_no_spread() -> None:
+    none = torch.zeros(4, 0)
+    batch = Groups(torch.zeros(4), torch.tensor([0, 0, 1, 1]), none, none.bool())
+    assert MinimumSpreadFilter().measure(batch).tolist() == [0, 0]
 
 
 def test_spread_is_that_of_the_most_variable_token_within_the_answer() -> None:
@@ -141,11 +147,11 @@ def test_names_in_logs() -> None:
     ("cls", "arguments", "message"),
     [
         (EMADeviationFilter, {"beta": -1.0}, "beta=-1.0"),
-        (EMADeviationFilter, {"momentum": 1.5}, "momentum=1.5.*from 0 to 1"),
+        (EMADeviationFilter, {"momentum": 1.5}, "momentum=1.5"),
         (EMADeviationFilter, {"average_from": 0}, "average_from=0"),
-        (EMADeviationFilter, {"filter_from": 6}, "filter_from=6.*above 6"),
-        (DifficultyBandFilter, {"low": 0.6, "high": 0.5}, "high=0.5 is below low=0.6"),
-        (DifficultyBandFilter, {"high": 50.0}, "high=50.0.*from 0 to 1"),
+        (EMADeviationFilter, {"filter_from": 6}, "filter_from=6.*6"),
+        (DifficultyBandFilter, {"low": 0.6, "high": 0.5}, "high=0.5.*low=0.6"),
+        (DifficultyBandFilter, {"high": 50.0}, "high=50.0"),
         (MinimumSpreadFilter, {"minimum": math.nan}, "minimum=nan"),
         (ZeroVarianceFilter, {"tolerance": -1.0}, "tolerance=-1.0"),
     ],

@@ -77,15 +77,31 @@ def test_center_scale_and_eps() -> None:
 @pytest.mark.parametrize("scale", [True, False])
 def test_rows_left_out_get_zero(center, scale) -> None:
     values, valid = torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([True, False, True])
-    normalized = group_normalize(values, torch.zeros(3, dtype=torch.long), valid, center, scale)
+    normalized = group_normalize(values, torch.zeros(3, dtype=torch.long), valid, center=center, scale=scale)
     assert normalized[1] == 0
     assert normalized.isfinite().all()
+
+
+@given(ROWS, st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_columns_are_treated_separately(rows, width) -> None:
+    group_ids = torch.tensor([g for g, _, _ in rows])
+    columns = [torch.tensor([x for _, x, _ in rows]) * (i + 1) for i in range(width)]
+    masks = [torch.tensor([v for _, _, v in rows]).roll(i) for i in range(width)]
+    values = torch.stack(columns, 1) if width else torch.zeros(len(rows), 0)
+    valid = torch.stack(masks, 1) if width else torch.zeros(len(rows), 0, dtype=torch.bool)
+    stats = group_statistics(values, group_ids, valid)
+    assert stats.std.shape == values.shape
+    for i in range(width):
+        alone = group_statistics(columns[i], group_ids, masks[i])
+        for name in ("mean", "std", "count", "centered"):
+            assert torch.equal(getattr(stats, name)[:, i], getattr(alone, name))
 
 
 def test_no_rows_and_wrong_shapes() -> None:
     empty = group_statistics(torch.zeros(0), torch.zeros(0, dtype=torch.long))
     assert empty.mean.shape == empty.count.shape == (0,)
-    with pytest.raises(InputError, match="group_ids has shape"):
+    with pytest.raises(InputError, match=r"group_ids.*\[2\].*values.*3"):
         group_statistics(torch.zeros(3), torch.zeros(2, dtype=torch.long))
 
 

@@ -85,9 +85,9 @@ def test_empty_segments_pack_to_width_zero_and_back() -> None:
 
 def test_a_segment_that_does_not_fit_is_refused_not_cut() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
-    with pytest.raises(InputError, match="width=2 is too small: the longest segment has 3"):
+    with pytest.raises(InputError, match=r"width=2.*\b3\b"):
         pack_segment(torch.ones(1, 3), mask, 2)
-    with pytest.raises(InputError, match="packed has 2 columns"):
+    with pytest.raises(InputError, match=r"packed.*\b2\b.*\b3\b"):
         unpack_segment(torch.ones(1, 2), mask)
-    with pytest.raises(InputError, match="mask has shape"):
+    with pytest.raises(InputError, match=r"mask.*\[1, 2\].*values.*\[1, 3\]"):
         pack_segment(torch.ones(1, 3), mask[:, :2])

@@ -66,7 +66,7 @@ def test_averaging_makes_micro_batches_agree_with_one_batch() -> None:
 
 @pytest.mark.parametrize("divisor", [0, -1.0, float("nan")])
 def test_divisor_must_be_positive(divisor) -> None:
-    with pytest.raises(InputError, match=r"divisor=.* Give a number above 0"):
+    with pytest.raises(InputError, match=f"divisor={divisor}"):
         SequenceSumConstant(divisor)
 
 

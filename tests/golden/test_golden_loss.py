@@ -5,7 +5,7 @@ import torch
 from golden_vectors import cases, dtype_of, mask, number, numbers
 
 from nrt_lightning.functional import SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
-from nrt_lightning.losses import CISPO, NRTLoss
+from nrt_lightning.losses import CISPO, LossInputs, NRTLoss
 from nrt_lightning.structures import LossOutput, Segments
 
 CASES = [(case, output) for case in cases("loss") for output in case["outputs"]]
@@ -45,11 +45,13 @@ def evaluate(case: dict, output: dict, **settings) -> tuple[LossOutput, torch.Te
         torch.tensor(inputs["marker_matched"]),
     )
     result = loss(
-        logprobs,
-        numbers(inputs["old_log_prob"], dtype),
-        segments,
-        numbers(inputs["advantage"], dtype),
-        numbers(inputs["token_reward"], dtype),
+        LossInputs(
+            logprobs=logprobs,
+            old_logprobs=numbers(inputs["old_log_prob"], dtype),
+            segments=segments,
+            advantages=numbers(inputs["advantage"], dtype),
+            token_weights=numbers(inputs["token_reward"], dtype),
+        )
     )
     result.loss.backward()
     assert logprobs.grad is not None

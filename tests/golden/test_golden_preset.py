@@ -8,6 +8,7 @@ from golden_vectors import cases, dtype_of, mask, number, numbers, score
 from methods.test_presets import module_of
 
 from nrt_lightning import NRTModule
+from nrt_lightning.losses import LossInputs
 from nrt_lightning.structures import Segments
 
 
@@ -37,8 +38,9 @@ def test_loss(preset: NRTModule, case: dict, output: dict) -> None:
         *(mask(inputs[f"{part}_mask"]) for part in ("trace", "marker", "answer")),
         torch.tensor(inputs["marker_matched"]),
     )
-    rows = [numbers(inputs[name], dtype) for name in ("log_prob", "old_log_prob", "advantage", "token_reward")]
-    out = preset.loss(rows[0], rows[1], segments, rows[2], rows[3])
+    names = {"logprobs": "log_prob", "old_logprobs": "old_log_prob", "advantages": "advantage"}
+    tensors = {name: numbers(inputs[key], dtype) for name, key in (names | {"token_weights": "token_reward"}).items()}
+    out = preset.loss(LossInputs(segments=segments, **tensors))
     tolerance = {"rel": 1e-10} if dtype == torch.float64 else {"rel": 1e-5}
     assert float(out.loss) == pytest.approx(number(output["loss"]), **tolerance)
 

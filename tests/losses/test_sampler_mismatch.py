@@ -5,7 +5,15 @@ import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import SequenceSumConstant
-from nrt_lightning.losses import CISPO, ClippedRatio, NRTLoss, PolicyGradient, TruncatedImportance, trace_term
+from nrt_lightning.losses import (
+    CISPO,
+    ClippedRatio,
+    LossInputs,
+    NRTLoss,
+    PolicyGradient,
+    TruncatedImportance,
+    trace_term,
+)
 from nrt_lightning.structures import Segments
 
 each = pytest.mark.parametrize("surrogate", [CISPO(), ClippedRatio(), PolicyGradient()], ids=repr)
@@ -25,7 +33,15 @@ def batch(seed=0, rows=4, width=6):
 
 
 def loss_of(loss, segments, logprobs, old, sampler, advantages):
-    return loss(logprobs, old, segments, advantages, torch.ones_like(old), sampling_logprobs=sampler)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        old_logprobs=old,
+        segments=segments,
+        advantages=advantages,
+        token_weights=torch.ones_like(old),
+        sampling_logprobs=sampler,
+    )
+    return loss(inputs)
 
 
 @each
@@ -84,7 +100,7 @@ def test_weights_are_constants() -> None:
 
 def test_missing_log_probs_and_a_cap_of_nothing_are_refused() -> None:
     segments, (now, old, _), advantages = batch()
-    with pytest.raises(InputError, match="needs sampling_logprobs: ask the engine"):
+    with pytest.raises(InputError, match=r"sampler_correction=.*sampling_logprobs"):
         loss_of(NRTLoss(sampler_correction=TruncatedImportance()), segments, now, old, None, advantages)
     with pytest.raises(InputError, match=r"cap=0\.0"):
         TruncatedImportance(0.0)

@@ -96,10 +96,10 @@ def test_ratio_is_one_on_policy() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CISPO(ratio_low=2.0), "ratio_high=1.28 is below ratio_low=2.0"),
-        (lambda: CISPO(drop_below=-1.0), "drop_below=-1.0 is out of range"),
+        (lambda: CISPO(ratio_low=2.0), r"ratio_high=1\.28.*ratio_low=2\.0"),
+        (lambda: CISPO(drop_below=-1.0), r"drop_below=-1\.0"),
         (lambda: CISPO(drop_above=float("nan")), "drop_above=nan"),
-        (lambda: ClippedRatio(clip_low=-0.2), "clip_low=-0.2 is out of range"),
+        (lambda: ClippedRatio(clip_low=-0.2), r"clip_low=-0\.2"),
     ],
 )
 def test_impossible_bounds_are_refused(make, message) -> None:

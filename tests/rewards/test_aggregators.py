@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nrt_lightning.advantages import GroupNormalized, LeaveOneOut
 from nrt_lightning.errors import InputError
-from nrt_lightning.rewards import ArithmeticMean, GeometricMean, LogProb, Prob, WeightedSum
+from nrt_lightning.rewards import ArithmeticMean, GeometricMean, LogProb, MeanLogProb, Prob, WeightedSum
 
 AGGREGATORS = [
     LogProb(),
@@ -45,9 +45,10 @@ def tensors(answers, garbage=NAN, dtype=torch.float64):
     return columns[0], columns[1], mask
 
 
-def test_names_in_logs() -> None:
+def test_names_in_logs_and_declared_facts() -> None:
     assert [a.name for a in AGGREGATORS] == list(FORMULAS)
     assert [a.needs_baseline for a in AGGREGATORS] == [False] * 4 + [True] * 2
+    assert [a for a in [*AGGREGATORS, MeanLogProb()] if a.gives_logprobs] == [LogProb()]
 
 
 @each
@@ -187,16 +188,16 @@ def test_unknown_weighting_names_the_known_ones() -> None:
         WeightedSum("log")  # type: ignore[arg-type]
 
 
-def test_missing_baseline_tells_the_mend() -> None:
-    with pytest.raises(InputError, match="score the answers after the empty trace"):
+def test_a_missing_baseline_is_refused() -> None:
+    with pytest.raises(InputError, match=r"WeightedSum.*baseline_logprobs"):
         WeightedSum()(torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool))
 
 
 def test_one_baseline_row_for_a_group_is_refused_not_broadcast() -> None:
     mask = torch.ones(4, 2, dtype=torch.bool)
-    with pytest.raises(InputError, match=r"baseline_logprobs has shape \[1, 2\].*Repeat a row"):
+    with pytest.raises(InputError, match=r"baseline_logprobs.*\[1, 2\].*\[4, 2\]"):
         WeightedSum()(torch.zeros(4, 2), mask, torch.zeros(1, 2))
-    with pytest.raises(InputError, match=r"answer_logprobs has shape \[4, 3\]"):
+    with pytest.raises(InputError, match=r"answer_logprobs.*\[4, 3\].*\[4, 2\]"):
         GeometricMean()(torch.zeros(4, 3), mask)
 
 
