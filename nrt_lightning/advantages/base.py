@@ -24,7 +24,7 @@ class AdvantageEstimator(ABC):
 
     needs_logprobs = False  # True if the rewards must be log-probs of the answers
     needs_batch = False  # True if it must be called with all rollouts of a window at once
-    baseline = "none"  # a setting of most estimators; unannotated, as jsonargparse would misread their other settings
+    baseline = "none"  # most estimators redefine it as a field; an annotation here would break jsonargparse
 
     @property
     def needs_baseline(self) -> bool:

@@ -26,7 +26,7 @@ ROWS = st.lists(
 
 
 def reference(estimator, rewards: torch.Tensor) -> torch.Tensor:
-    """The definition, for the rewards of one group."""
+    """The definition for a single group."""
     if len(rewards) == 1:
         return torch.zeros(1, dtype=rewards.dtype)
     if isinstance(estimator, LeaveOneOut):
@@ -70,7 +70,7 @@ def test_a_group_of_one_gives_zero_not_nan(estimator) -> None:
 
 @each
 @pytest.mark.parametrize("broken", [NAN, INF])
-def test_a_reward_that_is_not_finite_gets_zero_and_disturbs_no_one(estimator, broken) -> None:
+def test_a_reward_that_is_not_finite_gets_zero_and_is_excluded(estimator, broken) -> None:
     group_ids = torch.tensor([0, 1, 0, 0, 1])
     values = torch.tensor([0.9, 0.2, broken, 0.4, 0.6])
     baseline = torch.full((5,), 0.1)
@@ -80,7 +80,7 @@ def test_a_reward_that_is_not_finite_gets_zero_and_disturbs_no_one(estimator, br
     torch.testing.assert_close(advantages[kept], estimator(values[kept], group_ids[kept], baseline[kept]))
 
 
-def test_minus_infinity_is_left_out_but_clipped_to_zero_where_the_baseline_clips() -> None:
+def test_minus_infinity_is_excluded_or_clipped_to_zero() -> None:
     values, group_ids = torch.tensor([-INF, 0.5, 1.0]), torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(LeaveOneOut()(values, group_ids), torch.tensor([0.0, -0.5, 0.5]))
     clipped = LeaveOneOut(baseline="clip")(values, group_ids, torch.zeros(3))
@@ -91,7 +91,7 @@ def test_a_group_without_a_finite_reward_is_zero() -> None:
     assert (GroupNormalized()(torch.tensor([NAN, NAN]), torch.tensor([0, 0])) == 0).all()
 
 
-def test_the_papers_form_treats_all_traces_below_the_baseline_alike() -> None:
+def test_with_clipping_all_traces_below_the_baseline_have_the_same_advantage() -> None:
     values, group_ids = torch.tensor([0.9, 0.1, 0.3, 0.2]), torch.zeros(4, dtype=torch.long)
     paper = GroupNormalized(baseline="clip")(values, group_ids, torch.full((4,), 0.4))
     assert paper[0] > 0
@@ -100,7 +100,7 @@ def test_the_papers_form_treats_all_traces_below_the_baseline_alike() -> None:
     assert authors[1] < authors[3] < authors[2] < authors[0]
 
 
-def test_unscaled_uncentered_is_the_reward_itself_and_needs_no_group() -> None:
+def test_unscaled_and_uncentered_advantages_are_the_rewards_and_need_no_group() -> None:
     estimator = GroupNormalized(scale="none", center=False)
     values = torch.tensor([0.9, 0.1])
     assert torch.equal(estimator(values, torch.tensor([0, 1])), values)
@@ -169,7 +169,7 @@ def test_batch_normalized_equals_the_definition(estimator, rows) -> None:
 
 
 @each_batch
-def test_batch_normalized_is_zero_where_nothing_differs_and_finite_where_a_reward_is_not(estimator) -> None:
+def test_batch_normalized_is_zero_for_equal_rewards_and_excludes_what_is_not_finite(estimator) -> None:
     group_ids, baseline = torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.1)
     assert (estimator(torch.full((4,), 0.3), group_ids, baseline) == 0).all()
     advantages = estimator(torch.tensor([0.9, 0.2, NAN, 0.4]), group_ids, baseline)
@@ -179,7 +179,7 @@ def test_batch_normalized_is_zero_where_nothing_differs_and_finite_where_a_rewar
     torch.testing.assert_close(advantages[kept], rest)
 
 
-def test_one_scale_for_all_groups_does_not_blow_up_small_differences() -> None:
+def test_one_scale_for_all_groups_does_not_magnify_small_differences() -> None:
     values, group_ids = torch.tensor([1.0, 0.0, 0.5, 0.5001]), torch.tensor([0, 0, 1, 1])
     batch, group = BatchNormalized()(values, group_ids), GroupNormalized()(values, group_ids)
     assert group[3] == pytest.approx(float(group[0]))

@@ -15,7 +15,7 @@ ROWS = st.lists(st.tuples(st.integers(-2, 3), FINITE, st.booleans()), min_size=1
 @given(ROWS, st.sampled_from([torch.float32, torch.float64]), st.sampled_from([float("nan"), float("inf"), 1e38]))
 @settings(deadline=None, max_examples=80)
 def test_equals_a_loop_over_groups(rows, dtype, garbage) -> None:
-    """Any ids, any order of rows, and rows left out that hold anything."""
+    """With any ids and order of rows, and any value in excluded rows."""
     group_ids = torch.tensor([g for g, _, _ in rows])
     valid = torch.tensor([v for _, _, v in rows])
     values = torch.tensor([x for _, x, _ in rows], dtype=dtype)
@@ -75,7 +75,7 @@ def test_center_scale_and_eps() -> None:
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("scale", [True, False])
-def test_rows_left_out_get_zero(center, scale) -> None:
+def test_excluded_rows_get_zero(center, scale) -> None:
     values, valid = torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([True, False, True])
     normalized = group_normalize(values, torch.zeros(3, dtype=torch.long), valid, center=center, scale=scale)
     assert normalized[1] == 0

@@ -99,7 +99,7 @@ def test_an_impossible_token_has_a_finite_entropy_and_gradient():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_row_of_its_own_stands_in_for_the_weights(bias, keep):
+def test_a_separate_row_replaces_the_row_of_the_weight(bias, keep):
     hidden, weight, ids, b = case(torch.float64, bias=bias)
     ids[::4] = 5
     row = torch.randn(16, dtype=torch.float64, requires_grad=True)

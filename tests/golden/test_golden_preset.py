@@ -1,4 +1,4 @@
-"""The preset `nrt_authors`, as the command line makes it, gives the numbers of the authors' code."""
+"""The preset `nrt_authors`, built by the command line, reproduces the authors' code."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ADVANTAGES = [
     if case["config"]["reward_aggregation"] == "weighted_sum_log_prob"
     and (case["config"]["center"], case["config"]["scale"]) == ("mean", "std")
     and case["config"]["use_fixed_token_reward"]
-    and case["name"] not in ("singleton_group", "empty_answer_in_group")  # where ours differs on purpose
+    and case["name"] not in ("singleton_group", "empty_answer_in_group")  # ours differs on purpose
 ]
 
 

@@ -37,7 +37,7 @@ LOSSES = st.builds(
 @given(BATCHES, LOSSES, st.sampled_from([NAN, INF, -INF, 1e300]))
 @settings(deadline=None, max_examples=120)
 def test_garbage_outside_the_masks_changes_nothing_and_gets_gradient_zero(batch, loss, garbage) -> None:
-    """Any lengths, empty traces, markers and answers included."""
+    """For any lengths, including empty traces, markers and answers."""
     expected, expected_grad = gradient(batch, loss)
     outside = ~batch.segments.completion_mask
     dirty = dataclasses.replace(
@@ -60,8 +60,8 @@ def test_garbage_outside_the_masks_changes_nothing_and_gets_gradient_zero(batch,
 
 @given(BATCHES, LOSSES)
 @settings(deadline=None, max_examples=60)
-def test_a_segment_only_needs_its_own_tensors(batch, loss) -> None:
-    """Old log-probs and the reference are not read on the answer, nor token weights outside it."""
+def test_each_tensor_is_read_only_on_its_tokens(batch, loss) -> None:
+    """Old log-probs and reference are not read on the answer, and token weights only there."""
     answer = batch.segments.answer_mask
     dirty = dataclasses.replace(
         batch,
@@ -120,7 +120,7 @@ def test_an_advantage_per_token_with_equal_values_is_an_advantage_per_trace(batc
         assert torch.equal(value, (expected.terms | expected.metrics)[name])
 
 
-def test_each_token_has_its_advantage_in_the_trace_term_alone() -> None:
+def test_advantages_per_token_are_read_only_in_the_trace_term() -> None:
     batch = make([(2, 1, 1), (1, 1, 1)], [True, False], padding=0)
     batch.old_logprobs = batch.logprobs
     batch.advantages = torch.tensor([[0.5, -1.0, 2.0, NAN], [3.0, NAN, NAN, NAN]], dtype=torch.float64)
@@ -131,7 +131,7 @@ def test_each_token_has_its_advantage_in_the_trace_term_alone() -> None:
 
 @each_reduction
 def test_all_markers_emitted_gives_no_marker_term_not_nan(reduction) -> None:
-    """Officially 0/0 in every mean mode."""
+    """It is 0/0 in the mean modes of the official code."""
     batch = make([(2, 1, 1), (1, 1, 2)], [True, True])
     out, grad = gradient(batch, NRTLoss(reduction=reduction))
     assert out.terms["marker"] == 0
@@ -151,7 +151,7 @@ def test_a_term_without_tokens_is_zero_with_zero_gradient(reduction, term) -> No
 
 
 def test_divisor_reaches_the_loss_and_padding_does_not() -> None:
-    """Officially the padded width divides instead of 512."""
+    """In the official code the padded width is the divisor instead of 512."""
     batch = make([(2, 1, 1), (1, 1, 2)], [True, False], padding=0)
     wide = make([(2, 1, 1), (1, 1, 2)], [True, False], padding=0)
     for name in ("logprobs", "old_logprobs", "token_weights", "ref_logprobs"):
@@ -162,7 +162,7 @@ def test_divisor_reaches_the_loss_and_padding_does_not() -> None:
     torch.testing.assert_close(2 * double(batch).loss, NRTLoss()(batch).loss)
 
 
-def test_gradient_flows_into_logprobs_alone() -> None:
+def test_gradient_flows_into_logprobs_only() -> None:
     batch = make([(2, 1, 1)], [False])
     for name in ("old_logprobs", "advantages", "token_weights", "ref_logprobs"):
         getattr(batch, name).requires_grad_()
@@ -173,7 +173,7 @@ def test_gradient_flows_into_logprobs_alone() -> None:
     assert batch.ref_logprobs.grad is None
 
 
-def test_a_coefficient_of_zero_keeps_its_term_out_even_if_infinite() -> None:
+def test_a_term_with_coefficient_zero_is_excluded_even_if_infinite() -> None:
     batch = make([(2, 1, 1)], [True])
     batch.logprobs[0, 3] = -INF  # an impossible answer token
     out, grad = gradient(batch, NRTLoss(answer_coef=0.0))
@@ -195,7 +195,7 @@ def test_metrics() -> None:
     metrics = out.metrics
     assert metrics["ratio_mean"].item() == pytest.approx((2 + 0.5 + 1 + 1.5) / 4)
     assert metrics["ratio_max"].item() == pytest.approx(2)
-    assert metrics["clip_share"].item() == pytest.approx(1 / 4)  # the 2.0 of the trace that is encouraged
+    assert metrics["clip_share"].item() == pytest.approx(1 / 4)  # the ratio 2.0 with a positive advantage
     assert metrics["answer_nll"].item() == pytest.approx(1)
     assert out.counts == {"ratio_mean": 4, "clip_share": 4, "answer_nll": 3, "kl": 4}
     assert "kl" not in NRTLoss()(dataclasses.replace(batch, ref_logprobs=None)).metrics
@@ -213,10 +213,10 @@ def test_kl_counts_sampled_tokens_only() -> None:
 
 
 @pytest.mark.parametrize("surrogate", [CISPO(), ClippedRatio()], ids=repr)
-def test_clipped_tokens_leave_the_denominator_only_if_the_surrogate_says_so(surrogate) -> None:
+def test_clipped_tokens_leave_the_denominator_only_if_the_surrogate_drops_them(surrogate) -> None:
     batch = make([(2, 0, 0)], [True], padding=0)
     batch.logprobs = torch.tensor([[-1.0, -1.0]], dtype=torch.float64)
-    batch.old_logprobs = torch.tensor([[-1.0, -3.0]], dtype=torch.float64)  # the second has risen far enough
+    batch.old_logprobs = torch.tensor([[-1.0, -3.0]], dtype=torch.float64)  # the second is clipped
     batch.advantages = torch.tensor([1.0], dtype=torch.float64)
     out, grad = gradient(batch, NRTLoss(surrogate=surrogate, reduction=TokenMean()))
     assert out.metrics["clip_share"] == 0.5

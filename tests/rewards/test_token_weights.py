@@ -48,7 +48,7 @@ def test_a_group_of_one_token_is_zero_not_nan() -> None:
     assert result.tolist() == [[0.0]]
 
 
-def test_a_weight_that_is_not_finite_is_left_out() -> None:
+def test_a_weight_that_is_not_finite_is_excluded() -> None:
     weights = torch.tensor([[1.0, 2.0, NAN], [3.0, float("inf"), 4.0]])
     mask = torch.ones(2, 3, dtype=torch.bool)
     result = DerivedTokenWeights(scale=False)(weights, mask, torch.tensor([0, 0]))
