@@ -13,7 +13,6 @@ EXPORTS = {
         "AdvantageEstimator",
         "BatchNormalized",
         "ClippedAdvantages",
-        "GroupCentered",
         "GroupNormalized",
         "LeaveOneOut",
         "MultiSampleBound",
@@ -63,6 +62,7 @@ EXPORTS = {
     "losses": [
         "CISPO",
         "ClippedRatio",
+        "LossInputs",
         "NRTLoss",
         "PolicyGradient",
         "TruncatedImportance",

@@ -1,4 +1,4 @@
-"""Errors that name the culprit and the mend."""
+"""The error for unusable input, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """The user's input cannot be used; the message says what, where and how to mend it."""
+    """A setting or an input cannot be used. The message names it, its value and the fix."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The names closest to a misspelled one, as the end of an error message.
+    """Suggest known names for a misspelled one, as the end of an error message.
 
     >>> nearest("qestion", ["question", "answer"])
     " Did you mean 'question'?"

@@ -1,7 +1,7 @@
-"""Randomness by counter: a draw depends on the seed and on where in the run it happens, on nothing else.
+"""Counter-based random numbers: functions of the run's seed and a position in the run, without generator state.
 
-A run that is stopped and resumed therefore draws what the uninterrupted run would have drawn, with no generator state
-to store. What is drawn for a row follows from the row, so that it is the same on however many processes.
+A resumed run therefore samples what an uninterrupted one would have sampled, and a row gets the same numbers on any
+number of processes.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ FACTORS = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of splitmix64, as signed
 
 
 def counter_seed(seed: int, epoch: int, micro_batch: int, rank: int = 0, stream: str = "") -> int:
-    """A seed for one place of a run, a 63-bit integer.
+    """Derive a seed, a 63-bit integer, for a position in a run.
 
     Args:
         seed: the run's seed.
         epoch: the epoch, from 0.
         micro_batch: the micro-batch within the epoch, from 0.
-        rank: the process.
-        stream: a name for what is drawn, so that two uses at one place are independent.
+        rank: the rank of the process.
+        stream: name of the purpose; different streams are independent at the same position.
 
     >>> counter_seed(0, 0, 3, stream="rollout") == counter_seed(0, 0, 3, stream="rollout")
     True
@@ -47,17 +47,17 @@ def seed_all(seed: int) -> None:
 
 
 def run_seed() -> int:
-    """The run's seed: the one given to Lightning's `seed_everything` (the CLI has an option of that name), or 0."""
+    """The run's seed, set by Lightning's `seed_everything` or the command-line option of that name; 0 if not set."""
     return int(os.environ.get("PL_GLOBAL_SEED", "0"))
 
 
 @contextmanager
-def drawn(stream: str) -> Iterator[None]:
-    """Inside, torch draws what the run's seed gives a stream; afterwards it goes on as if nothing had been drawn.
+def forked_rng(stream: str) -> Iterator[None]:
+    """Fork torch's random generators, seeded by the run's seed and `stream`; restore them on exit.
 
-    >>> with drawn("weights"):
+    >>> with forked_rng("weights"):
     ...     first = torch.rand(2)
-    >>> with drawn("weights"):
+    >>> with forked_rng("weights"):
     ...     bool((torch.rand(2) == first).all())
     True
     """
@@ -67,9 +67,9 @@ def drawn(stream: str) -> Iterator[None]:
 
 
 def row_keys(seed: int, names: list[str]) -> list[int]:
-    """A key for each row of a batch, that follows from the seed and the row's name and not from its place.
+    """A key for each row of a batch, derived from the seed and the row's name.
 
-    Rows of one name get different keys, in their order.
+    Rows of the same name get different keys, by their order.
 
     >>> first, again, other = row_keys(0, ["a", "a", "b"])
     >>> row_keys(0, ["b", "a"]) == [other, first], first != again
@@ -84,10 +84,9 @@ def row_keys(seed: int, names: list[str]) -> list[int]:
 
 
 def uniforms(keys: Tensor, count: int) -> Tensor:
-    """`count` numbers in [0, 1) for each key, the same on every device. [N] int64 -> [count, N] float32
+    """Uniform random numbers in [0, 1) for each key, the same on every device. [N] int64 -> [count, N] float32
 
-    Number i of a key is `hash(key + i * gamma)`, the generator splitmix64 (Steele et al. 2014), whose 24 highest bits
-    are kept.
+    Number i of a key is the 24 highest bits of `hash(key + i * gamma)`: the generator splitmix64 (Steele et al. 2014).
 
     >>> uniforms(torch.tensor([3, 5]), 2).shape
     torch.Size([2, 2])
@@ -97,12 +96,12 @@ def uniforms(keys: Tensor, count: int) -> Tensor:
 
 
 def hashed(values: Tensor) -> Tensor:
-    """The finalizer of splitmix64: integers whose every bit depends on every bit of the value. int64 -> int64"""
+    """The finalizer of splitmix64: every bit of the result depends on every bit of the value. int64 -> int64"""
     for shift, factor in zip((30, 27), FACTORS, strict=True):
         values = (values ^ logical_shift(values, shift)) * factor
     return values ^ logical_shift(values, 31)
 
 
 def logical_shift(values: Tensor, by: int) -> Tensor:
-    """Shift to the right with zeros from the left; `>>` would repeat the sign. int64 -> int64"""
+    """Right shift that fills with zeros; `>>` would repeat the sign. int64 -> int64"""
     return (values >> by) & ((1 << (64 - by)) - 1)

@@ -1,4 +1,4 @@
-"""What every advantage estimator shares."""
+"""Base class of the advantage estimators."""
 
 from __future__ import annotations
 
@@ -15,55 +15,58 @@ BASELINE_USES = get_args(BaselineUse)
 
 
 class AdvantageEstimator(ABC):
-    """Turns the trace rewards of a group into advantages.
+    """Computes advantages from trace rewards.
 
-    A row whose reward is not finite (a reward of minus infinity, or NaN) cannot be compared: it is left out of its
-    group's statistics and gets advantage 0, and neither its own group nor any other is disturbed.
+    Rows whose reward is infinite or NaN are excluded from the statistics and get advantage 0.
+
+    A subclass implements `__call__` and overrides the properties and attributes that differ.
     """
 
-    needs_logprobs = False  # whether rewards must be log-probs
-    needs_batch = False  # whether it looks beyond the group: all rollouts of a window are then given
+    needs_logprobs = False  # True if the rewards must be log-probs of the answers
+    needs_batch = False  # True if it must be called with all rollouts of a window at once
+    baseline = "none"  # most estimators redefine it as a field; an annotation here would break jsonargparse
 
     @property
-    @abstractmethod
     def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given."""
+        """True if `baseline_values` is required."""
+        return self.baseline != "none"
 
     @property
-    @abstractmethod
     def needs_group(self) -> bool:
-        """Whether an advantage needs at least two rollouts of the same prompt (K >= 2)."""
+        """True if it compares the rollouts of a prompt and needs K >= 2 of them."""
+        return True
 
     @abstractmethod
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages of N rollouts.
+        """Compute the advantages of N rollouts.
 
         Args:
             values: `[N]` trace rewards R.
-            group_ids: `[N]` integers, any values in any order; rows with the same id answer the same prompt.
-            baseline_values: `[N]` R of the empty trace, for each rollout that of its prompt.
+            group_ids: `[N]` integers, any values in any order; rollouts of the same prompt have the same id.
+            baseline_values: `[N]` reward of the empty trace of each rollout's prompt.
 
         Returns:
-            `[N]` finite, in float32 or float64.
+            `[N]`, finite, in float32 or float64.
 
         Raises:
-            InputError: if shapes differ, or a baseline is needed and missing.
+            InputError: if shapes differ or a required baseline is missing.
         """
 
 
 def stabilized_rewards(values: Tensor, baseline_values: Tensor | None, use: BaselineUse) -> Tensor:
-    """The rewards, or their gain over the empty trace, or `R' = max(0, R - R_baseline)` (arXiv 2602.11549).
+    """Compare rewards with the reward of the empty trace.
 
     Args:
         values: `[N]` trace rewards R.
-        baseline_values: `[N]` R of the empty trace; may be None where `use` is "none".
-        use: "none" keeps R, "subtract" gives the gain, "clip" the gain where it is positive and 0 elsewhere.
+        baseline_values: `[N]` rewards of the empty trace; not read if `use` is "none".
+        use: "none" returns R, "subtract" returns `R - R_baseline`, and "clip" returns `max(0, R - R_baseline)` (arXiv
+            2602.11549).
 
     Returns:
         `[N]` in float32 or float64.
 
     Raises:
-        InputError: if shapes differ, or the baseline is needed and missing.
+        InputError: if shapes differ or a required baseline is missing.
 
     Example:
         >>> import torch
@@ -75,8 +78,8 @@ def stabilized_rewards(values: Tensor, baseline_values: Tensor | None, use: Base
         return values
     if baseline_values is None:
         raise InputError(
-            f"baseline={use!r} needs baseline_values: aggregate the answers after the empty trace and pass their "
-            'rewards [N], or set baseline="none".'
+            f"baseline={use!r} requires baseline_values [N], the rewards of the empty traces. Pass them, or set "
+            'baseline="none".'
         )
     check_same_shape(
         "baseline_values", baseline_values, "values", values, "Repeat the value of each prompt for its K rollouts."

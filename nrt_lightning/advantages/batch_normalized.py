@@ -1,4 +1,4 @@
-"""Advantages scaled over the whole batch."""
+"""Rewards normalized over the batch."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from nrt_lightning.functional import check_at_least, check_choice, group_normali
 class BatchNormalized(AdvantageEstimator):
     """`A = (D - mean(D)) / (std(D) + eps)` over the batch, with D = R - mean of the group, or D = R.
 
-    REINFORCE++ (arXiv 2501.03262): one scale for all groups, so that a group whose rewards hardly differ is not blown
-    up. `center="group"` is its form with a baseline (the mean of D is 0 then), `center="batch"` the one without, which
-    works with a single rollout a prompt. The standard deviation is unbiased; 0 where all D are equal.
+    REINFORCE++ (arXiv 2501.03262): all groups have the same scale, so small differences within a group stay small.
+    `center="group"` is its variant with a baseline (the mean of D is then 0). `center="batch"` is the variant without,
+    and works with one rollout per prompt. The standard deviation is unbiased; the advantages are 0 if all D are equal.
 
     The batch is the rollout window of all processes, without filtered groups.
 
     Args:
-        center: subtract the mean of the group, or only that of the batch.
-        baseline: what to do with the reward of the empty trace: ignore it, subtract it, or clip the gain over it at 0.
+        center: subtract the mean of the `group` first, or only the mean of the `batch`.
+        baseline: use of the empty trace's reward: "none", "subtract" it, or "clip" the difference at 0.
         eps: added to the standard deviation.
 
     Raises:
-        InputError: if a setting is unknown or `eps` negative.
+        InputError: if a setting is unknown or `eps` is negative.
 
     Example:
         >>> rewards, groups = torch.tensor([1.0, 0.0, 0.6, 0.4]), torch.tensor([0, 0, 1, 1])
@@ -47,17 +47,12 @@ class BatchNormalized(AdvantageEstimator):
         check_at_least("eps", self.eps, 0)
 
     @property
-    def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given."""
-        return self.baseline != "none"
-
-    @property
     def needs_group(self) -> bool:
-        """Whether K >= 2 is required: only to center within groups."""
+        """True if centered within groups."""
         return self.center == "group"
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
+        """Advantages `[N]` of the rewards `values`."""
         rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         finite = rewards.isfinite()
         if self.center == "group":

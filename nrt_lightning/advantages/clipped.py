@@ -1,4 +1,4 @@
-"""Advantages bounded in size."""
+"""Scaled and clipped advantages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from nrt_lightning.functional import check_at_least, group_statistics
 
 @dataclass(frozen=True)
 class ClippedAdvantages(AdvantageEstimator):
-    """`clip(A_k / std(A), -bound, bound)` of another estimator's advantages, std over the rollouts of a prompt.
+    """`clip(A_k / std(A), -bound, bound)` of the advantages A of another estimator.
 
-    JEPO's post-processing, which its authors call important since log-probs range widely (arXiv 2503.19618, appendix
-    B.2, bound 1). They do not say over what the deviation is taken; here it is the group.
+    Post-processing of JEPO (arXiv 2503.19618, appendix B.2, bound 1), important there because log-probs range widely.
+    The paper does not say over which samples the standard deviation is taken; here it is the group.
 
     Args:
-        of: the estimator whose advantages are scaled and clipped.
-        bound: the largest size.
+        of: the other estimator.
+        bound: largest absolute value.
 
     Raises:
         InputError: if `bound` is not above 0.
@@ -40,21 +40,16 @@ class ClippedAdvantages(AdvantageEstimator):
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given: as the other estimator says."""
+        """True if the other estimator needs a baseline."""
         return self.of.needs_baseline
 
     @property
-    def needs_group(self) -> bool:
-        """Whether K >= 2 is required: always, there is no deviation otherwise."""
-        return True
-
-    @property
     def needs_logprobs(self) -> bool:  # type: ignore[override]
-        """Whether rewards must be log-probs: as the other estimator says."""
+        """True if the other estimator needs log-probs."""
         return self.of.needs_logprobs
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
+        """Advantages `[N]` of the rewards `values`."""
         advantages = self.of(values, group_ids, baseline_values)
         std = group_statistics(advantages, group_ids, values.isfinite()).std
         scaled = torch.where(std > 0, advantages / torch.where(std > 0, std, 1), 0)

@@ -1,8 +1,8 @@
-"""Advantages centered and scaled within the group."""
+"""Rewards centered and scaled within the group."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -15,24 +15,26 @@ from nrt_lightning.functional import check_at_least, check_choice, group_normali
 class GroupNormalized(AdvantageEstimator):
     """`A = (R' - mean) / (std + eps)` over the rollouts of a prompt, with the unbiased standard deviation.
 
-    0 where all rewards of the group are equal, and for a group of one. Two published forms (arXiv 2602.11549):
+    The advantages are 0 if all rewards of the group are equal, and in a group of one. Published forms:
 
-    - `GroupNormalized()`: the authors' code. R' = R.
-    - `GroupNormalized(baseline="clip")`: the paper's text. R' = max(0, R - R_baseline): traces that help less than
-      no trace are all alike, so that of the bad ones none is preferred.
+    - `GroupNormalized()`: R' = R, the authors' code of arXiv 2602.11549.
+    - `GroupNormalized(baseline="clip")`: R' = max(0, R - R_baseline), the text of arXiv 2602.11549. All traces worse
+      than no trace have the same advantage.
+    - `GroupNormalized(scale="none")`: `R - mean`, Dr. GRPO (arXiv 2503.20783). Dividing by the standard deviation would
+      give questions that are almost always or almost never answered more weight. Equal to `LeaveOneOut() * (K-1)/K`.
 
-    With `eps=0` the size of an advantage does not depend on how far the rewards are apart: differences of 1e-6
-    push as hard as differences of 0.5.
+    With `eps=0` the size of an advantage does not depend on the size of the differences between rewards: differences of
+    1e-6 have the same effect as differences of 0.5.
 
     Args:
-        baseline: what to do with the reward of the empty trace: ignore it, subtract it (which only matters without
-            `center`), or clip the gain over it at 0.
-        scale: divide by the standard deviation of the group, or not.
+        baseline: use of the empty trace's reward: "none", "subtract" it (no effect if centered), or "clip" the
+            difference at 0.
+        scale: divide by the standard deviation ("std") or not ("none").
         eps: added to the standard deviation.
         center: subtract the mean of the group.
 
     Raises:
-        InputError: if a setting is unknown or `eps` negative.
+        InputError: if a setting is unknown or `eps` is negative.
 
     Example:
         >>> import torch
@@ -46,7 +48,7 @@ class GroupNormalized(AdvantageEstimator):
     baseline: BaselineUse = "none"
     scale: Literal["std", "none"] = "std"
     eps: float = 0.0
-    center: bool = True
+    center: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         check_choice("baseline", self.baseline, BASELINE_USES)
@@ -54,17 +56,12 @@ class GroupNormalized(AdvantageEstimator):
         check_at_least("eps", self.eps, 0)
 
     @property
-    def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given."""
-        return self.baseline != "none"
-
-    @property
     def needs_group(self) -> bool:
-        """Whether K >= 2 is required: not if rewards are neither centered nor scaled."""
+        """True if centered or scaled."""
         return self.center or self.scale == "std"
 
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
+        """Advantages `[N]` of the rewards `values`."""
         rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         finite = rewards.isfinite()
-        return group_normalize(rewards, group_ids, finite, self.center, self.scale == "std", self.eps)
+        return group_normalize(rewards, group_ids, finite, center=self.center, scale=self.scale == "std", eps=self.eps)

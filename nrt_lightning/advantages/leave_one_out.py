@@ -1,4 +1,4 @@
-"""Advantages over the mean of the other rollouts."""
+"""Rewards minus the mean of the other rollouts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from nrt_lightning.functional import check_choice, group_statistics
 
 @dataclass(frozen=True)
 class LeaveOneOut(AdvantageEstimator):
-    """`A_k = R_k - mean of the other rollouts' R = (R_k - mean) K/(K-1)`; 0 for a group of one.
+    """`A_k = R_k - 1/(K-1) sum_{j != k} R_j = (R_k - mean) K/(K-1)`; 0 in a group of one.
 
-    The mean of the others does not depend on rollout k, so the gradient stays unbiased (RLOO, arXiv 2402.14740;
-    used by VeriFree, arXiv 2505.21493). Nothing is divided by a standard deviation.
+    The mean of the others does not depend on rollout k, so the gradient is unbiased (RLOO, arXiv 2402.14740; used by
+    VeriFree, arXiv 2505.21493).
 
     Args:
-        baseline: what to do with the reward of the empty trace: ignore it, subtract it (which changes nothing here),
-            or clip the gain over it at 0.
+        baseline: use of the empty trace's reward: "none", "subtract" it (no effect), or "clip" the difference at 0.
 
     Raises:
         InputError: if `baseline` is unknown.
@@ -35,18 +34,8 @@ class LeaveOneOut(AdvantageEstimator):
     def __post_init__(self) -> None:
         check_choice("baseline", self.baseline, BASELINE_USES)
 
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given."""
-        return self.baseline != "none"
-
-    @property
-    def needs_group(self) -> bool:
-        """Whether K >= 2 is required: always, there must be others."""
-        return True
-
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages `[N]` of rewards `[N]`; see `AdvantageEstimator.__call__`."""
+        """Advantages `[N]` of the rewards `values`."""
         rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]
         stats = group_statistics(rewards, group_ids, rewards.isfinite())
         return stats.centered * stats.count / (stats.count - 1).clamp(min=1)

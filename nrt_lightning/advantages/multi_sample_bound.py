@@ -1,4 +1,4 @@
-"""What each trace adds to the likelihood of the answer under all traces of its group."""
+"""The contribution of each trace to the multi-sample bound of the answer's log-likelihood."""
 
 from __future__ import annotations
 
@@ -14,16 +14,14 @@ from nrt_lightning.functional import at_least_float32, group_logsumexp, group_st
 
 @dataclass(frozen=True)
 class MultiSampleBound(AdvantageEstimator):
-    """`A_k = log(1/K sum_j p_j) - log(1/(K-1) sum_{j != k} p_j)`, with log p_j the rewards; 0 for a group of one.
+    """`A_k = log(1/K sum_j p_j) - log(1/(K-1) sum_{j != k} p_j)`, with log p_j the rewards; 0 in a group of one.
 
-    The multi-sample bound of JEPO (arXiv 2503.19618, section 4): its first term is the tighter bound of the answer's
-    log-likelihood, the second the same without trace k, a control variate that keeps the gradient unbiased. For the
-    answer term that belongs to it, see `PosteriorTokenWeights`.
-
-    Rewards must be log-probs: those of `LogProb`.
+    The multi-sample bound of JEPO (arXiv 2503.19618, section 4). The first term is the bound of the answer's
+    log-likelihood. The second, the bound without trace k, is a control variate that keeps the gradient unbiased. Use it
+    with the aggregator `LogProb` and, for the answer term of the bound, with `PosteriorTokenWeights`.
 
     Raises:
-        InputError: at the first use, if a reward is above 0 and hence no log-prob.
+        InputError: when called, if a reward is above 0 and so not a log-prob.
 
     Example:
         >>> advantages = MultiSampleBound()(torch.tensor([0.6, 0.2]).log(), torch.tensor([0, 0]))
@@ -33,23 +31,13 @@ class MultiSampleBound(AdvantageEstimator):
 
     needs_logprobs = True
 
-    @property
-    def needs_baseline(self) -> bool:
-        """Whether the rewards of the empty trace must be given: no."""
-        return False
-
-    @property
-    def needs_group(self) -> bool:
-        """Whether K >= 2 is required: always, with one trace there are no others."""
-        return True
-
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
-        """Advantages `[N]` of log-probs `[N]`; see `AdvantageEstimator.__call__`."""
+        """Advantages `[N]` of the log-probs `values`."""
         values = at_least_float32(values)
         if bool((values > 1e-3).any()):
             raise InputError(
-                f"MultiSampleBound got a reward of {float(values.max()):.3g}, but its rewards must be log-probs, which "
-                "are at most 0. Set the aggregator to LogProb."
+                f"MultiSampleBound got a reward of {float(values.max()):.3g}, but log-probs are at most 0. "
+                "Set the aggregator to LogProb."
             )
         finite = values.isfinite()
         count = group_statistics(values, group_ids, finite).count.to(values.dtype)  # [N]
@@ -60,8 +48,8 @@ class MultiSampleBound(AdvantageEstimator):
 
 
 def log_sum_of_others(values: Tensor, group_ids: Tensor) -> Tensor:
-    """`log sum_{j != k} exp(v_j)` over the finite values of row k's group; 0 where there are none. [N]"""
+    """`log sum_{j != k} exp(v_j)` over the finite values of row k's group; 0 if there are none. [N]"""
     is_other = (group_ids.unsqueeze(0) == group_ids.unsqueeze(1)) & values.isfinite()  # [N, N]
-    is_other.fill_diagonal_(False)  # a sum without row k: subtracting it from the whole would lose small ones
+    is_other.fill_diagonal_(False)  # subtracting row k from the sum of all would lose small values
     others = torch.where(is_other, values, float("-inf")).logsumexp(1)  # [N]
     return torch.where(others.isfinite(), others, 0)

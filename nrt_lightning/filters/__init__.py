@@ -1,4 +1,4 @@
-"""Group filters: which groups of a batch are worth a loss."""
+"""Group filters, which select the groups of a batch that carry a loss."""
 
 from nrt_lightning.filters.base import GroupFilter, Groups, apply_filters
 from nrt_lightning.filters.difficulty_band import DifficultyBandFilter

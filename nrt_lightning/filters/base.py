@@ -1,4 +1,4 @@
-"""What every group filter shares."""
+"""Base class of the group filters."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from nrt_lightning.structures import TensorStruct
 
 @dataclass
 class Groups(TensorStruct):
-    """What a filter may look at: G groups with N rollouts in all."""
+    """The input of a filter: G groups with N rollouts in total."""
 
     rewards: Tensor  # [N] trace rewards
     group_ids: Tensor  # [N] 0..G-1, ascending
     logprobs: Tensor | None  # [N, T] of the answer after the trace; None where no filter reads them
     answer_mask: Tensor  # [N, T]
-    baseline_logprobs: Tensor | None = None  # [N, T] of the answer after the empty trace, repeated for its group
+    baseline_logprobs: Tensor | None = None  # [N, T] of the answer after the empty trace, repeated within each group
 
     @property
     def answer_logprobs(self) -> Tensor:
@@ -40,25 +40,24 @@ class Groups(TensorStruct):
         return self.logprobs
 
     def per_group(self, values: Tensor) -> Tensor:
-        """One value of each group, `[N]` -> `[G]`, of values that are equal within their groups."""
+        """Select one value per group from values that are equal within each group. `[N]` -> `[G]`"""
         first = torch.ones_like(self.group_ids, dtype=torch.bool)  # [N]
         first[1:] = self.group_ids[1:] != self.group_ids[:-1]
         return values[first]
 
     def deviation(self) -> Tensor:
-        """Unbiased standard deviation of the rewards of each group, exactly 0 where all are equal. [G]"""
+        """Unbiased standard deviation of the finite rewards of each group, exactly 0 if all are equal. `[G]`"""
         return self.per_group(group_statistics(self.rewards, self.group_ids, self.rewards.isfinite()).std)
 
 
 class GroupFilter(ABC):
-    """Decides which groups carry a loss.
+    """Selects the groups that carry a loss.
 
-    A filter works in two steps, so that several processes decide alike: each measures its own groups, the measured
-    values of all are put together, and every process judges all of them. A filter with a memory (`observe`) then has
-    the same memory everywhere, and a checkpoint of one process holds it.
+    Each process measures its groups (`measure`); the values of all processes are gathered, and every process decides on
+    all groups (`keep`) and updates the filter's state (`observe`). The state is therefore the same on all processes.
 
-    A filtered group has no loss of any term. Its place in denominators that count rollouts remains, so what a kept
-    group weighs does not depend on how many others were filtered.
+    Dropped groups contribute to no term of the loss, but denominators that count rollouts still count them. The weight
+    of a kept group does not depend on the number of dropped ones.
 
     A subclass implements `measure` and `keep`.
     """
@@ -69,34 +68,37 @@ class GroupFilter(ABC):
 
     @property
     def name(self) -> str:
-        """The name used in logs, such as `zero_variance`."""
+        """The name in logs, such as `zero_variance`."""
         return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()[:-7]
 
     @abstractmethod
     def measure(self, groups: Groups) -> Tensor:
-        """What the filter judges each group by. -> [G]"""
+        """Compute the value by which each group is kept or dropped. -> `[G]`"""
 
     @abstractmethod
-    def keep(self, measured: Tensor) -> Tensor:
-        """Which groups to keep, `[G]` bool, by what was measured of them, `[G]`."""
+    def keep(self, values: Tensor) -> Tensor:
+        """Decide from the values `[G]` of `measure` which groups to keep. -> `[G]` bool"""
 
-    def observe(self, measured: Tensor) -> None:  # noqa: B027  (most filters have no memory)
-        """Take note of the groups of a batch, `[G]`, after they were judged; once a batch."""
+    def observe(self, values: Tensor) -> None:  # noqa: B027  (most filters have no state)
+        """Update the state with the values `[G]` of a batch. Called once per batch, after `keep`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """The state to store in a checkpoint."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
-        """Go on from a checkpoint."""
+        """Restore the state from a checkpoint."""
 
 
-def apply_filters(filters: Sequence[GroupFilter], measured: Sequence[Tensor]) -> list[Tensor]:
-    """The groups that each filter drops, `[G]` bool; a group counts for the first filter that drops it alone.
+def apply_filters(filters: Sequence[GroupFilter], values: Sequence[Tensor]) -> list[Tensor]:
+    """Apply filters to the groups of a batch.
 
     Args:
-        filters: in the order in which they are asked.
-        measured: what each measured, `[G]`.
+        filters: the filters, in order.
+        values: `[G]` from `measure`, for each filter.
+
+    Returns:
+        `[G]` bool for each filter, True for the groups that it drops and no earlier filter does.
 
     Example:
         >>> from nrt_lightning.filters import DifficultyBandFilter, ZeroVarianceFilter
@@ -105,7 +107,7 @@ def apply_filters(filters: Sequence[GroupFilter], measured: Sequence[Tensor]) ->
         [tensor([ True, False, False]), tensor([False,  True, False])]
     """
     dropped: list[Tensor] = []
-    for filter_, values in zip(filters, measured, strict=True):
-        drops = ~filter_.keep(values)
+    for filter_, measured in zip(filters, values, strict=True):
+        drops = ~filter_.keep(measured)
         dropped.append(drops & ~torch.stack(dropped).any(0) if dropped else drops)
     return dropped

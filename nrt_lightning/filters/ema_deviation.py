@@ -1,4 +1,4 @@
-"""Drops groups whose rewards differ little, measured by what was usual so far."""
+"""Filter by the standard deviation of the rewards, relative to its moving average."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.filters.base import GroupFilter, Groups
-from nrt_lightning.functional import check_at_least, check_share
+from nrt_lightning.functional import check_at_least, check_fraction
 
 
 @dataclass
 class EMADeviationFilter(GroupFilter):
     """Keeps a group if `std(R_1..R_K) >= beta * EMA(std)`: the standard deviation filter of RLPR (arXiv 2506.18254).
 
-    The moving average is over batches, of the mean standard deviation of all their groups, kept or not. As in the
-    authors' code it starts as the plain mean of the batches `average_from` to `filter_from - 1`; from `filter_from`
-    on it filters, each time by the average of the batches before: `EMA <- momentum EMA + (1 - momentum) mean(std)`.
+    The average is over batches, of the mean standard deviation of all their groups, kept or dropped: `EMA <- momentum
+    EMA + (1 - momentum) mean(std)`. As in the authors' code, it starts as the plain mean of the batches `average_from`
+    to `filter_from - 1`. A batch is filtered by the average of the batches before it.
 
     Args:
-        beta: the authors use 0.5 for Qwen, 0.9 for Llama and 1.0 for Gemma.
-        momentum: what stays of the average from one batch to the next. With a slow one, rewards whose spread falls
-            fast are all filtered until the average has followed.
-        average_from: the first batch, counted from 1, that the average takes in.
-        filter_from: the first batch, counted from 1, that is filtered.
+        beta: factor of the average; the authors use 0.5 for Qwen, 0.9 for Llama and 1.0 for Gemma.
+        momentum: momentum of the average. If it is large and the deviations fall fast, all groups are dropped until the
+            average has fallen too.
+        average_from: the first batch of the average, counted from 1.
+        filter_from: the first batch that is filtered, counted from 1.
 
     Raises:
         InputError: if a number is out of range.
@@ -44,32 +44,32 @@ class EMADeviationFilter(GroupFilter):
     momentum: float = 0.99
     average_from: int = 6
     filter_from: int = 11
-    batches: int = field(default=0, init=False, repr=False)  # seen so far
-    total: float = field(default=0.0, init=False, repr=False)  # of the means before the average starts
+    batches: int = field(default=0, init=False, repr=False)  # number of batches observed
+    total: float = field(default=0.0, init=False, repr=False)  # sum of the means before `filter_from`
     average: float | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_at_least("beta", self.beta, 0)
-        check_share("momentum", self.momentum)
+        check_fraction("momentum", self.momentum)
         check_at_least("average_from", self.average_from, 1)
         check_at_least("filter_from", self.filter_from, self.average_from, above=True)
 
     def measure(self, groups: Groups) -> Tensor:
-        """Standard deviation of the rewards. -> [G]"""
+        """Standard deviation of the rewards. -> `[G]`"""
         return groups.deviation()
 
-    def keep(self, measured: Tensor) -> Tensor:
-        """See `GroupFilter.keep`."""
+    def keep(self, values: Tensor) -> Tensor:
+        """Keep values of at least `beta` times the average; all before `filter_from`. `[G]` -> `[G]` bool"""
         if self.average is None:
-            return torch.ones_like(measured, dtype=torch.bool)
-        return measured >= self.beta * self.average
+            return torch.ones_like(values, dtype=torch.bool)
+        return values >= self.beta * self.average
 
-    def observe(self, measured: Tensor) -> None:
-        """See `GroupFilter.observe`."""
+    def observe(self, values: Tensor) -> None:
+        """Add the mean of the values `[G]` of a batch to the average."""
         self.batches += 1
         if self.batches < self.average_from:
             return
-        mean = float(measured.double().mean())
+        mean = float(values.double().mean())
         if self.average is not None:
             self.average = self.momentum * self.average + (1 - self.momentum) * mean
             return
@@ -78,9 +78,9 @@ class EMADeviationFilter(GroupFilter):
             self.average = self.total / (self.filter_from - self.average_from)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint must hold."""
+        """The average and the number of batches."""
         return {"batches": self.batches, "total": self.total, "average": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the average and the number of batches."""
         self.batches, self.total, self.average = state["batches"], state["total"], state["average"]

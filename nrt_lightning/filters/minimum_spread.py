@@ -1,10 +1,11 @@
-"""Drops groups whose traces change no token of the answer."""
+"""Filter by the effect of the traces on the answer tokens."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nrt_lightning.filters.base import GroupFilter, Groups
@@ -13,14 +14,14 @@ from nrt_lightning.functional import check_at_least, group_statistics
 
 @dataclass
 class MinimumSpreadFilter(GroupFilter):
-    """Keeps a group if `max_i sigma_i >= minimum`: some answer token whose log-prob depends on the trace.
+    """Keeps a group if `max_i sigma_i >= minimum`, with sigma_i the standard deviation of log c_i over its rollouts.
 
-    sigma_i, the standard deviation of log c_i over the rollouts of a group, is what DRO weights its tokens by and ranks
-    questions with (arXiv 2506.13351, section 4.2.2). One strong token suffices, for in long answers few tokens depend
-    on the reasoning and a mean over all would hide them.
+    A group is kept if the log-prob of at least one answer token depends on the trace. DRO weights tokens and ranks
+    questions by sigma_i (arXiv 2506.13351, section 4.2.2). The filter uses the maximum because few tokens of a long
+    answer depend on the reasoning, and a mean would hide them.
 
     Args:
-        minimum: smallest standard deviation, nats.
+        minimum: lower bound of the largest standard deviation, in nats.
 
     Raises:
         InputError: if `minimum` is negative.
@@ -39,13 +40,11 @@ class MinimumSpreadFilter(GroupFilter):
         check_at_least("minimum", self.minimum, 0)
 
     def measure(self, groups: Groups) -> Tensor:
-        """Largest standard deviation of a token's log-prob. -> [G]"""
+        """Largest standard deviation of a token's log-prob; 0 for answers without tokens. -> `[G]`"""
         logprobs = torch.where(groups.answer_mask, groups.answer_logprobs, 0)  # [N, T]
-        ids, width = groups.group_ids.unsqueeze(1), logprobs.shape[1]
-        tokens = ids * width + torch.arange(width, device=ids.device)  # [N, T] every token of every group by itself
-        spread = group_statistics(logprobs.flatten(), tokens.flatten()).std.view_as(logprobs)  # [N, T]
-        return groups.per_group(spread.amax(1)) if width else groups.per_group(torch.zeros_like(groups.rewards))
+        spread = group_statistics(logprobs, groups.group_ids).std  # [N, T]
+        return groups.per_group(F.pad(spread, (0, 1)).amax(1))  # padded, because T may be 0
 
-    def keep(self, measured: Tensor) -> Tensor:
-        """See `GroupFilter.keep`."""
-        return measured >= self.minimum
+    def keep(self, values: Tensor) -> Tensor:
+        """Keep values of at least `minimum`. `[G]` -> `[G]` bool"""
+        return values >= self.minimum

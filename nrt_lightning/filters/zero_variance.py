@@ -1,4 +1,4 @@
-"""Drops groups whose rewards are all equal."""
+"""Filter for groups with equal rewards."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from nrt_lightning.functional import check_at_least
 
 @dataclass
 class ZeroVarianceFilter(GroupFilter):
-    """Keeps a group if its rewards differ: `std(R_1..R_K) > tolerance`.
+    """Keeps a group if `std(R_1..R_K) > tolerance`.
 
-    Where all rewards are equal every advantage is 0 and the traces teach nothing. DAPO's dynamic sampling (arXiv
-    2503.14476) drops such groups and samples others in their place. Under NRT they have an answer and a marker term,
-    which a dropped group loses too.
+    If all rewards are equal, all advantages are 0 and the traces carry no signal. DAPO's dynamic sampling (arXiv
+    2503.14476) replaces such groups. Under NRT their answer and marker terms are dropped too.
 
     Args:
-        tolerance: largest standard deviation that counts as none. Equal traces may score differently in the last
-            digits, and an advantage that is divided by the standard deviation makes much of that.
+        tolerance: largest standard deviation that counts as 0. Equal traces can score differently in the last digits, a
+            difference that dividing by the standard deviation would magnify.
 
     Raises:
         InputError: if `tolerance` is negative.
@@ -38,9 +37,9 @@ class ZeroVarianceFilter(GroupFilter):
         check_at_least("tolerance", self.tolerance, 0)
 
     def measure(self, groups: Groups) -> Tensor:
-        """Standard deviation of the rewards. -> [G]"""
+        """Standard deviation of the rewards. -> `[G]`"""
         return groups.deviation()
 
-    def keep(self, measured: Tensor) -> Tensor:
-        """See `GroupFilter.keep`."""
-        return measured > self.tolerance
+    def keep(self, values: Tensor) -> Tensor:
+        """Keep values above `tolerance`. `[G]` -> `[G]` bool"""
+        return values > self.tolerance

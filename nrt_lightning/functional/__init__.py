@@ -1,7 +1,4 @@
-"""Stateless mathematics on tensors: log-probabilities, masks, reductions, KL estimators and group statistics.
-
-Imports torch alone, and works inside any trainer.
-"""
+"""Functions on tensors: log-probabilities, masks, reductions, KL estimators and group statistics. Needs only torch."""
 
 from nrt_lightning.functional.groups import GroupStatistics, group_logsumexp, group_normalize, group_statistics
 from nrt_lightning.functional.kl import K1, K2, K3, KLEstimator
@@ -12,9 +9,9 @@ from nrt_lightning.functional.reductions import Reduction, SequenceMean, Sequenc
 from nrt_lightning.functional.validation import (
     check_at_least,
     check_choice,
+    check_fraction,
     check_interval,
     check_same_shape,
-    check_share,
 )
 
 __all__ = [
@@ -31,9 +28,9 @@ __all__ = [
     "at_least_float32",
     "check_at_least",
     "check_choice",
+    "check_fraction",
     "check_interval",
     "check_same_shape",
-    "check_share",
     "entropy",
     "group_logsumexp",
     "group_normalize",

@@ -3,13 +3,13 @@
 With d = logprobs - ref_logprobs of a sampled token (J. Schulman, "Approximating KL Divergence", 2020,
 http://joschu.net/blog/kl-approx.html):
 
-| estimator | value | as an estimate | its gradient, used as a loss |
+| estimator | value | as an estimate | on-policy gradient, as a loss |
 |---|---|---|---|
-| `K1` | d | unbiased, high variance, negative on many tokens | 0 in expectation: monitor it, do not train on it |
-| `K2` | d^2 / 2 | biased, low variance | the gradient of KL(policy || reference), on-policy |
-| `K3` | exp(-d) - 1 + d | unbiased, low variance, never negative | that of KL(reference || policy), on-policy |
+| `K1` | d | unbiased, high variance, often negative | 0 in expectation: monitor it, do not train on it |
+| `K2` | d^2 / 2 | biased, low variance | gradient of KL(policy || reference) |
+| `K3` | exp(-d) - 1 + d | unbiased, low variance, never negative | gradient of KL(reference || policy) |
 
-All hold only for sampled tokens: the reference answer and forced markers were not drawn from the policy.
+These properties hold only for tokens sampled from the policy, not for the reference answer and forced markers.
 """
 
 from __future__ import annotations
@@ -24,16 +24,24 @@ from nrt_lightning.functional.precision import at_least_float32
 
 
 class KLEstimator(ABC):
-    """Estimates KL(policy || reference), token by token."""
+    """Estimator of KL(policy || reference) for single tokens."""
 
     @abstractmethod
     def __call__(self, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-        """The estimate in nats, `[N, C]`, from log-probs of the same tokens under policy and reference `[N, C]`."""
+        """Estimate the KL of each token.
+
+        Args:
+            logprobs: `[N, C]` of the sampled tokens under the policy, in nats.
+            ref_logprobs: `[N, C]` of the same tokens under the reference.
+
+        Returns:
+            `[N, C]` in nats, float32 or float64.
+        """
 
 
 @dataclass(frozen=True)
 class K1(KLEstimator):
-    """`logprobs - ref_logprobs`: unbiased, with high variance. As a loss its gradient vanishes in expectation.
+    """`logprobs - ref_logprobs`: unbiased, high variance; as a loss its gradient is 0 in expectation.
 
     Example:
         >>> K1()(torch.tensor([-1.0]), torch.tensor([-1.5]))
@@ -41,13 +49,13 @@ class K1(KLEstimator):
     """
 
     def __call__(self, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-        """The estimate in nats, `[N, C]`, from log-probs of the same tokens under policy and reference `[N, C]`."""
+        """The estimates `[N, C]`, in nats."""
         return at_least_float32(logprobs) - at_least_float32(ref_logprobs)
 
 
 @dataclass(frozen=True)
 class K2(KLEstimator):
-    """`(logprobs - ref_logprobs)^2 / 2`: biased, with low variance. Its gradient is that of the KL, on-policy.
+    """`(logprobs - ref_logprobs)^2 / 2`: biased, low variance; on-policy it has the gradient of the KL.
 
     Example:
         >>> K2()(torch.tensor([-1.0]), torch.tensor([-1.5]))
@@ -55,13 +63,13 @@ class K2(KLEstimator):
     """
 
     def __call__(self, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-        """The estimate in nats, `[N, C]`, from log-probs of the same tokens under policy and reference `[N, C]`."""
+        """The estimates `[N, C]`, in nats."""
         return 0.5 * (at_least_float32(logprobs) - at_least_float32(ref_logprobs)) ** 2
 
 
 @dataclass(frozen=True)
 class K3(KLEstimator):
-    """`exp(r) - 1 - r` with `r = ref_logprobs - logprobs`: unbiased, with low variance, never negative.
+    """`exp(r) - 1 - r` with `r = ref_logprobs - logprobs`: unbiased, low variance, never negative.
 
     Example:
         >>> K3()(torch.tensor([-1.0]), torch.tensor([-1.5]))
@@ -69,6 +77,6 @@ class K3(KLEstimator):
     """
 
     def __call__(self, logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
-        """The estimate in nats, `[N, C]`, from log-probs of the same tokens under policy and reference `[N, C]`."""
+        """The estimates `[N, C]`, in nats."""
         log_ratio = at_least_float32(ref_logprobs) - at_least_float32(logprobs)
         return torch.expm1(log_ratio) - log_ratio  # expm1: no cancellation where the two models agree

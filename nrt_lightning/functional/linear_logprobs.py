@@ -1,4 +1,4 @@
-"""Log-probs and entropy straight from hidden states, a few positions at a time."""
+"""Log-probabilities and entropy from hidden states, in chunks of positions."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 128  # positions at a time: 64 MiB of float32 logits at a vocabulary of 128k
+CHUNK = 128  # positions; 64 MiB of float32 logits for a vocabulary of 128k
 
 
 @dataclass
 class OwnRow:
-    """A row of the head that is a tensor of its own, trained while the weight around it is frozen."""
+    """A row of the output head that is trained separately from the frozen weight."""
 
-    index: int  # of the token whose row it is
+    index: int  # token id, the number of the row
     value: Tensor  # [H]
 
 
@@ -25,27 +25,27 @@ def linear_logprobs(
     weight: Tensor,
     ids: Tensor,
     bias: Tensor | None = None,
+    *,
     chunk: int = CHUNK,
     keep: bool = False,
     own: OwnRow | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of tokens, and the entropy of their distributions, under the logits `hidden @ weight.T + bias`.
+    """Compute log-probs and entropies under the logits `hidden @ weight.T + bias`, chunk by chunk.
 
-    The same values and gradients as through dense logits, faster for fewer passes over them. The logits never exist all
-    at once: the backward pass computes them again, chunk by chunk, and one matrix product in four is the price of a
-    peak that does not grow with the number of positions. With `keep` the probabilities wait for it instead.
+    Values and gradients equal those from dense logits. The backward pass recomputes the logits (one matrix product in
+    four), so that peak memory does not grow with M; with `keep` the probabilities are stored instead.
 
     Args:
-        hidden: `[M, H]`.
-        weight: of the output head, `[V, H]`.
-        ids: the tokens, `[M]`.
-        bias: of the output head, `[V]`.
-        chunk: positions at a time.
-        keep: hold the probabilities `[M, V]` for the backward pass.
-        own: in place of that row of the weight, which is left as it is.
+        hidden: `[M, H]`, one row per position.
+        weight: `[V, H]` of the output head.
+        ids: `[M]`, the tokens.
+        bias: `[V]` of the output head.
+        chunk: number of positions computed at once.
+        keep: store the probabilities `[M, V]` for the backward pass.
+        own: replaces one row of `weight`.
 
     Returns:
-        Log-probs `[M]` in nats, with gradient, and entropies `[M]` in nats, without; float32 or float64.
+        Log-probs `[M]` with gradient and entropies `[M]` without, in nats, float32 or float64.
 
     Example:
         >>> hidden, weight, ids = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([0, 3, 8, 3, 1])
@@ -75,7 +75,7 @@ class LinearLogprobs(torch.autograd.Function):
         chunk: int,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
-        """Chunks of logits, of which three numbers a position are kept, and the probabilities if asked."""
+        """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
         for h, i in chunks(hidden, ids, chunk):
             *numbers, p = statistics(chunk_logits(h, weight, bias, row, index), i)
@@ -109,7 +109,7 @@ class LinearLogprobs(torch.autograd.Function):
                 grad_bias += slope.sum(dim=0)
             through_row = None if row is None else slope[:, ctx.index].clone()  # [c]
             if through_row is not None:
-                slope[:, ctx.index] = 0  # the weight's own row is not used
+                slope[:, ctx.index] = 0  # the row of the weight is not used
             if grad_hidden is not None:
                 grad_hidden[part] = slope @ weight
                 if through_row is not None:
@@ -122,12 +122,12 @@ class LinearLogprobs(torch.autograd.Function):
 
 
 def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:
-    """Hidden states and tokens, `chunk` positions at a time; one empty chunk where there are none."""
+    """Split hidden states and tokens into chunks; one empty chunk if there are no positions."""
     return list(zip(hidden.split(chunk), ids.split(chunk), strict=True))
 
 
 def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tensor | None, index: int) -> Tensor:
-    """Logits in at least float32, a tensor of their own that may be overwritten. [c, V]"""
+    """Logits `[c, V]` in at least float32, in new memory."""
     logits = F.linear(hidden, weight, bias)
     if row is not None:
         logits[:, index] = hidden @ row if bias is None else hidden @ row + bias[index]
@@ -135,10 +135,10 @@ def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tenso
 
 
 def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Log-probs of the tokens, entropies and log-normalizers [c], and probabilities [c, V]; `logits` is overwritten."""
+    """Log-probs, entropies, log-normalizers `[c]` and probabilities `[c, V]`; overwrites `logits`."""
     log_normalizer = logits.logsumexp(dim=-1)
     logprobs = logits.sub_(log_normalizer.unsqueeze(-1))  # [c, V]
     chosen = logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     probs = logprobs.exp()
-    finite = logprobs.clamp_(min=torch.finfo(logits.dtype).min)  # 0 * inf is 0
+    finite = logprobs.clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be NaN
     return chosen, -torch.einsum("cv,cv->c", probs, finite), log_normalizer, probs

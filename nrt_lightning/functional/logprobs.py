@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens, and the entropy of next-token distributions."""
+"""Log-probabilities of tokens and entropy of next-token distributions, from logits."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nrt_lightning.functional.precision import at_least_float32
 
 
 def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
-    """Log-probability of each token in `ids` under `logits`: `logits[id] - logsumexp(logits)`.
+    """Compute the log-probability of each token: `logits[id] - logsumexp(logits)`.
 
     Args:
-        logits: `[..., V]` the distribution from which each token was drawn (already shifted by one position).
-        ids: `[...]` token ids, 0 to V - 1. Padding needs a valid id too; its value is masked later.
+        logits: `[..., V]`, already shifted: those at each position predict the id at that position.
+        ids: `[...]` token ids, 0 to V - 1; padding needs a valid id too.
 
     Returns:
         `[...]` in nats, at most 0; float32, or float64 for float64 logits.
@@ -22,16 +22,16 @@ def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
         >>> token_logprobs(torch.tensor([[0.0, 0.0, 0.0, 0.0]]), torch.tensor([2])).exp()
         tensor([0.2500])
     """
-    # log_softmax subtracts the maximum first: exact also where logits are large, unlike gather - logsumexp.
+    # log_softmax subtracts the maximum first and is exact for large logits, unlike gather - logsumexp.
     logprobs = torch.log_softmax(at_least_float32(logits), dim=-1)  # [..., V]
     return logprobs.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """Entropy of each next-token distribution: `-sum_v p_v log p_v`.
+    """Compute the entropy of each next-token distribution: `-sum_v p_v log p_v`.
 
     Args:
-        logits: `[..., V]`; minus infinity marks tokens that are ruled out.
+        logits: `[..., V]`; minus infinity for impossible tokens.
 
     Returns:
         `[...]` in nats, 0 to log V; float32, or float64 for float64 logits.

@@ -1,6 +1,6 @@
-"""Sums under masks, and moving a masked segment to the left edge and back.
+"""Masked sums and means, and packing of masked segments.
 
-Positions outside a mask may hold anything, NaN and infinities included: they change neither value nor gradient.
+Values outside a mask, NaN and infinities included, change neither result nor gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nrt_lightning.functional.validation import check_same_shape
 
 
 def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Sum of `values` where `mask` is True.
+    """Sum the values where `mask` is True.
 
     Args:
         values: any shape.
@@ -21,7 +21,7 @@ def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
         dim: the dimension to sum over; None sums everything.
 
     Returns:
-        The sum; 0 (with a zero gradient) where the mask is empty.
+        The sum; 0 with a zero gradient where the mask is empty.
 
     Example:
         >>> masked_sum(torch.tensor([1.0, float("nan"), 2.0]), torch.tensor([True, False, True]))
@@ -32,7 +32,7 @@ def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
-    """Mean of `values` where `mask` is True.
+    """Average the values where `mask` is True.
 
     Args:
         values: any shape, floating.
@@ -40,7 +40,7 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
         dim: the dimension to average over; None averages everything.
 
     Returns:
-        The mean; 0 (with a zero gradient) where the mask is empty.
+        The mean; 0 with a zero gradient where the mask is empty.
 
     Example:
         >>> masked_mean(torch.tensor([[1.0, 3.0], [5.0, 7.0]]), torch.tensor([[True, True], [False, False]]), dim=1)
@@ -51,18 +51,18 @@ def masked_mean(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
 
 
 def pack_segment(values: Tensor, mask: Tensor, width: int | None = None) -> Tensor:
-    """Move the segment under `mask` to the left edge of each row.
+    """Move the masked values of each row to its left edge.
 
     Args:
-        values: `[N, C]` any type.
-        mask: `[N, C]` bool; the segment, a contiguous one in a completion (gaps would be closed).
-        width: T, the width of the result; None takes the longest segment.
+        values: `[N, C]` of any type.
+        mask: `[N, C]` bool, one segment per row; gaps within a segment are closed.
+        width: width T of the result; None for the length of the longest segment.
 
     Returns:
-        `[N, T]`, zeros after each segment. Differentiable.
+        `[N, T]`, 0 after each segment. Differentiable.
 
     Raises:
-        InputError: if a segment is longer than `width`, or the shapes differ.
+        InputError: if a segment is longer than `width` or the shapes differ.
 
     Example:
         >>> values = torch.tensor([[9, 1, 2, 9], [9, 9, 9, 3]])
@@ -77,26 +77,24 @@ def pack_segment(values: Tensor, mask: Tensor, width: int | None = None) -> Tens
         width = longest
     if longest > width:
         raise InputError(
-            f"width={width} is too small: the longest segment has {longest} tokens. Give at least {longest}."
+            f"width={width} is too small: the longest segment has {longest} tokens. Set width to at least {longest}."
         )
-    place = torch.where(mask, mask.cumsum(1) - 1, width)  # [N, C] column T collects what is left out
-    packed = values.new_zeros(values.shape[0], width + 1).scatter(1, place, values)
-    packed = packed[:, :width]  # [N, T]
-    return packed
+    column = torch.where(mask, mask.cumsum(1) - 1, width)  # [N, C]; values outside the mask go to column T
+    return values.new_zeros(values.shape[0], width + 1).scatter(1, column, values)[:, :width]
 
 
 def unpack_segment(packed: Tensor, mask: Tensor) -> Tensor:
-    """Put a packed segment back to its place: the inverse of `pack_segment`.
+    """Move packed values back to their positions; the inverse of `pack_segment`.
 
     Args:
-        packed: `[N, T]` each row's segment at the left edge.
-        mask: `[N, C]` bool; where each segment belongs.
+        packed: `[N, T]`, each row's segment at the left edge.
+        mask: `[N, C]` bool, the positions of each segment.
 
     Returns:
-        `[N, C]`, zeros outside the mask. Differentiable.
+        `[N, C]`, 0 outside the mask. Differentiable.
 
     Raises:
-        InputError: if a segment of the mask is longer than T.
+        InputError: if a segment is longer than T.
 
     Example:
         >>> mask = torch.tensor([[False, True, True, False], [False, False, False, True]])
@@ -110,5 +108,5 @@ def unpack_segment(packed: Tensor, mask: Tensor) -> Tensor:
         raise InputError(f"packed has {width} columns, but the longest segment of the mask has {longest} tokens.")
     if width == 0:
         return packed.new_zeros(mask.shape)
-    place = (mask.cumsum(1) - 1).clamp(min=0)  # [N, C]
-    return torch.where(mask, packed.gather(1, place), 0)
+    column = (mask.cumsum(1) - 1).clamp(min=0)  # [N, C]
+    return torch.where(mask, packed.gather(1, column), 0)

@@ -1,4 +1,4 @@
-"""The precision in which probabilities are computed."""
+"""Floating-point precision of computations on probabilities."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from torch import Tensor
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """`values` in float32, or in float64 if they already are.
+    """Convert to float32, unless the values are float64.
 
-    Log-probabilities of half-precision models carry about three digits; sums, exponentials and group statistics of
-    them are computed in float32.
+    Half precision has about three digits, too few for sums, exponentials and group statistics of log-probs.
 
     Args:
         values: any shape, floating, integer or bool.

@@ -1,14 +1,14 @@
-"""Ways to reduce per-token values of a batch to one number.
+"""Reductions of per-token values to a scalar.
 
-They differ in what a long sequence weighs. A term without tokens is 0 with a zero gradient under all of them. Each is a
-weighted sum whose weights depend on the mask alone, so a batch may be reduced a part at a time.
+They differ in the weight of long sequences. All give 0 with a zero gradient for an empty mask. Each is a weighted sum
+whose weights depend only on the mask, so that a batch can be reduced in parts.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,40 +19,41 @@ from nrt_lightning.functional.validation import check_at_least
 
 
 class Reduction(ABC):
-    """From per-token values and their mask to a scalar."""
+    """Weighted sum of per-token values over a mask."""
 
-    counts_tokens: ClassVar[bool] = True  # whether what one sequence weighs depends on the mask of the others
+    counts_tokens: ClassVar[bool] = True  # True if the weight of a sequence depends on the masks of the others
 
     @abstractmethod
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """What each token of `mask [N, C]` (bool) weighs in the sum, [N, C] or wider by broadcasting."""
+        """The weight of each token of `mask`. `[N, C]`"""
 
     def __call__(self, values: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Reduce `values [N, C]` over the tokens of `mask [N, C]` (bool) to a scalar.
+        """Reduce values to a scalar.
 
         Args:
-            values: `[N, C]`; anything outside the mask.
+            values: `[N, C]`; values outside the mask are ignored.
             mask: `[N, C]` bool.
-            weights: `[N, C]` of a larger batch that these sequences are a part of; None: they are all.
+            weights: `[N, C]` weights of these tokens in a larger batch; None if these sequences are the whole batch.
         """
         return masked_sum(values * (self.weights(mask, values.dtype) if weights is None else weights), mask)
 
     def count(self, mask: Tensor) -> Tensor:
-        """What the sum is divided by, where that depends on the mask; otherwise 1."""
+        """The part of the divisor that depends on the mask, a scalar; 1 if none does."""
         return torch.ones((), device=mask.device)
 
     def balance(self, masks: Sequence[Tensor], mean: Callable[[Tensor], Tensor]) -> Tensor:
-        """Factors for the values of one process, under which their mean over processes is that of one large batch.
-
-        A process with few tokens counts for little: `count / mean(count)` for each of M masks. [M]
+        """Factors that make the mean over processes equal to the reduction of one large batch.
 
         Args:
-            masks: `[N, C]` bool each, the tokens of this process.
-            mean: of a tensor over all processes.
+            masks: M masks of this process, `[N, C]` bool each.
+            mean: averages a tensor over all processes.
+
+        Returns:
+            `[M]`: `count / mean(count)` of each mask, to multiply the reduced values with.
 
         Example:
             >>> mask = torch.tensor([[True, True, True], [True, False, False]])
-            >>> TokenMean().balance([mask], mean=lambda counts: torch.full_like(counts, 8.0))  # the others have more
+            >>> TokenMean().balance([mask], mean=lambda counts: torch.full_like(counts, 8.0))  # 4 tokens, 8 on average
             tensor([0.5000])
         """
         if not self.counts_tokens:
@@ -65,14 +66,13 @@ class Reduction(ABC):
 class SequenceSumConstant(Reduction):
     """Token sums of each sequence divided by a constant, averaged over all sequences: `1/N sum_n sum_c v_nc / divisor`.
 
-    A token weighs the same in short and in long sequences, and the same whatever else is in the batch: this is what
-    the paper's authors name `seq-mean-token-sum-norm` (arXiv 2602.11549; Dr. GRPO, arXiv 2503.20783). Their code
-    divides the total by the constant alone, so that the size of its gradient depends on how many sequences a
-    micro-batch holds; `average=False` reproduces it.
+    All tokens have the same weight, in sequences of any length. The paper's authors call it `seq-mean-token-sum-norm`
+    (arXiv 2602.11549; Dr. GRPO, arXiv 2503.20783). Their code divides by the constant alone, so that the gradient grows
+    with the size of the micro-batch; `average=False` reproduces it.
 
     Args:
-        divisor: the constant, in tokens; the authors' script asks for 512.
-        average: divide by the number of sequences too, so that gradients accumulated over micro-batches of any size
+        divisor: the constant, in tokens; 512 in the authors' script.
+        average: divide by the number of sequences too, so that gradients accumulated over micro-batches of equal size
             agree with those of one large batch.
 
     Raises:
@@ -89,20 +89,20 @@ class SequenceSumConstant(Reduction):
 
     counts_tokens: ClassVar[bool] = False
     divisor: float = 512.0
-    average: bool = True
+    average: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         check_at_least("divisor", self.divisor, 0, above=True)
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same for all."""
+        """`1 / divisor` on every token, over the number of sequences if averaged."""
         count = mask.shape[0] if self.average else 1
         return mask.to(dtype) / (self.divisor * max(count, 1))
 
 
 @dataclass(frozen=True)
 class SequenceSum(Reduction):
-    """Token sums averaged over the sequences that have tokens: `1/N+ sum_n sum_c v_nc` (`seq-mean-token-sum`).
+    """Token sums averaged over the N+ sequences that have tokens: `1/N+ sum_n sum_c v_nc` (`seq-mean-token-sum`).
 
     Example:
         >>> import torch
@@ -111,11 +111,11 @@ class SequenceSum(Reduction):
     """
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """One over the number of sequences that have tokens."""
+        """`1 / N+` on every token."""
         return mask.to(dtype) / at_least_one(self.count(mask))
 
     def count(self, mask: Tensor) -> Tensor:
-        """Sequences that have tokens."""
+        """N+, the number of sequences that have tokens."""
         return mask.any(dim=1).sum()
 
 
@@ -131,11 +131,11 @@ class SequenceMean(Reduction):
     """
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """One over the tokens of the sequence and over the number of sequences that have tokens."""
+        """`1 / (N+ C_n)` on the tokens of sequence n."""
         return mask.to(dtype) / at_least_one(mask.sum(dim=1, keepdim=True)) / at_least_one(self.count(mask))
 
     def count(self, mask: Tensor) -> Tensor:
-        """Sequences that have tokens."""
+        """N+, the number of sequences that have tokens."""
         return mask.any(dim=1).sum()
 
 
@@ -151,14 +151,14 @@ class TokenMean(Reduction):
     """
 
     def weights(self, mask: Tensor, dtype: torch.dtype) -> Tensor:
-        """One over the number of tokens."""
+        """`1 / tokens` on every token."""
         return mask.to(dtype) / at_least_one(self.count(mask))
 
     def count(self, mask: Tensor) -> Tensor:
-        """Tokens."""
+        """The number of tokens."""
         return mask.sum()
 
 
 def at_least_one(count: Tensor) -> Tensor:
-    """A count that can be divided by."""
+    """The count, at least 1, to divide by."""
     return count.clamp(min=1)

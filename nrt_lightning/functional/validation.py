@@ -1,4 +1,4 @@
-"""Checks of settings and shapes, with errors that name the field, the value and the mend."""
+"""Checks of settings and shapes. The errors name the field, the value and the fix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nrt_lightning.errors import InputError
 
-DTYPES = ("float32", "bfloat16", "float16")  # of weights
+DTYPES = ("float32", "bfloat16", "float16")  # of model weights
 
 
 def check_choice(field: str, value: object, known: Iterable[str]) -> None:
@@ -17,11 +17,11 @@ def check_choice(field: str, value: object, known: Iterable[str]) -> None:
 
     Args:
         field: name of the setting, for the message.
-        value: what the user gave.
-        known: the values it may take.
+        value: its value.
+        known: the allowed values.
 
     Raises:
-        InputError: naming the field, the value and the known values.
+        InputError: if `value` is not one of `known`.
 
     Example:
         >>> check_choice("scale", "std", ["std", "none"])
@@ -34,48 +34,48 @@ def check_choice(field: str, value: object, known: Iterable[str]) -> None:
         raise InputError(f"{field}={value!r} is not known. Use one of: {', '.join(map(repr, known))}.")
 
 
-def check_at_least(field: str, value: float, bound: float, above: bool = False) -> None:
-    """Raise `InputError` unless the number `value` is at least `bound`.
+def check_at_least(field: str, value: float, bound: float, *, above: bool = False) -> None:
+    """Raise `InputError` unless `value >= bound`.
 
     Args:
         field: name of the setting, for the message.
-        value: what the user gave.
-        bound: the smallest value allowed.
-        above: whether `bound` itself is refused too.
+        value: its value.
+        bound: the lower bound.
+        above: refuse `bound` itself too.
 
     Raises:
-        InputError: also for NaN.
+        InputError: if the value is out of range or NaN.
 
     Example:
         >>> check_at_least("eps", 0.0, 0)
         >>> check_at_least("divisor", 0.0, 0, above=True)
         Traceback (most recent call last):
-        nrt_lightning.errors.InputError: divisor=0.0 is out of range. Give a number above 0.
+        nrt_lightning.errors.InputError: divisor=0.0 is out of range. Use a number above 0.
     """
     if math.isnan(value) or value < bound or (above and value == bound):
         raise InputError(
-            f"{field}={value!r} is out of range. Give a number {'above' if above else 'of at least'} {bound}."
+            f"{field}={value!r} is out of range. Use a number {'above' if above else 'of at least'} {bound}."
         )
 
 
-def check_share(field: str, value: float) -> None:
+def check_fraction(field: str, value: float) -> None:
     """Raise `InputError` unless `0 <= value <= 1`.
 
     Args:
         field: name of the setting, for the message.
-        value: what the user gave.
+        value: its value.
 
     Raises:
-        InputError: also for NaN.
+        InputError: if the value is out of range or NaN.
 
     Example:
-        >>> check_share("momentum", 0.99)
-        >>> check_share("momentum", 99)
+        >>> check_fraction("momentum", 0.99)
+        >>> check_fraction("momentum", 99)
         Traceback (most recent call last):
-        nrt_lightning.errors.InputError: momentum=99 is out of range. Give a number from 0 to 1.
+        nrt_lightning.errors.InputError: momentum=99 is out of range. Use a number from 0 to 1.
     """
     if not 0 <= value <= 1:
-        raise InputError(f"{field}={value!r} is out of range. Give a number from 0 to 1.")
+        raise InputError(f"{field}={value!r} is out of range. Use a number from 0 to 1.")
 
 
 def check_interval(low_field: str, low: float, high_field: str, high: float) -> None:
@@ -88,38 +88,38 @@ def check_interval(low_field: str, low: float, high_field: str, high: float) -> 
         high: the upper bound, possibly infinite.
 
     Raises:
-        InputError: also for NaN.
+        InputError: if the bounds are out of order, or NaN.
 
     Example:
         >>> check_interval("ratio_low", 0.8, "ratio_high", 1.28)
         >>> check_interval("ratio_low", 2.0, "ratio_high", 1.28)
         Traceback (most recent call last):
-        nrt_lightning.errors.InputError: ratio_high=1.28 is below ratio_low=2.0. Give 0 <= ratio_low <= ratio_high.
+        nrt_lightning.errors.InputError: ratio_high=1.28 is below ratio_low=2.0. Use 0 <= ratio_low <= ratio_high.
     """
     check_at_least(low_field, low, 0)
     if not high >= low:
-        raise InputError(f"{high_field}={high!r} is below {low_field}={low!r}. Give 0 <= {low_field} <= {high_field}.")
+        raise InputError(f"{high_field}={high!r} is below {low_field}={low!r}. Use 0 <= {low_field} <= {high_field}.")
 
 
-def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, mend: str = "") -> None:
-    """Raise `InputError` unless two tensors have one shape: broadcasting would hide the mistake.
+def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, fix: str = "") -> None:
+    """Raise `InputError` unless two tensors have the same shape; broadcasting would hide the mistake.
 
     Args:
-        name: name of the tensor in question, for the message.
-        tensor: the tensor in question.
-        like_name: name of the tensor it must agree with.
-        like: the tensor it must agree with.
-        mend: a sentence that tells how to obtain the right shape.
+        name: name of the first tensor, for the message.
+        tensor: the first tensor.
+        like_name: name of the second tensor, for the message.
+        like: the second tensor.
+        fix: a sentence that says how to obtain the right shape.
 
     Raises:
-        InputError: naming both tensors and their shapes.
+        InputError: if the shapes differ.
 
     Example:
         >>> import torch
         >>> check_same_shape("mask", torch.ones(2, 3), "values", torch.ones(2, 4))
         Traceback (most recent call last):
-        nrt_lightning.errors.InputError: mask has shape [2, 3] but values has [2, 4]; they must agree.
+        nrt_lightning.errors.InputError: mask has shape [2, 3] but values has [2, 4].
     """
     if tensor.shape != like.shape:
-        message = f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}; they must agree."
-        raise InputError(f"{message} {mend}".rstrip())
+        message = f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}."
+        raise InputError(f"{message} {fix}".rstrip())

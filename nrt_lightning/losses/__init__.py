@@ -1,5 +1,6 @@
-"""The loss of Native Reasoning Training: its terms as pure functions, its surrogates, and `NRTLoss` that adds them."""
+"""The loss of Native Reasoning Training: `NRTLoss`, its inputs, its terms as pure functions, and surrogates."""
 
+from nrt_lightning.losses.inputs import LossInputs, WholeBatch
 from nrt_lightning.losses.nrt import NRTLoss
 from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
 from nrt_lightning.losses.surrogates import (
@@ -21,11 +22,11 @@ from nrt_lightning.losses.terms import (
     trace_term,
     trace_tokens,
 )
-from nrt_lightning.losses.whole_batch import WholeBatch
 
 __all__ = [
     "CISPO",
     "ClippedRatio",
+    "LossInputs",
     "NRTLoss",
     "PolicyGradient",
     "Surrogate",

@@ -18,10 +18,10 @@ from nrt_lightning.functional import (
     at_least_float32,
     check_at_least,
     check_choice,
-    check_same_shape,
     masked_mean,
     masked_sum,
 )
+from nrt_lightning.losses.inputs import LossInputs, WholeBatch
 from nrt_lightning.losses.sampler_mismatch import TruncatedImportance
 from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
 from nrt_lightning.losses.terms import (
@@ -37,7 +37,6 @@ from nrt_lightning.losses.terms import (
     trace_tokens,
     under,
 )
-from nrt_lightning.losses.whole_batch import WholeBatch
 from nrt_lightning.structures import LossOutput, Segments
 
 
@@ -45,44 +44,46 @@ from nrt_lightning.structures import LossOutput, Segments
 class NRTLoss:
     """`trace_coef * trace + marker_coef * marker + answer_coef * answer + kl_coef * KL` (arXiv 2602.11549).
 
-    - trace: the surrogate of the sampled tokens, weighted by the advantage of their trace.
-    - marker: `-logprobs` of the marker, in rollouts that did not write it themselves unless told otherwise.
-    - answer: `-token_weights * logprobs` of the answer.
-    - KL: of the policy against the reference, on the sampled tokens.
+    - trace: the surrogate on the sampled tokens, with the advantages.
+    - marker: `-logprobs` of the forced markers, or of all markers.
+    - answer: `-token_weights * logprobs` of the answer tokens.
+    - KL: KL(policy || reference) on the sampled tokens.
 
-    Each term is reduced on its own. A term without tokens is 0 with a zero gradient, and a term whose coefficient is
-    0 is reported but takes no part in the loss. Log-probs outside the masks may hold anything: their gradient is 0.
+    Each term is reduced separately. A term without tokens is 0 with a zero gradient. A term with coefficient 0 is
+    reported but not part of the loss. Log-probs outside the masks can be anything and have gradient 0.
 
     Args:
         surrogate: per-token loss of the trace.
-        reduction: from per-token values to a scalar.
+        reduction: reduction of per-token values to a scalar.
         trace_coef: weight of the trace term.
         marker_coef: weight of the marker term.
         answer_coef: weight of the answer term.
-        kl_coef: weight of the KL term; not 0 requires log-probs of a reference.
+        kl_coef: weight of the KL term; requires a reference if not 0.
         kl: estimator of the KL.
-        forced_marker: "excluded" gives forced markers the marker term alone; "authors" gives them the advantage of
-            the trace too, so that a bad trace pushes the marker down.
-        marker_rows: rollouts with a marker term: "forced", those that did not write it themselves, or "all". Where
-            traces are sampled with `suppress_eos` every trace ends with the marker, and only "all" teaches the policy
-            to prefer it to the end token once nobody keeps that out.
-        answer_rows: rollouts with an answer term: "all", or "emitted", those that wrote their marker themselves.
-            VeriFree and JEPO (arXiv 2505.21493, 2503.19618) learn no answer from a trace that did not end by itself.
-        sampler_correction: weights for tokens that the sampler gave another probability than the trainer does; null
-            takes the two to be the same.
+        forced_marker: "excluded" keeps forced markers out of the trace term; "authors" includes them, so that a
+            negative advantage makes the marker less likely.
+        marker_rows: rollouts with a marker term: "forced" (the marker was forced) or "all". With `suppress_eos` every
+            trace ends with the marker, and only "all" teaches the policy to prefer it to the end token.
+        answer_rows: rollouts with an answer term: "all" or "emitted" (the policy emitted the marker). VeriFree and JEPO
+            (arXiv 2505.21493, 2503.19618) train no answer after a forced marker.
+        sampler_correction: importance weights for a sampler whose probabilities differ from the trainer's; null for 1.
 
     Raises:
-        InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` unknown.
+        InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` is unknown.
 
     Example:
         >>> import torch
         >>> from nrt_lightning.structures import Segments
         >>> mask = lambda *row: torch.tensor([row], dtype=torch.bool)
-        >>> segments = Segments(mask(1, 0, 0), mask(0, 1, 0), mask(0, 0, 1), torch.tensor([True]))
         >>> logprobs = torch.tensor([[-1.0, -0.5, -0.25]], requires_grad=True)
-        >>> out = NRTLoss(reduction=SequenceSumConstant(1))(
-        ...     logprobs, logprobs, segments, advantages=torch.tensor([2.0]), token_weights=torch.ones(1, 3)
+        >>> inputs = LossInputs(
+        ...     logprobs=logprobs,
+        ...     old_logprobs=logprobs,
+        ...     segments=Segments(mask(1, 0, 0), mask(0, 1, 0), mask(0, 0, 1), marker_emitted=torch.tensor([True])),
+        ...     advantages=torch.tensor([2.0]),
+        ...     token_weights=torch.ones(1, 3),
         ... )
+        >>> out = NRTLoss(reduction=SequenceSumConstant(1))(inputs)
         >>> out.loss.item(), out.terms["trace"].item(), out.terms["answer"].item()
         (3.25, 3.0, 0.25)
     """
@@ -108,86 +109,69 @@ class NRTLoss:
 
     def __call__(
         self,
-        logprobs: Tensor,
-        old_logprobs: Tensor,
-        segments: Segments,
-        advantages: Tensor,
-        token_weights: Tensor,
-        ref_logprobs: Tensor | None = None,
+        inputs: LossInputs,
+        *,
         whole: WholeBatch | None = None,
-        sampling_logprobs: Tensor | None = None,
         mean: Callable[[Tensor], Tensor] | None = None,
     ) -> LossOutput:
-        """The loss of N rollouts.
+        """Compute the loss of N rollouts.
 
         Args:
-            logprobs: `[N, C]` of the policy, with gradient, in nats.
-            old_logprobs: `[N, C]` of the old policy; on-policy `logprobs` itself.
-            segments: which token is what.
-            advantages: `[N]` one for each trace.
-            token_weights: `[N, C]` of the answer's tokens.
-            ref_logprobs: `[N, C]` of the reference; None without one.
-            whole: the batch that these rollouts are a part of; None: they are all. The losses of the parts of a
-                batch then add up to the loss of the batch, see `needs_full_batch`.
-            sampling_logprobs: `[N, C]` of the sampler, needed for a `sampler_correction`.
-            mean: of a tensor over processes; None: there is one. Their losses' mean is then that of all rollouts.
+            inputs: the rollouts.
+            whole: the batch, if the inputs are a micro-batch of it; the losses of its micro-batches then add up to the
+                loss of the batch, unless `needs_full_batch`.
+            mean: averages a tensor over all processes; the mean of their losses is then the loss of all rollouts. None
+                for a single process.
 
         Returns:
-            The loss; the terms `trace`, `marker`, `answer` (and `kl` when its coefficient is not 0), each reduced,
-            before its coefficient; and metrics as means over tokens: `ratio_mean`, `ratio_max`, `clip_share` on the
-            trace, `answer_nll` in nats, and `kl` in nats where a reference is given; with a `sampler_correction` also
-            its metrics. All but the loss are detached.
+            The loss; the reduced terms `trace`, `marker`, `answer` (and `kl` if its coefficient is not 0) before their
+            coefficients; the metrics `ratio_mean`, `ratio_max` and `clip_share` of the trace tokens, `answer_nll` in
+            nats, `kl` in nats if a reference is given, and those of the `sampler_correction`. All but the loss are
+            detached.
 
         Raises:
-            InputError: if shapes differ, or `kl_coef` is not 0 and `ref_logprobs` is missing, or
-                `sampling_logprobs` where there is a `sampler_correction`.
+            InputError: if shapes differ, or log-probs are missing that `kl_coef` or `sampler_correction` requires.
         """
-        tensors = {
-            "old_logprobs": old_logprobs,
-            "token_weights": token_weights,
-            "ref_logprobs": ref_logprobs,
-            "sampling_logprobs": sampling_logprobs,
+        self._check(inputs)
+        masks = self._masks(inputs.segments)
+        importance, mismatch = self._importance(inputs, masks["kl"])
+        logprobs, old_logprobs = inputs.logprobs, inputs.old_logprobs
+        trace = trace_term(logprobs, old_logprobs, inputs.advantages, masks["trace"], self.surrogate, importance)
+        terms = {
+            "trace": trace,
+            "marker": marker_term(logprobs, masks["marker"]),
+            "answer": answer_term(logprobs, inputs.token_weights, masks["answer"]),
         }
-        self._check(logprobs, segments, advantages, tensors)
-        masks = self._masks(segments)
-        importance, mismatch = self._importance(old_logprobs, sampling_logprobs, sampled_tokens(segments))
-        trace = trace_term(logprobs, old_logprobs, advantages, masks["trace"], self.surrogate, importance)
-        terms: dict[str, tuple[float, TokenTerm]] = {
-            "trace": (self.trace_coef, trace),
-            "marker": (self.marker_coef, marker_term(logprobs, masks["marker"])),
-            "answer": (self.answer_coef, answer_term(logprobs, token_weights, masks["answer"])),
-        }
-        metrics = self._metrics(logprobs.detach(), old_logprobs, masks["trace"], trace.clipped, segments) | mismatch
-        if ref_logprobs is not None:
-            kl = kl_term(logprobs, ref_logprobs, masks["kl"], self.kl)
+        metrics = self._metrics(inputs, masks["trace"], trace.clipped) | mismatch
+        if inputs.ref_logprobs is not None:
+            kl = kl_term(logprobs, inputs.ref_logprobs, masks["kl"], self.kl)
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
-                terms["kl"] = (self.kl_coef, kl)
+                terms["kl"] = kl
         loss, reduced = self._total(logprobs, terms, whole, mean)
-        counts = dict.fromkeys(("kl", "sampler_ratio_mean", "sampler_capped_share"), masks["kl"].sum())
-        counts |= dict.fromkeys(("ratio_mean", "clip_share"), masks["trace"].sum())
-        counts["answer_nll"] = segments.answer_mask.sum()
-        return LossOutput(loss, reduced, metrics, {name: n for name, n in counts.items() if name in metrics})
+        return LossOutput(loss, reduced, metrics, self._counts(metrics, inputs.segments, masks))
 
     @property
     def needs_full_batch(self) -> bool:
-        """Whether off-policy the loss of a rollout depends on the log-probs of the others in the batch.
+        """True if off-policy the loss of a rollout depends on the log-probs of the others in the batch.
 
-        It does where clipped tokens leave the denominator of a mean: which ones do is not known until all are scored.
+        This is the case if clipped tokens are dropped from the denominator of a mean: which tokens are clipped is known
+        only after all rollouts have been scored.
         """
         return self.surrogate.drops_clipped and self.reduction.counts_tokens
 
-    def _importance(
-        self, old_logprobs: Tensor, sampling_logprobs: Tensor | None, sampled: Tensor
-    ) -> tuple[Tensor | None, dict[str, Tensor]]:
-        if self.sampler_correction is None or sampling_logprobs is None:
-            return None, {}
-        correction = self.sampler_correction
-        weights = correction(old_logprobs, sampling_logprobs, sampled)  # [N, C]
-        return weights, correction.metrics(old_logprobs, sampling_logprobs, sampled)
+    def _check(self, inputs: LossInputs) -> None:
+        if self.kl_coef and inputs.ref_logprobs is None:
+            raise InputError(f"kl_coef={self.kl_coef} requires ref_logprobs. Set a reference, or kl_coef=0.")
+        if self.sampler_correction and inputs.sampling_logprobs is None:
+            raise InputError(
+                f"sampler_correction={self.sampler_correction} requires sampling_logprobs. Use an engine that returns "
+                "log-probs, or set sampler_correction to null."
+            )
+        inputs.check_shapes()
 
     def _masks(self, segments: Segments) -> dict[str, Tensor]:
-        """The tokens of each term, [N, C]."""
+        """The tokens of each term. `[N, C]`"""
         marker = segments.marker_mask if self.marker_rows == "all" else forced_marker_tokens(segments)
         trace = trace_tokens(segments, self.forced_marker)
         answer = segments.answer_mask
@@ -195,51 +179,45 @@ class NRTLoss:
             answer = answer & segments.marker_emitted.unsqueeze(1)
         return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled_tokens(segments)}
 
+    def _importance(self, inputs: LossInputs, sampled: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        if self.sampler_correction is None or inputs.sampling_logprobs is None:
+            return None, {}
+        weights = self.sampler_correction(inputs.old_logprobs, inputs.sampling_logprobs, sampled)  # [N, C]
+        return weights, self.sampler_correction.metrics(inputs.old_logprobs, inputs.sampling_logprobs, sampled)
+
     def _total(
         self,
         logprobs: Tensor,
-        terms: dict[str, tuple[float, TokenTerm]],
+        terms: dict[str, TokenTerm],
         whole: WholeBatch | None,
         mean: Callable[[Tensor], Tensor] | None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        # It carries a gradient, so that the loss does even if every coefficient is 0.
+        # This 0 has a gradient, so that the loss has one even if all coefficients are 0.
         loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
-        masks = self._masks(whole.segments) if whole else {name: term.mask for name, (_, term) in terms.items()}
+        coefs = {"trace": self.trace_coef, "marker": self.marker_coef, "answer": self.answer_coef, "kl": self.kl_coef}
+        masks = self._masks(whole.segments) if whole else {name: term.mask for name, term in terms.items()}
         factors = self.reduction.balance([masks[name] for name in terms], mean) if mean else [1.0] * len(terms)
-        for factor, (name, (coef, term)) in zip(factors, terms.items(), strict=True):
+        for factor, (name, term) in zip(factors, terms.items(), strict=True):
             weights = whole.part(self.reduction.weights(masks[name], term.values.dtype), term.mask) if whole else None
             value = factor * self.reduction(term.values, term.mask, weights)
             reduced[name] = value.detach()
-            if coef:  # 0 * infinity would be NaN
-                loss = loss + coef * value
+            if coefs[name]:  # 0 * infinity would be NaN
+                loss = loss + coefs[name] * value
         return loss, reduced
 
-    def _check(
-        self, logprobs: Tensor, segments: Segments, advantages: Tensor, tensors: dict[str, Tensor | None]
-    ) -> None:
-        if self.kl_coef and tensors["ref_logprobs"] is None:
-            raise InputError(
-                f"kl_coef={self.kl_coef} needs ref_logprobs: give the module a reference, or set kl_coef=0."
-            )
-        if self.sampler_correction and tensors["sampling_logprobs"] is None:
-            raise InputError(
-                f"sampler_correction={self.sampler_correction} needs sampling_logprobs: ask the engine for log-probs, "
-                "or set sampler_correction to null."
-            )
-        for name, tensor in {**tensors, "trace_mask": segments.trace_mask}.items():
-            if tensor is not None:
-                mend = "Put them in place with unpack_segment." if name == "token_weights" else ""
-                check_same_shape(name, tensor, "logprobs", logprobs, mend)
-        check_same_shape("advantages", advantages, "marker_emitted", segments.marker_emitted, "One for each rollout.")
-
     @staticmethod
-    def _metrics(
-        logprobs: Tensor, old_logprobs: Tensor, mask: Tensor, clipped: Tensor, segments: Segments
-    ) -> dict[str, Tensor]:
-        ratio = importance_ratio(under(mask, logprobs), under(mask, old_logprobs))  # [N, C]
+    def _metrics(inputs: LossInputs, mask: Tensor, clipped: Tensor) -> dict[str, Tensor]:
+        logprobs = inputs.logprobs.detach()
+        ratio = importance_ratio(under(mask, logprobs), under(mask, inputs.old_logprobs))  # [N, C]
         return {
             "ratio_mean": masked_mean(ratio, mask),
             "ratio_max": torch.where(mask, ratio, 0).max(),
             "clip_share": masked_mean(clipped.to(ratio.dtype), mask),
-            "answer_nll": masked_mean(-at_least_float32(logprobs), segments.answer_mask),
+            "answer_nll": masked_mean(-at_least_float32(logprobs), inputs.segments.answer_mask),
         }
+
+    @staticmethod
+    def _counts(metrics: dict[str, Tensor], segments: Segments, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The number of tokens that each mean is over: sampled tokens, unless named here."""
+        over = {"ratio_mean": masks["trace"], "clip_share": masks["trace"], "answer_nll": segments.answer_mask}
+        return {name: over.get(name, masks["kl"]).sum() for name in metrics if not name.endswith("_max")}

@@ -1,4 +1,4 @@
-"""Correction for a sampler whose probabilities are not those of the trainer."""
+"""Importance weights for samplers whose probabilities differ from the trainer's."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from nrt_lightning.losses.surrogates import importance_ratio
 
 @dataclass(frozen=True)
 class TruncatedImportance:
-    """`min(pi_old / pi_sampler, cap)` for each sampled token, a constant weight of its trace loss.
+    """`min(pi_old / pi_sampler, cap)`, a constant weight of the trace loss of each sampled token.
 
-    Traces come from the sampler's distribution, which differs from the trainer's old policy where they run in another
-    engine or precision, or at a temperature or with tokens kept out. Without a correction the data is off-policy from
-    the first step. The cap bounds the variance (F. Yao et al., "Your Efficient RL Framework Secretly Brings You
-    Off-Policy RL Training", 2025, https://fengyao.notion.site/off-policy-rl, who use 2). It is apart from the
-    surrogate's ratio pi / pi_old, which is 1 at the first step of a window.
+    The sampler's distribution differs from the trainer's old policy if it runs in another engine or precision, uses a
+    temperature, or excludes tokens. Without a correction the data is then off-policy from the first step. The cap
+    bounds the variance (F. Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025,
+    https://fengyao.notion.site/off-policy-rl, who use 2). The surrogate's ratio pi / pi_old is separate: it is 1 in
+    the first step of a window.
 
     Args:
-        cap: largest weight.
+        cap: upper bound of the weights.
 
     Raises:
         InputError: if `cap` is not above 0.
@@ -39,25 +39,24 @@ class TruncatedImportance:
         check_at_least("sampler_correction.cap", self.cap, 0, above=True)
 
     def __call__(self, old_logprobs: Tensor, sampling_logprobs: Tensor, sampled: Tensor) -> Tensor:
-        """Weights, 1 where nothing was sampled.
+        """Compute the weights.
 
         Args:
-            old_logprobs: `[N, C]` of the old policy, as the trainer computes them.
+            old_logprobs: `[N, C]` of the old policy, computed by the trainer.
             sampling_logprobs: `[N, C]` of the sampler.
-            sampled: `[N, C]` bool, the tokens it sampled.
+            sampled: `[N, C]` bool, the sampled tokens.
 
         Returns:
-            `[N, C]`, without gradient.
+            `[N, C]`, detached; 1 for tokens that were not sampled.
         """
-        ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)
-        return ratio.clamp(max=self.cap)
+        return sampler_ratio(old_logprobs, sampling_logprobs, sampled).clamp(max=self.cap)
 
     def metrics(self, old_logprobs: Tensor, sampling_logprobs: Tensor, sampled: Tensor) -> dict[str, Tensor]:
-        """What is to be known of the mismatch, over the sampled tokens.
+        """Compute metrics of the mismatch over the sampled tokens.
 
         Returns:
-            `sampler_ratio_mean` and `_max`; `sampler_capped_share`; `sampler_difference_mean` and `_max`, of
-            `|log pi_old - log pi_sampler|` in nats.
+            `sampler_ratio_mean` and `sampler_ratio_max`; `sampler_capped_share`, the fraction of capped weights;
+            `sampler_difference_mean` and `sampler_difference_max` of `|log pi_old - log pi_sampler|`, in nats.
         """
         ratio = sampler_ratio(old_logprobs, sampling_logprobs, sampled)  # [N, C]
         difference = torch.where(sampled, (old_logprobs.detach() - sampling_logprobs).abs(), 0)  # [N, C]
@@ -71,6 +70,6 @@ class TruncatedImportance:
 
 
 def sampler_ratio(old_logprobs: Tensor, sampling_logprobs: Tensor, sampled: Tensor) -> Tensor:
-    """`pi_old / pi_sampler` where a token was sampled, 1 elsewhere. [N, C]"""
+    """`pi_old / pi_sampler` of sampled tokens, 1 for others. `[N, C]`"""
     difference = torch.where(sampled, old_logprobs.detach() - sampling_logprobs, 0)
     return importance_ratio(difference, torch.zeros_like(difference))

@@ -1,4 +1,4 @@
-"""Per-token policy-gradient losses for the sampled tokens."""
+"""Per-token policy-gradient losses."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 from nrt_lightning.functional import at_least_float32, check_at_least, check_interval
 
-MAX_LOG_RATIO = 20.0  # exp(20) = 5e8: beyond any clip range, and far from overflow
+MAX_LOG_RATIO = 20.0  # exp(20) = 5e8, beyond any clip range and far from overflow
 
 
 @dataclass
 class SurrogateOutput:
-    """The loss of each token, and which tokens the clipping silenced."""
+    """The loss of each token, and the clipped tokens."""
 
     loss: Tensor  # [N, C]
-    clipped: Tensor  # [N, C] bool; True where the token gives no gradient because its ratio has moved far enough
+    clipped: Tensor  # [N, C] bool; True for tokens without gradient because their ratio is out of bounds
 
 
 class Surrogate(ABC):
-    """A loss whose gradient is the policy gradient, at least where `ratio = pi / pi_old` is close to 1."""
+    """A per-token loss whose gradient is the policy gradient if `ratio = pi / pi_old` is close to 1."""
 
-    drops_clipped: ClassVar[bool] = False  # whether clipped tokens leave the denominators of a mean as well
+    drops_clipped: ClassVar[bool] = False  # True if the denominators of means do not count clipped tokens
 
     @abstractmethod
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
-        """Loss of each token.
+        """Compute the loss of each token.
 
         Args:
             logprobs: `[N, C]` of the policy, with gradient.
-            old_logprobs: `[N, C]` of the old policy; no gradient flows into them.
-            advantages: `[N, C]`, or `[N, 1]` for one advantage a trace.
+            old_logprobs: `[N, C]` of the old policy; detached.
+            advantages: `[N, C]`, or `[N, 1]` for one advantage per trace.
 
         Returns:
             Loss and clipped tokens, `[N, C]`.
@@ -42,11 +42,11 @@ class Surrogate(ABC):
 
 
 def importance_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
-    """`exp(logprobs - old_logprobs)`, bounded to exp(-20)..exp(20).
+    """Compute `exp(logprobs - old_logprobs)`, clamped to exp(-20)..exp(20).
 
     Args:
         logprobs: `[N, C]` of the policy, in nats.
-        old_logprobs: `[N, C]` of the old policy; treated as constants, also if they are the same tensor.
+        old_logprobs: `[N, C]` of the old policy; detached, even if it is the same tensor.
 
     Returns:
         `[N, C]` in float32 or float64.
@@ -60,7 +60,7 @@ def importance_ratio(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
 
 
 def moved_outside(ratio: Tensor, advantages: Tensor, low: float, high: float) -> Tensor:
-    """Tokens already moved beyond the bounds in the direction of their advantage: `[N, C]` bool.
+    """Find the tokens whose ratio is out of bounds in the direction of their advantage. `[N, C]` bool
 
     Example:
         >>> moved_outside(torch.tensor([1.5, 1.5, 0.5]), torch.tensor([1.0, -1.0, -1.0]), 0.8, 1.28)
@@ -71,26 +71,26 @@ def moved_outside(ratio: Tensor, advantages: Tensor, low: float, high: float) ->
 
 @dataclass(frozen=True)
 class CISPO(Surrogate):
-    """`-A sg(clamp(ratio, ratio_low, ratio_high)) logprobs`, with tokens that moved far enough left out.
+    """`-A sg(clamp(ratio, ratio_low, ratio_high)) logprobs`, without tokens whose ratio is out of bounds.
 
-    The clipped ratio is a constant weight (sg stops its gradient), so a token keeps its gradient where `ClippedRatio`
-    would lose it (arXiv 2506.13585). As in the code of arXiv 2602.11549 a token is left out altogether, from the
-    denominators of a mean too, where A > 0 and ratio > `drop_above`, or A < 0 and ratio < `drop_below`. On-policy
-    the ratio is 1 and this is the plain policy gradient.
+    The clamped ratio is a constant weight (sg stops its gradient), so tokens keep their gradient where `ClippedRatio`
+    would set it to 0 (arXiv 2506.13585). As in the code of arXiv 2602.11549, tokens are dropped, also from
+    denominators, if A > 0 and ratio > `drop_above`, or A < 0 and ratio < `drop_below`. On-policy the ratio is 1 and
+    this is the plain policy gradient.
 
     Args:
         ratio_low: lower bound of the weight; 0 for none.
         ratio_high: upper bound of the weight.
-        drop_below: ratio below which tokens with a negative advantage are left out; 0 for never.
-        drop_above: ratio above which tokens with a positive advantage are left out; `.inf` for never.
+        drop_below: ratio below which tokens with a negative advantage are dropped; 0 for never.
+        drop_above: ratio above which tokens with a positive advantage are dropped; `.inf` for never.
 
     Raises:
-        InputError: if bounds are negative or in the wrong order.
+        InputError: if bounds are negative or out of order.
 
     Example:
         >>> old = torch.tensor([[0.5, 0.5, 0.5]]).log()
         >>> out = CISPO()(torch.tensor([[0.5, 0.9, 0.25]]).log(), old, torch.tensor([[1.0]]))
-        >>> out.loss, out.clipped  # weights 1, 1.28 and 0.8; the second token has risen enough
+        >>> out.loss, out.clipped  # weights 1, 1.28 and 0.8; the ratio of the second token is above 1.28
         (tensor([[0.6931, 0.1349, 1.1090]]), tensor([[False,  True, False]]))
     """
 
@@ -105,7 +105,7 @@ class CISPO(Surrogate):
         check_interval("drop_below", self.drop_below, "drop_above", self.drop_above)
 
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
-        """Loss `[N, C]` of each token; see `Surrogate.__call__`."""
+        """Loss and clipped tokens, `[N, C]`."""
         ratio = importance_ratio(logprobs, old_logprobs).detach()  # [N, C]
         loss = -advantages * ratio.clamp(self.ratio_low, self.ratio_high) * at_least_float32(logprobs)
         return SurrogateOutput(loss, moved_outside(ratio, advantages, self.drop_below, self.drop_above))
@@ -115,11 +115,11 @@ class CISPO(Surrogate):
 class ClippedRatio(Surrogate):
     """`-min(ratio A, clamp(ratio, 1 - clip_low, 1 + clip_high) A)`: PPO (arXiv 1707.06347).
 
-    The defaults are those of DAPO (arXiv 2503.14476). Clipped tokens have gradient 0 but stay in the denominators.
+    The defaults are from DAPO (arXiv 2503.14476). Clipped tokens have gradient 0, but denominators count them.
 
     Args:
-        clip_low: how far the ratio may fall below 1.
-        clip_high: how far the ratio may rise above 1.
+        clip_low: largest decrease of the ratio below 1.
+        clip_high: largest increase of the ratio above 1.
 
     Raises:
         InputError: if a bound is negative.
@@ -139,7 +139,7 @@ class ClippedRatio(Surrogate):
         check_at_least("clip_high", self.clip_high, 0)
 
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
-        """Loss `[N, C]` of each token; see `Surrogate.__call__`."""
+        """Loss and clipped tokens, `[N, C]`."""
         low, high = 1 - self.clip_low, 1 + self.clip_high
         ratio = importance_ratio(logprobs, old_logprobs)  # [N, C]
         loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
@@ -148,7 +148,7 @@ class ClippedRatio(Surrogate):
 
 @dataclass(frozen=True)
 class PolicyGradient(Surrogate):
-    """`-A logprobs`: REINFORCE, without ratio or clipping. For on-policy data; used by VeriFree (arXiv 2505.21493).
+    """`-A logprobs`: REINFORCE, for on-policy data. Used by VeriFree (arXiv 2505.21493).
 
     Example:
         >>> PolicyGradient()(torch.tensor([[-0.5]]), torch.tensor([[-9.0]]), torch.tensor([[2.0]])).loss
@@ -156,6 +156,6 @@ class PolicyGradient(Surrogate):
     """
 
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
-        """Loss `[N, C]` of each token; see `Surrogate.__call__`."""
+        """Loss and clipped tokens, `[N, C]`."""
         logprobs = at_least_float32(logprobs)
         return SurrogateOutput(-advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool))

@@ -1,6 +1,6 @@
-"""The terms of the loss as pure functions: per-token values and the tokens they are defined on.
+"""The terms of the loss as pure functions that return per-token values with their mask.
 
-Values outside a term's mask are finite whatever the inputs hold there, and their gradient is exactly 0.
+Outside the mask the values are 0 and so is the gradient, even if the inputs are NaN there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORCED_MARKER_CHOICES = get_args(ForcedMarker)
 
 @dataclass
 class TokenTerm:
-    """Per-token values of a term, to be reduced over its mask."""
+    """Per-token values of a term, and the mask to reduce them over."""
 
     values: Tensor  # [N, C]
     mask: Tensor  # [N, C] bool
@@ -29,13 +29,13 @@ class TokenTerm:
 
 @dataclass
 class TraceTerm(TokenTerm):
-    """The trace term, with the tokens its clipping silenced."""
+    """The trace term, with the tokens that its surrogate clips."""
 
     clipped: Tensor  # [N, C] bool
 
 
 def under(mask: Tensor, values: Tensor) -> Tensor:
-    """`values [N, C]` in at least float32 where `mask [N, C]` is True, and 0 (with gradient 0) elsewhere.
+    """Convert values to at least float32 and set them, and their gradient, to 0 outside the mask. `[N, C]`
 
     Example:
         >>> under(torch.tensor([[True, False]]), torch.tensor([[-1.0, float("nan")]]))
@@ -45,16 +45,16 @@ def under(mask: Tensor, values: Tensor) -> Tensor:
 
 
 def sampled_tokens(segments: Segments) -> Tensor:
-    """Tokens the policy drew itself, `[N, C]` bool: the trace, and the marker of the rows that emitted it."""
+    """The tokens sampled from the policy: traces, and markers that were emitted. `[N, C]` bool"""
     return segments.trace_mask | (segments.marker_mask & segments.marker_emitted.unsqueeze(1))
 
 
 def trace_tokens(segments: Segments, forced_marker: ForcedMarker = "excluded") -> Tensor:
-    """Tokens that carry the advantage of their trace, `[N, C]` bool.
+    """The tokens of the trace term. `[N, C]` bool
 
     Args:
         segments: N rollouts.
-        forced_marker: "excluded" takes the sampled tokens; "authors" takes the markers of all rows.
+        forced_marker: "excluded" for the sampled tokens only, "authors" to include forced markers.
     """
     if forced_marker == "authors":
         return segments.trace_mask | segments.marker_mask
@@ -62,7 +62,7 @@ def trace_tokens(segments: Segments, forced_marker: ForcedMarker = "excluded") -
 
 
 def forced_marker_tokens(segments: Segments) -> Tensor:
-    """Markers the policy did not write itself, `[N, C]` bool."""
+    """The markers that were forced. `[N, C]` bool"""
     return segments.marker_mask & ~segments.marker_emitted.unsqueeze(1)
 
 
@@ -74,18 +74,18 @@ def trace_term(
     surrogate: Surrogate,
     importance: Tensor | None = None,
 ) -> TraceTerm:
-    """The policy gradient of the trace: `surrogate(logprobs, old_logprobs, A)` on the trace's tokens.
+    """Policy-gradient loss of the trace tokens: `surrogate(logprobs, old_logprobs, importance * advantages)`.
 
     Args:
         logprobs: `[N, C]` of the policy.
         old_logprobs: `[N, C]` of the old policy.
-        advantages: `[N]` one for each trace.
+        advantages: `[N]` one per trace, or `[N, C]` one per token.
         mask: `[N, C]` bool, from `trace_tokens`.
         surrogate: the per-token loss.
-        importance: `[N, C]` weight of each token, not negative, from `TruncatedImportance`; None weighs all alike.
+        importance: `[N, C]` weights from `TruncatedImportance`, at least 0; None for 1.
 
     Returns:
-        Values, the mask (without the clipped tokens if the surrogate drops them) and the clipped tokens.
+        Values, mask (without clipped tokens if the surrogate drops them) and clipped tokens.
 
     Example:
         >>> from nrt_lightning.losses import CISPO
@@ -94,7 +94,8 @@ def trace_term(
         tensor([[1.0000, 0.5000]])
     """
     kept = under(mask, logprobs)  # [N, C]
-    weights = under(mask, advantages.detach().unsqueeze(1).expand_as(mask))  # [N, C]
+    per_token = advantages if advantages.dim() == 2 else advantages.unsqueeze(1)  # [N, C] or [N, 1]
+    weights = under(mask, per_token.detach())  # [N, C]
     weights = weights if importance is None else weights * under(mask, importance)
     output = surrogate(kept, under(mask, old_logprobs), weights)
     clipped = output.clipped & mask
@@ -102,11 +103,11 @@ def trace_term(
 
 
 def marker_term(logprobs: Tensor, mask: Tensor) -> TokenTerm:
-    """Cross-entropy of the markers that had to be forced: `-logprobs`, in nats.
+    """Cross-entropy of markers: `-logprobs`, in nats.
 
     Args:
         logprobs: `[N, C]` of the policy.
-        mask: `[N, C]` bool, from `forced_marker_tokens`.
+        mask: `[N, C]` bool, the marker tokens; by default those of `forced_marker_tokens`.
 
     Returns:
         Values and mask.
@@ -123,8 +124,8 @@ def answer_term(logprobs: Tensor, token_weights: Tensor, mask: Tensor) -> TokenT
 
     Args:
         logprobs: `[N, C]` of the policy.
-        token_weights: `[N, C]`; no gradient flows into them.
-        mask: `[N, C]` bool, the answer's tokens.
+        token_weights: `[N, C]`; detached.
+        mask: `[N, C]` bool, the answer tokens.
 
     Returns:
         Values and mask.
@@ -137,12 +138,12 @@ def answer_term(logprobs: Tensor, token_weights: Tensor, mask: Tensor) -> TokenT
 
 
 def kl_term(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: KLEstimator) -> TokenTerm:
-    """KL of the policy against the reference, in nats, estimated on sampled tokens.
+    """Estimate of KL(policy || reference) per sampled token, in nats.
 
     Args:
         logprobs: `[N, C]` of the policy.
-        ref_logprobs: `[N, C]` of the reference; no gradient flows into them.
-        mask: `[N, C]` bool, from `sampled_tokens`: the estimators need tokens drawn from the policy.
+        ref_logprobs: `[N, C]` of the reference; detached.
+        mask: `[N, C]` bool, from `sampled_tokens`; the estimators hold only for tokens sampled from the policy.
         estimator: `K1`, `K2` or `K3`.
 
     Returns:

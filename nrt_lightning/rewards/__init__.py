@@ -1,7 +1,4 @@
-"""Aggregations of the policy's confidence in the answer into a trace reward, one idea a file.
-
-The token weightings decide what the derivative of that reward means for the answer tokens.
-"""
+"""Trace rewards from the policy's confidence in the answer, token weights of the answer term, and penalties."""
 
 from nrt_lightning.rewards.arithmetic_mean import ArithmeticMean
 from nrt_lightning.rewards.base import RewardAggregator

@@ -1,4 +1,4 @@
-"""The arithmetic mean of the answer's confidences."""
+"""Arithmetic mean of the confidences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nrt_lightning.structures import TraceReward
 class ArithmeticMean(RewardAggregator):
     """`R = 1/T sum_i c_i`, 0 to 1; token weights c_i/T.
 
-    Known as RLPR (arXiv 2506.18254): one unlikely token cannot ruin the reward of a long answer.
+    The reward of RLPR (arXiv 2506.18254). One unlikely token has little effect on the reward of a long answer.
 
     Example:
         >>> reward = ArithmeticMean()(torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[True, True]]))
@@ -26,7 +26,7 @@ class ArithmeticMean(RewardAggregator):
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None
     ) -> TraceReward:
-        """`R = 1/T sum_i c_i` of `[N, T]` log-probs; see `RewardAggregator.__call__`."""
+        """Rewards `[N]` and token weights `[N, T]`."""
         logprobs, length = answer_only(answer_logprobs, answer_mask)  # [N, T], [N, 1]
         token_weights = torch.where(answer_mask, logprobs.exp() / length, 0)  # [N, T]
         return TraceReward(value=token_weights.sum(1), token_weights=token_weights)

@@ -1,4 +1,4 @@
-"""The geometric mean of the answer's confidences."""
+"""Geometric mean of the confidences."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nrt_lightning.structures import TraceReward
 class GeometricMean(RewardAggregator):
     """`R = (prod_i c_i)^(1/T)`, 0 to 1; token weights R/T.
 
-    Known as NRT-GM (arXiv 2602.11549): the inverse perplexity of the answer, comparable between short and long ones.
+    NRT-GM (arXiv 2602.11549): the inverse perplexity of the answer, comparable between answers of different lengths.
 
     Example:
         >>> reward = GeometricMean()(torch.tensor([[0.5, 0.125]]).log(), torch.tensor([[True, True]]))
@@ -26,7 +26,7 @@ class GeometricMean(RewardAggregator):
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None
     ) -> TraceReward:
-        """`R = (prod_i c_i)^(1/T)` of `[N, T]` log-probs; see `RewardAggregator.__call__`."""
+        """Rewards `[N]` and token weights `[N, T]`."""
         logprobs, length = answer_only(answer_logprobs, answer_mask)  # [N, T], [N, 1]
         value = (logprobs / length).sum(1).exp() * answer_mask.any(1)  # [N]
         return TraceReward(value=value, token_weights=torch.where(answer_mask, value.unsqueeze(1) / length, 0))

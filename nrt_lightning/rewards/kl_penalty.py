@@ -1,4 +1,4 @@
-"""KL against the reference as a part of the reward."""
+"""KL penalty in the reward."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from nrt_lightning.functional import K1, KLEstimator, check_at_least, masked_sum
 
 @dataclass(frozen=True)
 class KLPenalty:
-    """`R <- R - coef * sum_t KL_t` over the tokens that the policy sampled, with KL_t the estimate of one token.
+    """`R <- R - coef * sum_t KL_t`, summed over the sampled tokens, with KL_t the estimate for token t.
 
-    The policy gradient of a reward with `K1` in it is that of `-coef KL(policy || reference)`, the objective of RLHF
-    (arXiv 1909.08593). In the loss (`NRTLoss.kl_coef`) `K2` has that gradient; `K3`, as in GRPO, that of the KL the
-    other way round. The empty trace has no sampled token, so the baseline's reward has no penalty.
+    With `K1` the policy gradient of the penalty is the gradient of `-coef KL(policy || reference)`, the objective of
+    RLHF (arXiv 1909.08593). As a term of the loss (`NRTLoss.kl_coef`), `K2` has this gradient; `K3`, used by GRPO, has
+    the gradient of KL(reference || policy). The empty trace has no sampled tokens and no penalty.
 
     Args:
-        coef: weight of the penalty, for each nat.
+        coef: penalty per nat.
         kl: the estimator.
 
     Raises:
@@ -38,12 +38,15 @@ class KLPenalty:
         check_at_least("kl_penalty.coef", self.coef, 0)
 
     def __call__(self, values: Tensor, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor) -> Tensor:
-        """Rewards with the penalty, `[N]`.
+        """Subtract the penalty from the rewards.
 
         Args:
             values: `[N]` trace rewards.
-            logprobs: `[N, C]` of the policy that sampled them.
+            logprobs: `[N, C]` of the policy that sampled the traces, in nats.
             ref_logprobs: `[N, C]` of the reference.
             mask: `[N, C]` bool, the sampled tokens.
+
+        Returns:
+            `[N]` penalized rewards.
         """
         return values - self.coef * masked_sum(self.kl(logprobs, ref_logprobs), mask, dim=1)

@@ -1,4 +1,4 @@
-"""The log-probability of the whole answer."""
+"""Log-probability of the whole answer."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from nrt_lightning.structures import TraceReward
 class LogProb(RewardAggregator):
     """`R = sum_i log c_i`, in nats; token weights 1.
 
-    Known as JEPO (arXiv 2503.19618) and JLB: a lower bound of the log-likelihood of the answer. Long answers have
-    rewards of larger size; an answer without tokens, or with an impossible one, has minus infinity.
+    JEPO (arXiv 2503.19618), or JLB: the expectation is a lower bound of the log-likelihood of the answer. The size of
+    the reward grows with the answer's length. It is minus infinity for an answer without tokens or with an impossible
+    token.
 
     Example:
         >>> import torch
@@ -25,12 +26,13 @@ class LogProb(RewardAggregator):
         (tensor([0.1250]), tensor([[1., 1.]]))
     """
 
+    gives_logprobs: ClassVar[bool] = True
     minimum: ClassVar[float] = float("-inf")
 
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None
     ) -> TraceReward:
-        """`R = sum_i log c_i` of `[N, T]` log-probs; see `RewardAggregator.__call__`."""
+        """Rewards `[N]` and token weights `[N, T]`."""
         logprobs, _ = answer_only(answer_logprobs, answer_mask)  # [N, T]
         value = logprobs.sum(1).masked_fill(~answer_mask.any(1), float("-inf"))  # [N]
         return TraceReward(value=value, token_weights=answer_mask.to(value.dtype))

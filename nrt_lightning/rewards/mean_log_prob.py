@@ -1,4 +1,4 @@
-"""The mean log-probability of the answer's tokens."""
+"""Mean log-probability of the answer's tokens."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from nrt_lightning.structures import TraceReward
 
 @dataclass(frozen=True)
 class MeanLogProb(RewardAggregator):
-    """`R = 1/T sum_i log c_i`, in nats a token; token weights 1/T.
+    """`R = 1/T sum_i log c_i`, in nats per token; token weights 1/T.
 
-    `LogProb` with every answer of the same weight, however long (AvgLogprob of arXiv 2602.03979). An answer without
-    tokens, or with an impossible one, has minus infinity.
+    `LogProb` with the same weight for answers of all lengths (AvgLogprob of arXiv 2602.03979). The reward is
+    minus infinity for an answer without tokens or with an impossible token.
 
     Example:
         >>> import torch
@@ -31,7 +31,7 @@ class MeanLogProb(RewardAggregator):
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None
     ) -> TraceReward:
-        """`R = 1/T sum_i log c_i` of `[N, T]` log-probs; see `RewardAggregator.__call__`."""
+        """Rewards `[N]` and token weights `[N, T]`."""
         logprobs, length = answer_only(answer_logprobs, answer_mask)  # [N, T], [N, 1]
         value = (logprobs / length).sum(1).masked_fill(~answer_mask.any(1), float("-inf"))  # [N]
         return TraceReward(value=value, token_weights=torch.where(answer_mask, 1 / length, 0))

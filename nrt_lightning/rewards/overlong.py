@@ -1,4 +1,4 @@
-"""What becomes of traces that reached their limit without the marker."""
+"""Treatment of truncated traces, those that reached the length limit without the marker."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from nrt_lightning.structures import Rollouts
 
 
 class OverlongTraces(ABC):  # noqa: B024  (both methods have a default)
-    """What truncated traces are worth, and whether they are learned from. `rollout/truncated_share` counts them."""
+    """Adjusts the rewards of truncated traces or excludes them from the loss. `rollout/truncated_share` counts them."""
 
     def rewards(self, values: Tensor, rollouts: Rollouts, max_trace_tokens: int) -> Tensor:
-        """The trace rewards, `[N]`, of rewards `[N]` that know of no limit."""
+        """Adjust the trace rewards `values` for length. `[N]` -> `[N]`"""
         return values
 
     def loss_rows(self, rollouts: Rollouts) -> Tensor | None:
@@ -26,14 +26,14 @@ class OverlongTraces(ABC):  # noqa: B024  (both methods have a default)
 
 @dataclass(frozen=True)
 class KeepOverlong(OverlongTraces):
-    """Nothing: a truncated trace is worth what its marker, forced where it was cut, and the answer say it is worth."""
+    """Treats truncated traces like all others: the marker is forced after the cut, and the answer is scored."""
 
 
 @dataclass(frozen=True)
 class MaskOverlong(OverlongTraces):
-    """A truncated trace carries no loss of any term: DAPO's overlong filtering (arXiv 2503.14476).
+    """Excludes truncated traces from all terms of the loss: DAPO's overlong filtering (arXiv 2503.14476).
 
-    Its reward is still one of its group's, so what the others are worth does not depend on this setting.
+    Their rewards remain in their groups, so the advantages of the other traces do not change.
     """
 
     def loss_rows(self, rollouts: Rollouts) -> Tensor | None:
@@ -45,12 +45,12 @@ class MaskOverlong(OverlongTraces):
 class PenalizeOverlong(OverlongTraces):
     """`R <- R - penalty * max(0, length - (limit - soft_tokens)) / soft_tokens`, and `R - penalty` where truncated.
 
-    DAPO's soft overlong punishment (arXiv 2503.14476, equation 13, with its penalty of 1): nothing up to
-    `soft_tokens` before the limit, then in proportion, and all of it at the limit.
+    DAPO's soft overlong punishment (arXiv 2503.14476, equation 13, with a penalty of 1), which grows linearly over the
+    last `soft_tokens` before the limit.
 
     Args:
-        penalty: what a truncated trace loses; of the order of what rewards differ by.
-        soft_tokens: length before the limit in which the penalty grows; 0 penalizes truncated traces alone.
+        penalty: penalty of a truncated trace; of the order of differences between rewards.
+        soft_tokens: number of tokens before the limit over which the penalty grows; 0 penalizes only truncated traces.
 
     Raises:
         InputError: if a number is negative.
@@ -68,11 +68,11 @@ class PenalizeOverlong(OverlongTraces):
         check_at_least("overlong.soft_tokens", self.soft_tokens, 0)
 
     def amount(self, lengths: Tensor, limit: int) -> Tensor:
-        """What traces of these lengths that were not truncated lose, [N]."""
+        """The penalty `[N]` of traces of these lengths that were not truncated."""
         over = (lengths - (limit - self.soft_tokens)).clamp(min=0) / max(self.soft_tokens, 1)
         return self.penalty * over if self.soft_tokens else torch.zeros_like(over)
 
     def rewards(self, values: Tensor, rollouts: Rollouts, max_trace_tokens: int) -> Tensor:
-        """See `OverlongTraces.rewards`."""
+        """Subtract the penalties from the trace rewards `values`. `[N]` -> `[N]`"""
         lengths = rollouts.segments.trace_mask.sum(dim=1)  # [N]
         return values - torch.where(rollouts.truncated, self.penalty, self.amount(lengths, max_trace_tokens))

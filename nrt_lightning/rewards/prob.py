@@ -1,4 +1,4 @@
-"""The probability of the whole answer."""
+"""Probability of the whole answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from nrt_lightning.structures import TraceReward
 class Prob(RewardAggregator):
     """`R = prod_i c_i`, 0 to 1; token weights R.
 
-    Known as VeriFree (arXiv 2505.21493): the probability of the whole answer. It vanishes for long answers.
+    The reward of VeriFree (arXiv 2505.21493): the probability of the whole answer, close to 0 for long answers.
 
     Example:
         >>> reward = Prob()(torch.tensor([[0.5, 0.25]]).log(), torch.tensor([[True, True]]))
@@ -26,7 +26,7 @@ class Prob(RewardAggregator):
     def __call__(
         self, answer_logprobs: Tensor, answer_mask: Tensor, baseline_logprobs: Tensor | None = None
     ) -> TraceReward:
-        """`R = prod_i c_i` of `[N, T]` log-probs; see `RewardAggregator.__call__`."""
+        """Rewards `[N]` and token weights `[N, T]`."""
         logprobs, _ = answer_only(answer_logprobs, answer_mask)  # [N, T]
         value = logprobs.sum(1).exp() * answer_mask.any(1)  # [N]
         return TraceReward(value=value, token_weights=torch.where(answer_mask, value.unsqueeze(1), 0))

@@ -1,9 +1,9 @@
-"""What weight each answer token gets in the answer term of the loss."""
+"""Weights of the answer tokens in the answer term of the loss."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from nrt_lightning.functional import (
 
 
 class TokenWeighting(ABC):
-    """Turns the token weights alpha_i c_i of a reward aggregation into the weights the loss uses."""
+    """Computes the weights of the answer term from the token weights alpha_i c_i of a reward aggregator."""
 
     needs_logprobs = False  # whether the trace rewards must be log-probs of the answers
     needs_derived = True  # True: reads the token weights of the aggregation
@@ -28,13 +28,13 @@ class TokenWeighting(ABC):
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
     ) -> Tensor:
-        """Weights of the answer tokens.
+        """Compute the weights of the answer tokens.
 
         Args:
-            token_weights: `[N, T]` of the aggregation; anything outside the answer.
+            token_weights: `[N, T]` of the aggregator; values outside the mask are ignored.
             answer_mask: `[N, T]` bool.
             group_ids: `[N]` integers, any values in any order.
-            values: `[N]` the trace rewards; only `PosteriorTokenWeights` looks at them.
+            values: `[N]` trace rewards, read only by `PosteriorTokenWeights`.
 
         Returns:
             `[N, T]` in float32 or float64, 0 outside the answer.
@@ -43,7 +43,7 @@ class TokenWeighting(ABC):
 
 @dataclass(frozen=True)
 class FixedTokenWeights(TokenWeighting):
-    """1 on every answer token, whatever the aggregation says: the authors' main experiments.
+    """1 for every answer token; used in the main experiments of arXiv 2602.11549.
 
     Example:
         >>> FixedTokenWeights()(torch.tensor([[0.3, 0.1]]), torch.tensor([[True, False]]), torch.tensor([0]))
@@ -55,19 +55,19 @@ class FixedTokenWeights(TokenWeighting):
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
     ) -> Tensor:
-        """1 where `answer_mask [N, T]` is True; see `TokenWeighting.__call__`."""
+        """The mask as numbers. `[N, T]`"""
         return answer_mask.to(at_least_float32(token_weights).dtype)
 
 
 @dataclass(frozen=True)
 class DerivedTokenWeights(TokenWeighting):
-    """alpha_i c_i, centered and scaled over all answer tokens of a group taken together (arXiv 2602.11549).
+    """`(w - mean(w)) / std(w)`, with w = alpha_i c_i of all answer tokens of a group (arXiv 2602.11549).
 
-    With w the token weights of every answer token of the K rollouts of a prompt: `(w - mean(w)) / std(w)`, with the
-    unbiased standard deviation and exactly 0 where that is 0. Weights that are not finite are left out and become 0.
+    The standard deviation is unbiased; the weights are 0 if it is 0. Token weights that are not finite are excluded and
+    become 0.
 
     Args:
-        center: subtract the mean; tokens below it then get negative weights, which push them down.
+        center: subtract the mean. Tokens below it get negative weights, which make them less likely.
         scale: divide by the standard deviation.
 
     Example:
@@ -80,13 +80,13 @@ class DerivedTokenWeights(TokenWeighting):
                 [0.5000, 0.0000]])
     """
 
-    center: bool = True
-    scale: bool = True
+    center: bool = field(default=True, kw_only=True)
+    scale: bool = field(default=True, kw_only=True)
 
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
     ) -> Tensor:
-        """Normalized weights `[N, T]`; see `TokenWeighting.__call__`."""
+        """Normalized weights `[N, T]`."""
         check_same_shape("token_weights", token_weights, "answer_mask", answer_mask)
         weights = at_least_float32(token_weights)
         pooled = weights[answer_mask]  # [tokens]
@@ -97,12 +97,11 @@ class DerivedTokenWeights(TokenWeighting):
 
 @dataclass(frozen=True)
 class PosteriorTokenWeights(TokenWeighting):
-    """`alpha_i c_i K p_k / sum_j p_j`: each trace's share of the answer's likelihood, p_k = exp(R_k), times K.
+    """`alpha_i c_i K p_k / sum_j p_j` with p_k = exp(R_k), so that traces that make the answer likely weigh most.
 
-    With `LogProb` for the aggregation, p_k = prod_i c_i and the answer term averaged over sequences is the gradient of
-    the multi-sample bound `log(1/K sum_k p_k)` (JEPO, arXiv 2503.19618, equation 7): a trace that makes the answer
-    likely takes most of it. Computed from log-probs, so that long answers do not underflow. A row whose reward is minus
-    infinity gets 0, and so does a group of such rows.
+    With `LogProb` as aggregator, p_k = prod_i c_i, and the answer term averaged over sequences is the gradient of the
+    multi-sample bound `log(1/K sum_k p_k)` (JEPO, arXiv 2503.19618, equation 7). Computed from log-probs, so that long
+    answers do not underflow. Rows with a reward of minus infinity get 0.
 
     Example:
         >>> ones, mask = torch.ones(2, 1), torch.tensor([[True], [True]])
@@ -116,12 +115,12 @@ class PosteriorTokenWeights(TokenWeighting):
     def __call__(
         self, token_weights: Tensor, answer_mask: Tensor, group_ids: Tensor, values: Tensor | None = None
     ) -> Tensor:
-        """Weights `[N, T]`; see `TokenWeighting.__call__`."""
+        """Posterior weights `[N, T]`."""
         if values is None:
-            raise InputError("PosteriorTokenWeights needs values: the log-probs of the answers, one a rollout.")
+            raise InputError("PosteriorTokenWeights requires values [N]: pass the trace rewards of LogProb.")
         check_same_shape("token_weights", token_weights, "answer_mask", answer_mask)
         usable = values.isfinite()
-        share = (values - group_logsumexp(values, group_ids)).exp()  # [N]
-        size = group_statistics(torch.zeros_like(values), group_ids).count  # [N] K, rows without a reward too
-        factor = torch.where(usable, share * size, 0)
+        posterior = (values - group_logsumexp(values, group_ids)).exp()  # [N]
+        size = group_statistics(torch.zeros_like(values), group_ids).count  # [N] K, including rows without a reward
+        factor = torch.where(usable, posterior * size, 0)
         return torch.where(answer_mask, at_least_float32(token_weights) * factor.unsqueeze(1), 0)

@@ -45,29 +45,7 @@ class ReasoningReflection(ScoreSignal):
         """See `ScoreSignal.__call__`."""
         if evidence.baseline_logprobs is None:
             raise InputError("ReasoningReflection needs baseline_logprobs: score the answers after the empty trace.")
-        spread = token_spread(evidence.answer_logprobs, evidence.answer_mask, evidence.rollouts.group_ids)  # [N, T]
+        spread = group_statistics(evidence.answer_logprobs, evidence.rollouts.group_ids).std  # [N, T]
         weights = torch.where(spread >= self.threshold, spread, 0)
         gain = evidence.answer_logprobs - evidence.baseline_logprobs
         return torch.where(evidence.answer_mask, weights * gain, 0).sum(dim=1)
-
-
-def token_spread(answer_logprobs: Tensor, answer_mask: Tensor, group_ids: Tensor) -> Tensor:
-    """Standard deviation of each answer token's log-prob over its group, repeated for every rollout.
-
-    Args:
-        answer_logprobs: `[N, T]` in nats.
-        answer_mask: `[N, T]` bool, the same for all rollouts of a group.
-        group_ids: `[N]` integers.
-
-    Returns:
-        `[N, T]`, 0 outside the answer and in a group of one.
-
-    Example:
-        >>> token_spread(torch.tensor([[-1.0, -2.0], [-3.0, -2.0]]), torch.ones(2, 2).bool(), torch.tensor([0, 0]))
-        tensor([[1.4142, 0.0000],
-                [1.4142, 0.0000]])
-    """
-    width = answer_logprobs.shape[1]
-    place = group_ids.unsqueeze(1) * width + torch.arange(width, device=group_ids.device)  # [N, T] one group a token
-    spread = group_statistics(answer_logprobs.flatten(), place.flatten()).std.view_as(answer_logprobs)
-    return torch.where(answer_mask, spread, 0)

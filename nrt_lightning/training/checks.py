@@ -10,7 +10,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.rewards import LogProb, RewardAggregator, TokenWeighting
+from nrt_lightning.rewards import RewardAggregator, TokenWeighting
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
 from nrt_lightning.training.method import Method
@@ -73,7 +73,7 @@ def check_logprobs(
     part: AdvantageEstimator | TokenWeighting, aggregator: RewardAggregator, signals: SignalCombiner | None
 ) -> None:
     """Refuse a part that takes log-probs for rewards where these are something else."""
-    if part.needs_logprobs and signals is None and not isinstance(aggregator, LogProb):
+    if part.needs_logprobs and signals is None and not aggregator.gives_logprobs:
         raise InputError(f"{part} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import pack_segment, unpack_segment
-from nrt_lightning.losses import NRTLoss, WholeBatch, sampled_tokens
+from nrt_lightning.losses import LossInputs, NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.rewards import (
     FixedTokenWeights,
@@ -184,17 +184,16 @@ class Method:
         """
         trained = batch.trained
         old = scores if trained.old_scores is None else trained.old_scores
-        return self.loss(
-            scores.logprobs,
-            old.logprobs.detach(),
-            trained.segments.only(credit.loss_rows),
-            credit.advantages,
-            credit.token_weights,
-            scores.ref_logprobs,
-            whole,
-            trained.sampling_logprobs,
-            mean,
+        inputs = LossInputs(
+            logprobs=scores.logprobs,
+            old_logprobs=old.logprobs.detach(),
+            segments=trained.segments.only(credit.loss_rows),
+            advantages=credit.advantages,
+            token_weights=credit.token_weights,
+            ref_logprobs=scores.ref_logprobs,
+            sampling_logprobs=trained.sampling_logprobs,
         )
+        return self.loss(inputs, whole=whole, mean=mean)
 
     @staticmethod
     def _rollouts(batch: Prompts) -> Rollouts:

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nrt_lightning.advantages import BatchNormalized, GroupCentered, GroupNormalized, LeaveOneOut
+from nrt_lightning.advantages import BatchNormalized, GroupNormalized, LeaveOneOut
 from nrt_lightning.errors import InputError
 
 INF, NAN = float("inf"), float("nan")
@@ -16,8 +16,8 @@ ESTIMATORS = [
     GroupNormalized(eps=1e-6),
     LeaveOneOut(),
     LeaveOneOut(baseline="clip"),
-    GroupCentered(),
-    GroupCentered(baseline="clip"),
+    GroupNormalized(scale="none"),
+    GroupNormalized(baseline="clip", scale="none"),
 ]
 each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=repr)
 ROWS = st.lists(
@@ -26,15 +26,13 @@ ROWS = st.lists(
 
 
 def reference(estimator, rewards: torch.Tensor) -> torch.Tensor:
-    """The definition, for the rewards of one group."""
+    """The definition for a single group."""
     if len(rewards) == 1:
         return torch.zeros(1, dtype=rewards.dtype)
     if isinstance(estimator, LeaveOneOut):
         others = [torch.cat([rewards[:k], rewards[k + 1 :]]).mean() for k in range(len(rewards))]
         return rewards - torch.stack(others)
     centered = rewards - rewards.mean()
-    if isinstance(estimator, GroupCentered):
-        return centered
     if estimator.scale == "none":
         return centered
     return centered / (rewards.std() + estimator.eps) if rewards.max() > rewards.min() else torch.zeros_like(rewards)
@@ -72,7 +70,7 @@ def test_a_group_of_one_gives_zero_not_nan(estimator) -> None:
 
 @each
 @pytest.mark.parametrize("broken", [NAN, INF])
-def test_a_reward_that_is_not_finite_gets_zero_and_disturbs_no_one(estimator, broken) -> None:
+def test_a_reward_that_is_not_finite_gets_zero_and_is_excluded(estimator, broken) -> None:
     group_ids = torch.tensor([0, 1, 0, 0, 1])
     values = torch.tensor([0.9, 0.2, broken, 0.4, 0.6])
     baseline = torch.full((5,), 0.1)
@@ -82,7 +80,7 @@ def test_a_reward_that_is_not_finite_gets_zero_and_disturbs_no_one(estimator, br
     torch.testing.assert_close(advantages[kept], estimator(values[kept], group_ids[kept], baseline[kept]))
 
 
-def test_minus_infinity_is_left_out_but_clipped_to_zero_where_the_baseline_clips() -> None:
+def test_minus_infinity_is_excluded_or_clipped_to_zero() -> None:
     values, group_ids = torch.tensor([-INF, 0.5, 1.0]), torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(LeaveOneOut()(values, group_ids), torch.tensor([0.0, -0.5, 0.5]))
     clipped = LeaveOneOut(baseline="clip")(values, group_ids, torch.zeros(3))
@@ -93,7 +91,7 @@ def test_a_group_without_a_finite_reward_is_zero() -> None:
     assert (GroupNormalized()(torch.tensor([NAN, NAN]), torch.tensor([0, 0])) == 0).all()
 
 
-def test_the_papers_form_treats_all_traces_below_the_baseline_alike() -> None:
+def test_with_clipping_all_traces_below_the_baseline_have_the_same_advantage() -> None:
     values, group_ids = torch.tensor([0.9, 0.1, 0.3, 0.2]), torch.zeros(4, dtype=torch.long)
     paper = GroupNormalized(baseline="clip")(values, group_ids, torch.full((4,), 0.4))
     assert paper[0] > 0
@@ -102,7 +100,7 @@ def test_the_papers_form_treats_all_traces_below_the_baseline_alike() -> None:
     assert authors[1] < authors[3] < authors[2] < authors[0]
 
 
-def test_unscaled_uncentered_is_the_reward_itself_and_needs_no_group() -> None:
+def test_unscaled_and_uncentered_advantages_are_the_rewards_and_need_no_group() -> None:
     estimator = GroupNormalized(scale="none", center=False)
     values = torch.tensor([0.9, 0.1])
     assert torch.equal(estimator(values, torch.tensor([0, 1])), values)
@@ -126,7 +124,7 @@ def test_half_precision_is_computed_in_float32() -> None:
     [
         ({"baseline": "minus"}, "baseline='minus'.*'none', 'subtract', 'clip'"),
         ({"scale": "var"}, "scale='var'.*'std', 'none'"),
-        ({"eps": -1.0}, "eps=-1.0 is out of range"),
+        ({"eps": -1.0}, r"eps=-1\.0"),
     ],
 )
 def test_unknown_settings_are_refused(arguments, message) -> None:
@@ -137,9 +135,9 @@ def test_unknown_settings_are_refused(arguments, message) -> None:
 @pytest.mark.parametrize("estimator", [GroupNormalized(baseline="clip"), LeaveOneOut(baseline="subtract")], ids=repr)
 def test_missing_or_unrepeated_baseline_is_refused(estimator) -> None:
     values, group_ids = torch.zeros(4), torch.zeros(4, dtype=torch.long)
-    with pytest.raises(InputError, match="needs baseline_values"):
+    with pytest.raises(InputError, match=r"baseline=.*baseline_values"):
         estimator(values, group_ids)
-    with pytest.raises(InputError, match=r"baseline_values has shape \[1\].*Repeat"):
+    with pytest.raises(InputError, match=r"baseline_values.*\[1\].*values.*\[4\]"):
         estimator(values, group_ids, torch.zeros(1))
 
 
@@ -171,7 +169,7 @@ def test_batch_normalized_equals_the_definition(estimator, rows) -> None:
 
 
 @each_batch
-def test_batch_normalized_is_zero_where_nothing_differs_and_finite_where_a_reward_is_not(estimator) -> None:
+def test_batch_normalized_is_zero_for_equal_rewards_and_excludes_what_is_not_finite(estimator) -> None:
     group_ids, baseline = torch.tensor([0, 0, 1, 1]), torch.full((4,), 0.1)
     assert (estimator(torch.full((4,), 0.3), group_ids, baseline) == 0).all()
     advantages = estimator(torch.tensor([0.9, 0.2, NAN, 0.4]), group_ids, baseline)
@@ -181,7 +179,7 @@ def test_batch_normalized_is_zero_where_nothing_differs_and_finite_where_a_rewar
     torch.testing.assert_close(advantages[kept], rest)
 
 
-def test_one_scale_for_all_groups_does_not_blow_up_small_differences() -> None:
+def test_one_scale_for_all_groups_does_not_magnify_small_differences() -> None:
     values, group_ids = torch.tensor([1.0, 0.0, 0.5, 0.5001]), torch.tensor([0, 0, 1, 1])
     batch, group = BatchNormalized()(values, group_ids), GroupNormalized()(values, group_ids)
     assert group[3] == pytest.approx(float(group[0]))
@@ -194,11 +192,10 @@ def test_only_batch_normalization_needs_the_batch() -> None:
     assert [estimator.needs_group for estimator in BATCH] == [True, False, True, False]
 
 
-def test_centered_only_is_the_unscaled_form() -> None:
+def test_the_unscaled_form_is_leave_one_out_up_to_a_factor() -> None:
     values, group_ids = torch.rand(12), torch.arange(12) // 4
-    expected = GroupNormalized(scale="none")(values, group_ids)
-    assert torch.equal(GroupCentered()(values, group_ids), expected)
-    torch.testing.assert_close(LeaveOneOut()(values, group_ids) * 3 / 4, expected)
+    expected = LeaveOneOut()(values, group_ids) * 3 / 4
+    torch.testing.assert_close(GroupNormalized(scale="none")(values, group_ids), expected)
 
 
 @pytest.mark.parametrize("arguments", [{"center": "prompt"}, {"baseline": "minus"}, {"eps": -1.0}])

@@ -1,4 +1,4 @@
-"""The multi-sample bound: its advantages and the answer weights that belong to it."""
+"""The multi-sample bound: advantages, and weights of the answer term."""
 
 from __future__ import annotations
 
@@ -42,21 +42,21 @@ def test_long_answers_do_not_underflow() -> None:
     assert MultiSampleBound()(torch.tensor([-1.0, -900.0]), torch.zeros(2).long()).isfinite().all()
 
 
-def test_rows_without_a_reward_take_no_part() -> None:
+def test_rows_without_a_reward_are_excluded() -> None:
     three = MultiSampleBound()(torch.tensor([-1.0, -INF, -2.0]), torch.zeros(3).long())
     two = MultiSampleBound()(torch.tensor([-1.0, -2.0]), torch.zeros(2).long())
     assert three.tolist() == pytest.approx([two[0].item(), 0, two[1].item()])
     assert MultiSampleBound()(torch.tensor([-1.0, -INF]), torch.zeros(2).long()).tolist() == [0, 0]
 
 
-def test_what_is_no_log_prob_is_refused() -> None:
+def test_a_reward_above_zero_is_refused() -> None:
     with pytest.raises(InputError, match="LogProb"):
         MultiSampleBound()(torch.tensor([0.5, 0.1]), torch.zeros(2).long())
 
 
 @given(GROUPS)
 def test_answer_weights_are_the_gradient_of_the_bound(groups: list[list[float]]) -> None:
-    """With the mean over rollouts that the loss takes, the answer term is the gradient of log(1/K sum_k p_k)."""
+    """Averaged over rollouts, the answer term is the gradient of log(1/K sum_k p_k)."""
     values, ids = flat(groups)
     leaf = values.clone().requires_grad_()  # log p_k of an answer of one token
     bound = sum(leaf[ids == g].logsumexp(0) for g in range(len(groups)))
@@ -66,7 +66,7 @@ def test_answer_weights_are_the_gradient_of_the_bound(groups: list[list[float]])
     torch.testing.assert_close(weights.squeeze(1) / size, grad, rtol=1e-6, atol=1e-12, check_dtype=False)
 
 
-def test_posterior_weights_leave_out_rows_without_a_reward() -> None:
+def test_posterior_weights_exclude_rows_without_a_reward() -> None:
     ones, mask = torch.ones(4, 2), torch.tensor([[True, True], [True, False], [True, True], [True, True]])
     values, ids = torch.tensor([math.log(0.6), math.log(0.2), -INF, -INF]), torch.tensor([0, 0, 0, 1])
     weights = PosteriorTokenWeights()(ones, mask, ids, values)
@@ -86,7 +86,7 @@ def test_clipped_advantages_are_scaled_by_their_group_and_bounded(groups: list[l
         torch.testing.assert_close(clipped[ids == g], scaled.clamp(-bound, bound), rtol=1e-6, atol=1e-9)
 
 
-def test_clipped_advantages_need_what_the_others_need() -> None:
+def test_clipped_advantages_have_the_needs_of_the_other_estimator() -> None:
     assert ClippedAdvantages(MultiSampleBound()).needs_logprobs
     assert not ClippedAdvantages().needs_logprobs
     assert ClippedAdvantages(GroupNormalized(baseline="clip")).needs_baseline

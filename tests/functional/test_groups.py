@@ -15,7 +15,7 @@ ROWS = st.lists(st.tuples(st.integers(-2, 3), FINITE, st.booleans()), min_size=1
 @given(ROWS, st.sampled_from([torch.float32, torch.float64]), st.sampled_from([float("nan"), float("inf"), 1e38]))
 @settings(deadline=None, max_examples=80)
 def test_equals_a_loop_over_groups(rows, dtype, garbage) -> None:
-    """Any ids, any order of rows, and rows left out that hold anything."""
+    """With any ids and order of rows, and any value in excluded rows."""
     group_ids = torch.tensor([g for g, _, _ in rows])
     valid = torch.tensor([v for _, _, v in rows])
     values = torch.tensor([x for _, x, _ in rows], dtype=dtype)
@@ -75,17 +75,33 @@ def test_center_scale_and_eps() -> None:
 
 @pytest.mark.parametrize("center", [True, False])
 @pytest.mark.parametrize("scale", [True, False])
-def test_rows_left_out_get_zero(center, scale) -> None:
+def test_excluded_rows_get_zero(center, scale) -> None:
     values, valid = torch.tensor([1.0, float("nan"), 3.0]), torch.tensor([True, False, True])
-    normalized = group_normalize(values, torch.zeros(3, dtype=torch.long), valid, center, scale)
+    normalized = group_normalize(values, torch.zeros(3, dtype=torch.long), valid, center=center, scale=scale)
     assert normalized[1] == 0
     assert normalized.isfinite().all()
+
+
+@given(ROWS, st.integers(0, 3))
+@settings(deadline=None, max_examples=40)
+def test_columns_are_treated_separately(rows, width) -> None:
+    group_ids = torch.tensor([g for g, _, _ in rows])
+    columns = [torch.tensor([x for _, x, _ in rows]) * (i + 1) for i in range(width)]
+    masks = [torch.tensor([v for _, _, v in rows]).roll(i) for i in range(width)]
+    values = torch.stack(columns, 1) if width else torch.zeros(len(rows), 0)
+    valid = torch.stack(masks, 1) if width else torch.zeros(len(rows), 0, dtype=torch.bool)
+    stats = group_statistics(values, group_ids, valid)
+    assert stats.std.shape == values.shape
+    for i in range(width):
+        alone = group_statistics(columns[i], group_ids, masks[i])
+        for name in ("mean", "std", "count", "centered"):
+            assert torch.equal(getattr(stats, name)[:, i], getattr(alone, name))
 
 
 def test_no_rows_and_wrong_shapes() -> None:
     empty = group_statistics(torch.zeros(0), torch.zeros(0, dtype=torch.long))
     assert empty.mean.shape == empty.count.shape == (0,)
-    with pytest.raises(InputError, match="group_ids has shape"):
+    with pytest.raises(InputError, match=r"group_ids.*\[2\].*values.*3"):
         group_statistics(torch.zeros(3), torch.zeros(2, dtype=torch.long))
 
 

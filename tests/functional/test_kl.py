@@ -7,11 +7,11 @@ from nrt_lightning.functional import K1, K2, K3
 
 POLICY = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 REFERENCE = torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
-KL = (POLICY * (POLICY / REFERENCE).log()).sum()  # of the policy against the reference
+KL = (POLICY * (POLICY / REFERENCE).log()).sum()  # KL(policy || reference)
 
 
 def expectation(estimator, logits: torch.Tensor) -> torch.Tensor:
-    """The estimate averaged over every token, each as often as the policy draws it."""
+    """The expected estimate over tokens sampled from the policy."""
     logprobs = logits.log_softmax(0)
     return (logprobs.exp().detach() * estimator(logprobs, REFERENCE.log())).sum()
 
@@ -21,7 +21,7 @@ def test_unbiased(estimator) -> None:
     torch.testing.assert_close(expectation(estimator, POLICY.log()), KL)
 
 
-def test_k2_is_biased_but_close_where_the_models_agree() -> None:
+def test_k2_is_biased_but_close_for_similar_models() -> None:
     near = 0.02 * POLICY + 0.98 * REFERENCE
     truth = (near * (near / REFERENCE).log()).sum()
     assert expectation(K2(), POLICY.log()) != pytest.approx(KL.item(), rel=0.01)
@@ -34,7 +34,7 @@ def test_gradient_as_a_loss(estimator) -> None:
     (grad,) = torch.autograd.grad(expectation(estimator, logits), logits)
     logprobs = logits.log_softmax(0)
     truth = {
-        "K1()": 0 * logits.sum(),  # no signal at all
+        "K1()": 0 * logits.sum(),  # no signal
         "K2()": (logprobs.exp() * (logprobs - REFERENCE.log())).sum(),  # KL(policy || reference)
         "K3()": (REFERENCE * (REFERENCE.log() - logprobs)).sum(),  # KL(reference || policy)
     }[repr(estimator)]
@@ -43,7 +43,7 @@ def test_gradient_as_a_loss(estimator) -> None:
 
 
 @pytest.mark.parametrize("estimator", [K2(), K3()], ids=repr)
-def test_never_negative_and_zero_only_where_the_models_agree(estimator) -> None:
+def test_never_negative_and_zero_only_if_the_models_agree(estimator) -> None:
     logprobs = torch.linspace(-8, 0, 50)
     values = estimator(logprobs, torch.full_like(logprobs, -3.0))
     assert (values > 0).all()

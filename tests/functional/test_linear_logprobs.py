@@ -27,7 +27,7 @@ def test_same_as_dense(chunk, bias, keep, dtype, tolerance):
     logits = torch.nn.functional.linear(hidden, weight, b)
     dense = token_logprobs(logits, ids)
     expected = torch.autograd.grad((dense * upstream).sum(), leaves)
-    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk, keep)
+    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk=chunk, keep=keep)
     got = torch.autograd.grad((logprobs * upstream).sum(), leaves)
     torch.testing.assert_close(logprobs, dense, atol=tolerance, rtol=tolerance)
     torch.testing.assert_close(entropies, entropy(logits), atol=tolerance, rtol=tolerance)
@@ -38,7 +38,7 @@ def test_same_as_dense(chunk, bias, keep, dtype, tolerance):
 
 def test_half_precision_gives_float32_values_and_half_gradients():
     hidden, weight, ids, b = case(torch.bfloat16)
-    logprobs, _ = linear_logprobs(hidden, weight, ids, b, 8)
+    logprobs, _ = linear_logprobs(hidden, weight, ids, b, chunk=8)
     assert logprobs.dtype == torch.float32
     logprobs.sum().backward()
     assert hidden.grad.dtype == weight.grad.dtype == torch.bfloat16
@@ -91,7 +91,7 @@ def test_an_impossible_token_has_a_finite_entropy_and_gradient():
     b = b.detach().index_fill(0, torch.tensor([5]), -torch.inf)
     ids = ids.where(ids != 5, 6)
     for keep in (True, False):
-        logprobs, entropies = linear_logprobs(hidden, weight, ids, b, 8, keep)
+        logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk=8, keep=keep)
         (grad,) = torch.autograd.grad(logprobs.sum(), [hidden])
         assert torch.isfinite(entropies).all()
         assert torch.isfinite(grad).all()
@@ -99,7 +99,7 @@ def test_an_impossible_token_has_a_finite_entropy_and_gradient():
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_row_of_its_own_stands_in_for_the_weights(bias, keep):
+def test_a_separate_row_replaces_the_row_of_the_weight(bias, keep):
     hidden, weight, ids, b = case(torch.float64, bias=bias)
     ids[::4] = 5
     row = torch.randn(16, dtype=torch.float64, requires_grad=True)
@@ -108,7 +108,7 @@ def test_a_row_of_its_own_stands_in_for_the_weights(bias, keep):
     merged = weight.index_copy(0, torch.tensor([5]), row.unsqueeze(0))
     dense = token_logprobs(torch.nn.functional.linear(hidden, merged, b), ids)
     expected = torch.autograd.grad((dense * upstream).sum(), leaves)
-    logprobs, _ = linear_logprobs(hidden, weight, ids, b, 7, keep, OwnRow(5, row))
+    logprobs, _ = linear_logprobs(hidden, weight, ids, b, chunk=7, keep=keep, own=OwnRow(5, row))
     got = torch.autograd.grad((logprobs * upstream).sum(), leaves)
     torch.testing.assert_close(logprobs, dense)
     for a, e in zip(got, expected):

@@ -37,7 +37,7 @@ def test_entropy_of_known_distributions() -> None:
     torch.testing.assert_close(entropy(logits), torch.tensor([4.0, 1.0, 2.0]).log())
 
 
-def test_entropy_gradient_is_finite_where_tokens_are_ruled_out() -> None:
+def test_entropy_gradient_is_finite_for_impossible_tokens() -> None:
     logits = torch.tensor([[1.0, 0.0, -INF]], requires_grad=True)
     entropy(logits).sum().backward()
     assert logits.grad is not None

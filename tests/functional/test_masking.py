@@ -13,7 +13,7 @@ GARBAGE = st.sampled_from([float("nan"), float("inf"), float("-inf"), 1e38])
 
 @st.composite
 def segments(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values `[N, C]`, and a mask with one contiguous segment a row, possibly empty."""
+    """Values `[N, C]`, and a mask with one contiguous segment per row, possibly empty."""
     width = draw(st.integers(1, 7))
     rows = draw(st.lists(st.tuples(st.integers(0, width), st.integers(0, width)), min_size=1, max_size=5))
     mask = torch.tensor([[min(a, b) <= c < max(a, b) for c in range(width)] for a, b in rows])
@@ -34,7 +34,7 @@ def test_garbage_outside_the_mask_changes_neither_value_nor_gradient(case, garba
             assert (grad[mask] > 0).all()
 
 
-def test_mean_of_nothing_is_zero_with_zero_gradient() -> None:
+def test_mean_over_an_empty_mask_is_zero_with_zero_gradient() -> None:
     values = torch.full((2, 3), float("nan"), requires_grad=True)
     result = masked_mean(values, torch.zeros(2, 3, dtype=torch.bool))
     result.backward()
@@ -58,7 +58,7 @@ def test_pack_equals_a_loop_over_rows_and_unpack_is_its_inverse(case, extra) -> 
     assert torch.equal(pack_segment(values, mask), packed[:, : width - extra])
 
 
-def test_packing_moves_ids_and_masks_too() -> None:
+def test_packing_works_for_ids_and_masks() -> None:
     mask = torch.tensor([[False, True, True], [True, False, False]])
     assert torch.equal(pack_segment(mask, mask), torch.tensor([[True, True], [True, False]]))
     assert torch.equal(pack_segment(torch.arange(6).view(2, 3), mask), torch.tensor([[1, 2], [3, 0]]))
@@ -85,9 +85,9 @@ def test_empty_segments_pack_to_width_zero_and_back() -> None:
 
 def test_a_segment_that_does_not_fit_is_refused_not_cut() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
-    with pytest.raises(InputError, match="width=2 is too small: the longest segment has 3"):
+    with pytest.raises(InputError, match=r"width=2.*\b3\b"):
         pack_segment(torch.ones(1, 3), mask, 2)
-    with pytest.raises(InputError, match="packed has 2 columns"):
+    with pytest.raises(InputError, match=r"packed.*\b2\b.*\b3\b"):
         unpack_segment(torch.ones(1, 2), mask)
-    with pytest.raises(InputError, match="mask has shape"):
+    with pytest.raises(InputError, match=r"mask.*\[1, 2\].*values.*\[1, 3\]"):
         pack_segment(torch.ones(1, 3), mask[:, :2])

@@ -1,4 +1,4 @@
-"""Reading the golden vectors: numbers that the paper's official code (commit ad3a7e9c) gave on invented inputs."""
+"""Golden vectors: results of the paper's official code (commit ad3a7e9c) for generated inputs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cases(name: str) -> list[dict[str, Any]]:
 
 
 def number(value: float | str | None) -> float:
-    """`null` stands for NaN, and infinities are strings."""
+    """Convert a JSON value: `null` is NaN, and infinities are strings."""
     return float("nan") if value is None else float(value)
 
 
@@ -48,7 +48,7 @@ def dtype_of(case: dict[str, Any]) -> torch.dtype:
 
 
 def score(aggregation: str, inputs: dict[str, Any], dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Our reward of a golden case, its token weights back at the places of the response, and the answer mask."""
+    """Our rewards of a golden case, the token weights at the positions of the response, and the answer mask."""
     logprobs, answer_mask = numbers(inputs["log_prob"], dtype), mask(inputs["answer_mask"])
     base, base_mask = numbers(inputs["base_log_prob"], dtype), mask(inputs["base_answer_mask"])
     aggregator = AGGREGATORS[aggregation]
@@ -56,7 +56,7 @@ def score(aggregation: str, inputs: dict[str, Any], dtype: torch.dtype) -> tuple
     if not aggregator.needs_baseline:
         reward = aggregator(pack_segment(logprobs, answer_mask), packed)
         return reward.value, unpack_segment(reward.token_weights, answer_mask), answer_mask
-    # Ours knows one answer for both; where the official baseline answer is shorter, its code uses their common part.
+    # Ours has one answer mask for both. If the official baseline answer is shorter, the common part is used.
     width = packed.shape[1]
     both = max(width, int(base_mask.sum(1).max()))
     common = packed & pack_segment(base_mask, base_mask, both)[:, :width]

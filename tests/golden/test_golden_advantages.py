@@ -35,13 +35,13 @@ def test_advantages_equal_the_authors(case: dict) -> None:
     assert advantages.isfinite().all()
     official = numbers(outputs["advantage"], value.dtype)
     if case["name"] == "singleton_group":
-        # Officially the group of one is NaN; ours is 0, and the other group is not touched.
+        # The official advantage of a group of one is NaN, ours is 0; the other group is the same.
         alone = torch.bincount(group_ids)[group_ids] == 1
         assert official[alone].isnan().all()
         assert (advantages[alone] == 0).all()
         advantages, official = advantages[~alone], official[~alone]
     if case["name"] == "empty_answer_in_group":
-        # Officially the row without an answer is the best of its group; ours is the worst, the rest keep their order.
+        # The row without an answer is officially the best of its group; ours is the worst, in the same order otherwise.
         empty = ~answer_mask.any(1)
         assert official.argmax() == advantages.argmin() == empty.int().argmax()
         assert torch.equal(advantages[~empty].argsort(), official[~empty].argsort())

@@ -5,7 +5,7 @@ import torch
 from golden_vectors import cases, dtype_of, mask, number, numbers
 
 from nrt_lightning.functional import SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
-from nrt_lightning.losses import CISPO, NRTLoss
+from nrt_lightning.losses import CISPO, LossInputs, NRTLoss
 from nrt_lightning.structures import LossOutput, Segments
 
 CASES = [(case, output) for case in cases("loss") for output in case["outputs"]]
@@ -13,7 +13,7 @@ IDS = [f"{c['config']['dtype']}-{c['name']}-{o['aggregation']}-{o['scale_factor'
 
 
 def reduction(output: dict, width: int):
-    if output["aggregation"] == "seq-mean-token-sum-norm":  # without a factor the padded width divides
+    if output["aggregation"] == "seq-mean-token-sum-norm":  # without a factor the divisor is the padded width
         return SequenceSumConstant(output["scale_factor"] or width, average=False)
     return {"seq-mean-token-sum": SequenceSum(), "seq-mean-token-mean": SequenceMean(), "token-mean": TokenMean()}[
         output["aggregation"]
@@ -21,7 +21,7 @@ def reduction(output: dict, width: int):
 
 
 def evaluate(case: dict, output: dict, **settings) -> tuple[LossOutput, torch.Tensor]:
-    """Our loss of a golden case with the authors' settings, and its gradient."""
+    """Our loss and gradient of a golden case with the authors' settings."""
     inputs, config, dtype = case["inputs"], case["config"], dtype_of(case)
     logprobs = numbers(inputs["log_prob"], dtype).requires_grad_()
     surrogate = CISPO(
@@ -45,11 +45,13 @@ def evaluate(case: dict, output: dict, **settings) -> tuple[LossOutput, torch.Te
         torch.tensor(inputs["marker_matched"]),
     )
     result = loss(
-        logprobs,
-        numbers(inputs["old_log_prob"], dtype),
-        segments,
-        numbers(inputs["advantage"], dtype),
-        numbers(inputs["token_reward"], dtype),
+        LossInputs(
+            logprobs=logprobs,
+            old_logprobs=numbers(inputs["old_log_prob"], dtype),
+            segments=segments,
+            advantages=numbers(inputs["advantage"], dtype),
+            token_weights=numbers(inputs["token_reward"], dtype),
+        )
     )
     result.loss.backward()
     assert logprobs.grad is not None
@@ -71,7 +73,7 @@ def test_loss_and_gradient_equal_the_authors(case: dict, output: dict) -> None:
         "answer": number(output["token_loss"]),
     }
     if case["name"] == "all_markers_matched":
-        # Officially the marker term of the mean modes is 0/0, and with it loss and gradient; ours is 0.
+        # The official marker term is 0/0 in the mean modes, and so are loss and gradient; ours is 0.
         assert result.terms["marker"] == 0
         official["marker"] = 0.0
     for name, expected in official.items():
@@ -90,7 +92,7 @@ def test_loss_and_gradient_equal_the_authors(case: dict, output: dict) -> None:
 
 @pytest.mark.parametrize("case", cases("loss"), ids=[f"{c['config']['dtype']}-{c['name']}" for c in cases("loss")])
 def test_default_reduction_is_the_authors_divided_by_the_number_of_sequences(case: dict) -> None:
-    """The factor 512 reaches the loss (officially it does not, and the padded width divides instead)."""
+    """The divisor is 512, while in the official code the padded width replaces it."""
     official = [o for o in case["outputs"] if o["aggregation"] == "seq-mean-token-sum-norm" and o["scale_factor"]]
     for output in official or case["outputs"][:1]:
         result, _ = evaluate(case, output, reduction=NRTLoss().reduction)
@@ -101,7 +103,7 @@ def test_default_reduction_is_the_authors_divided_by_the_number_of_sequences(cas
 
 
 def test_forced_marker_carries_no_trace_term_by_default() -> None:
-    """Officially a bad trace pushes its forced marker down; by default ours only ever pushes it up."""
+    """Negative advantages make forced markers less likely in the official code, but not in ours by default."""
     case, output = next((c, o) for c, o in CASES if c["name"] == "no_marker_matched" and o["scale_factor"])
     forced = mask(case["inputs"]["marker_mask"])
     bad = forced & (numbers(case["inputs"]["advantage"]) < 0).unsqueeze(1)
@@ -109,5 +111,5 @@ def test_forced_marker_carries_no_trace_term_by_default() -> None:
     _, theirs = evaluate(case, output, forced_marker="authors")
     cross_entropy = -case["config"]["marker_coef"] / output["scale_factor"]
     torch.testing.assert_close(ours[forced], torch.full_like(ours[forced], cross_entropy))
-    assert (theirs[bad] > 0).any()  # ascends: the marker becomes less likely
+    assert (theirs[bad] > 0).any()  # the marker becomes less likely
     assert torch.equal(ours[~forced], theirs[~forced])

@@ -1,4 +1,4 @@
-"""The preset `nrt_authors`, as the command line makes it, gives the numbers of the authors' code."""
+"""The preset `nrt_authors`, built by the command line, reproduces the authors' code."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import torch
 from golden_vectors import cases, dtype_of, mask, number, numbers, score
 from methods.test_presets import module_of
 
-from nrt_lightning import NRTModule
+from nrt_lightning import Method
+from nrt_lightning.losses import LossInputs
 from nrt_lightning.structures import Segments
 
 
 @pytest.fixture(scope="module")
-def preset() -> NRTModule:
+def preset() -> Method:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["nrt-lightning"])
         patch.setenv("PL_GLOBAL_SEED", "0")
-        return module_of("nrt_authors")
+        return module_of("nrt_authors").method
 
 
 LOSSES = [(c, o) for c in cases("loss") for o in c["outputs"] if o["scale_factor"] == 512]
@@ -26,25 +27,26 @@ ADVANTAGES = [
     if case["config"]["reward_aggregation"] == "weighted_sum_log_prob"
     and (case["config"]["center"], case["config"]["scale"]) == ("mean", "std")
     and case["config"]["use_fixed_token_reward"]
-    and case["name"] not in ("singleton_group", "empty_answer_in_group")  # where ours differs on purpose
+    and case["name"] not in ("singleton_group", "empty_answer_in_group")  # ours differs on purpose
 ]
 
 
 @pytest.mark.parametrize(("case", "output"), LOSSES, ids=lambda x: x.get("name", ""))
-def test_loss(preset: NRTModule, case: dict, output: dict) -> None:
+def test_loss(preset: Method, case: dict, output: dict) -> None:
     inputs, dtype = case["inputs"], dtype_of(case)
     segments = Segments(
         *(mask(inputs[f"{part}_mask"]) for part in ("trace", "marker", "answer")),
         torch.tensor(inputs["marker_matched"]),
     )
-    rows = [numbers(inputs[name], dtype) for name in ("log_prob", "old_log_prob", "advantage", "token_reward")]
-    out = preset.loss(rows[0], rows[1], segments, rows[2], rows[3])
+    names = {"logprobs": "log_prob", "old_logprobs": "old_log_prob", "advantages": "advantage"}
+    tensors = {name: numbers(inputs[key], dtype) for name, key in (names | {"token_weights": "token_reward"}).items()}
+    out = preset.loss(LossInputs(segments=segments, **tensors))
     tolerance = {"rel": 1e-10} if dtype == torch.float64 else {"rel": 1e-5}
     assert float(out.loss) == pytest.approx(number(output["loss"]), **tolerance)
 
 
 @pytest.mark.parametrize("case", ADVANTAGES, ids=lambda case: f"{case['config']['dtype']}-{case['name']}")
-def test_advantages(preset: NRTModule, case: dict) -> None:
+def test_advantages(preset: Method, case: dict) -> None:
     inputs, single = case["inputs"], case["config"]["dtype"] == "float32"
     value, token_weights, answer_mask = score("weighted_sum_log_prob", inputs, dtype_of(case))
     assert preset.aggregator.name == "weighted_sum_neg_log_prob"

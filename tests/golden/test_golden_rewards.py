@@ -20,10 +20,10 @@ def test_reward_equals_the_authors(dtype: str, case: dict, aggregation: str) -> 
     value, token_weights, answer_mask = score(aggregation, case["inputs"], getattr(torch, dtype))
     assert value.dtype == getattr(torch, dtype)
     if "raises" in expected:
-        return  # the official code raises; test_reward_where_the_authors_raise asserts our value
+        return  # the official code raises; see test_reward_where_the_authors_raise
     tol = tolerance(aggregation, dtype)
     official = numbers(expected["trace_reward"], value.dtype)
-    some = answer_mask.any(1)  # an empty answer is judged below
+    some = answer_mask.any(1)  # empty answers are tested below
     torch.testing.assert_close(value[some], official[some], **tol)
     closed_form = numbers(expected["trace_reward_closed_form"], value.dtype)
     known = closed_form.isfinite() & some
@@ -40,13 +40,13 @@ RAISING = [
 
 @pytest.mark.parametrize(("dtype", "case", "aggregation"), RAISING, ids=[f"{d}-{c['name']}-{a}" for d, c, a in RAISING])
 def test_reward_where_the_authors_raise(dtype: str, case: dict, aggregation: str) -> None:
-    """The official code stops the run; here every reward is defined, and only the impossible answer's is infinite."""
+    """Here every reward is defined, and infinite only for an impossible answer."""
     inputs = case["inputs"]
     value, token_weights, answer_mask = score(aggregation, inputs, getattr(torch, dtype))
     assert token_weights.isfinite().all()
     c = numbers(inputs["log_prob"])[answer_mask].exp().split(answer_mask.sum(1).tolist())
     b = numbers(inputs["base_log_prob"])[mask(inputs["base_answer_mask"])].split(answer_mask.sum(1).tolist())
-    if case["name"] == "baseline_underflow":  # c/b is beyond the largest float: finite, and still the largest
+    if case["name"] == "baseline_underflow":  # c/b would overflow: finite, and the largest
         assert value.isfinite().all()
         assert value.argmax() == 1
         return
@@ -54,13 +54,13 @@ def test_reward_where_the_authors_raise(dtype: str, case: dict, aggregation: str
         "log_prob": lambda c, b: c.log().sum(),
         "prob": lambda c, b: c.prod(),
         "geometric_mean": lambda c, b: c.log().mean().exp(),
-        "weighted_sum_log_prob": lambda c, b: (-b.clamp(max=0) * c).mean(),  # a log-prob of 1e-7 weighs nothing
+        "weighted_sum_log_prob": lambda c, b: (-b.clamp(max=0) * c).mean(),  # a log-prob of 1e-7 counts as 0
     }[aggregation]
     expected = torch.stack([formula(ci, bi) for ci, bi in zip(c, b, strict=True)]).to(value.dtype)
     torch.testing.assert_close(value, expected, **tolerance(aggregation, dtype))
 
 
-def test_the_golden_faults_are_all_covered() -> None:
+def test_all_official_errors_are_covered() -> None:
     assert len(RAISING) == 12
     assert {name for _, case, name in RAISING if case["name"] == "baseline_log_prob_positive"} == {
         "weighted_sum_log_prob"
@@ -70,7 +70,7 @@ def test_the_golden_faults_are_all_covered() -> None:
 @pytest.mark.parametrize("aggregation", AGGREGATORS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_empty_answer_has_the_lowest_reward(dtype: str, aggregation: str) -> None:
-    """Officially an empty answer has reward 1 under prob and geometric_mean, and 0, the best, under log_prob."""
+    """Officially it is 1 under prob and geometric_mean, and 0, the highest, under log_prob."""
     case = next(c for c in cases(f"rewards_{dtype}") if c["name"] == "empty_answer_row")
     value, token_weights, answer_mask = score(aggregation, case["inputs"], getattr(torch, dtype))
     assert answer_mask.any(1).tolist() == [True, False, True]

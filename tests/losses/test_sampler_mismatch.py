@@ -5,7 +5,15 @@ import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import SequenceSumConstant
-from nrt_lightning.losses import CISPO, ClippedRatio, NRTLoss, PolicyGradient, TruncatedImportance, trace_term
+from nrt_lightning.losses import (
+    CISPO,
+    ClippedRatio,
+    LossInputs,
+    NRTLoss,
+    PolicyGradient,
+    TruncatedImportance,
+    trace_term,
+)
 from nrt_lightning.structures import Segments
 
 each = pytest.mark.parametrize("surrogate", [CISPO(), ClippedRatio(), PolicyGradient()], ids=repr)
@@ -25,11 +33,19 @@ def batch(seed=0, rows=4, width=6):
 
 
 def loss_of(loss, segments, logprobs, old, sampler, advantages):
-    return loss(logprobs, old, segments, advantages, torch.ones_like(old), sampling_logprobs=sampler)
+    inputs = LossInputs(
+        logprobs=logprobs,
+        old_logprobs=old,
+        segments=segments,
+        advantages=advantages,
+        token_weights=torch.ones_like(old),
+        sampling_logprobs=sampler,
+    )
+    return loss(inputs)
 
 
 @each
-def test_the_trace_loss_is_weighted_token_by_token(surrogate) -> None:
+def test_the_trace_loss_is_weighted_per_token(surrogate) -> None:
     segments, (now, old, sampler), advantages = batch()
     mask = segments.trace_mask
     weights = TruncatedImportance(1.5)(old, sampler, mask)
@@ -37,7 +53,7 @@ def test_the_trace_loss_is_weighted_token_by_token(surrogate) -> None:
     weighted = trace_term(now, old, advantages, mask, surrogate, weights)
     expected = plain.values * (old - sampler).exp().clamp(max=1.5)
     torch.testing.assert_close(weighted.values[mask], expected[mask])
-    assert torch.equal(plain.clipped, weighted.clipped), "the ratio of the surrogate is another"
+    assert torch.equal(plain.clipped, weighted.clipped), "clipping does not depend on the weights"
 
 
 @each
@@ -52,7 +68,7 @@ def test_equal_probabilities_change_nothing(surrogate) -> None:
 
 
 def test_only_the_trace_term_is_weighted_and_only_sampled_tokens() -> None:
-    """A forced marker was not sampled: whatever stands there for the sampler, its weight is 1."""
+    """The weight of a forced marker is 1 for any log-prob of the sampler."""
     segments, (now, old, sampler), advantages = batch()
     loss = NRTLoss(
         reduction=SequenceSumConstant(1), forced_marker="authors", sampler_correction=TruncatedImportance(1e9)
@@ -65,7 +81,7 @@ def test_only_the_trace_term_is_weighted_and_only_sampled_tokens() -> None:
     assert loss_of(loss, segments, now, old, other, advantages).loss == found.loss
 
 
-def test_an_unlikely_token_is_capped_and_nan_beside_the_trace_does_no_harm() -> None:
+def test_weights_are_capped_and_one_outside_the_trace() -> None:
     old, sampler = torch.tensor([[-1.0, -1.0]]), torch.tensor([[-80.0, float("nan")]])
     weights = TruncatedImportance()(old, sampler, torch.tensor([[True, False]]))
     assert weights.tolist() == [[2.0, 1.0]]
@@ -82,9 +98,9 @@ def test_weights_are_constants() -> None:
     torch.testing.assert_close(now.grad, expected)
 
 
-def test_missing_log_probs_and_a_cap_of_nothing_are_refused() -> None:
+def test_missing_log_probs_and_a_cap_of_zero_are_refused() -> None:
     segments, (now, old, _), advantages = batch()
-    with pytest.raises(InputError, match="needs sampling_logprobs: ask the engine"):
+    with pytest.raises(InputError, match=r"sampler_correction=.*sampling_logprobs"):
         loss_of(NRTLoss(sampler_correction=TruncatedImportance()), segments, now, old, None, advantages)
     with pytest.raises(InputError, match=r"cap=0\.0"):
         TruncatedImportance(0.0)

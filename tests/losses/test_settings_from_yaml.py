@@ -1,4 +1,4 @@
-"""Every part of the method can be chosen by class name, as the command line does it."""
+"""The command line can select every part of the method by class name."""
 
 from __future__ import annotations
 

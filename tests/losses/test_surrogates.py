@@ -25,7 +25,7 @@ def one_token(surrogate, logprob: float, old: float, advantage: float) -> tuple[
 
 @given(LOGPROB, LOGPROB, st.floats(-2, 2))
 @settings(deadline=None, max_examples=80)
-def test_cispo_is_its_formula(logprob, old, advantage) -> None:
+def test_cispo_equals_its_formula(logprob, old, advantage) -> None:
     ratio = math.exp(logprob - old)
     weight = min(max(ratio, 0.8), 1.28)
     loss, clipped, grad = one_token(CISPO(), logprob, old, advantage)
@@ -36,7 +36,7 @@ def test_cispo_is_its_formula(logprob, old, advantage) -> None:
 
 @given(LOGPROB, LOGPROB, st.floats(-2, 2))
 @settings(deadline=None, max_examples=80)
-def test_clipped_ratio_is_ppo(logprob, old, advantage) -> None:
+def test_clipped_ratio_equals_ppo(logprob, old, advantage) -> None:
     ratio = math.exp(logprob - old)
     loss, clipped, grad = one_token(ClippedRatio(), logprob, old, advantage)
     assert loss == pytest.approx(-min(ratio * advantage, min(max(ratio, 0.8), 1.28) * advantage))
@@ -56,7 +56,7 @@ def test_cispo_mask_and_clamp_are_separate_bounds() -> None:
 @pytest.mark.parametrize("advantage", [-1.5, 0.0, 2.0])
 def test_on_policy_every_surrogate_has_the_policy_gradient(surrogate, advantage) -> None:
     logprobs = torch.tensor([[-0.3, -2.0]], requires_grad=True)
-    out = surrogate(logprobs, logprobs, torch.tensor([[advantage]]))  # the very same tensor: treated as a constant
+    out = surrogate(logprobs, logprobs, torch.tensor([[advantage]]))  # the same tensor, detached
     (grad,) = torch.autograd.grad(out.loss.sum(), logprobs)
     torch.testing.assert_close(grad, torch.full((1, 2), -advantage))
     assert not out.clipped.any()
@@ -96,10 +96,10 @@ def test_ratio_is_one_on_policy() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CISPO(ratio_low=2.0), "ratio_high=1.28 is below ratio_low=2.0"),
-        (lambda: CISPO(drop_below=-1.0), "drop_below=-1.0 is out of range"),
+        (lambda: CISPO(ratio_low=2.0), r"ratio_high=1\.28.*ratio_low=2\.0"),
+        (lambda: CISPO(drop_below=-1.0), r"drop_below=-1\.0"),
         (lambda: CISPO(drop_above=float("nan")), "drop_above=nan"),
-        (lambda: ClippedRatio(clip_low=-0.2), "clip_low=-0.2 is out of range"),
+        (lambda: ClippedRatio(clip_low=-0.2), r"clip_low=-0\.2"),
     ],
 )
 def test_impossible_bounds_are_refused(make, message) -> None:

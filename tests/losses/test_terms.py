@@ -27,14 +27,14 @@ def bools(*rows: str) -> torch.Tensor:
 SEGMENTS = Segments(bools("1100", "1000"), bools("0010", "0100"), bools("0001", "0010"), torch.tensor([True, False]))
 
 
-def test_which_tokens_a_term_takes() -> None:
+def test_tokens_of_each_term() -> None:
     assert torch.equal(sampled_tokens(SEGMENTS), bools("1110", "1000"))
     assert torch.equal(forced_marker_tokens(SEGMENTS), bools("0000", "0100"))
     assert torch.equal(trace_tokens(SEGMENTS), sampled_tokens(SEGMENTS))
     assert torch.equal(trace_tokens(SEGMENTS, "authors"), bools("1110", "1100"))
 
 
-def test_values_are_finite_outside_the_mask_whatever_the_inputs() -> None:
+def test_values_are_zero_outside_the_mask_for_any_inputs() -> None:
     mask = bools("10")
     logprobs = torch.tensor([[-0.5, NAN]])
     trace = trace_term(logprobs, logprobs, torch.tensor([2.0]), mask, CISPO())

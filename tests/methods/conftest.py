@@ -1,4 +1,4 @@
-"""Command lines are given here, not by the process."""
+"""Isolate the tests from the command line and the seed of the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A batch written by hand, as plain numbers and as the tensors that a module takes."""
+"""A fixed batch, as plain numbers and as the tensors that a module reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ENDED = [True, False, True, True, True, True, True, False]
 
 @dataclass
 class Tokens:
-    """Log-probs of some tokens under the policy, the old policy and the reference."""
+    """Log-probs of tokens under the policy, the old policy and the reference."""
 
     new: list[float]
     old: list[float]
@@ -48,10 +48,10 @@ class Rollout:
     baseline: list[float]  # of the reference answer after the empty trace
     trace_ids: list[int]
     own_ids: list[int]
-    right: bool  # the own answer is the reference answer
+    right: bool  # the policy's answer equals the reference answer
 
     def sampled(self, response: bool) -> Tokens:
-        """What the policy drew itself."""
+        """The tokens sampled from the policy."""
         tokens = self.trace + (self.marker if self.emitted else Tokens([], [], []))
         return tokens + self.own if response and self.emitted else tokens
 
@@ -80,7 +80,7 @@ class HandMade:
         return [*ids, self.policy.tokenizer.eos_token_id] if end else ids
 
     def prompts(self, response: bool, signals: Any = None) -> Prompts:
-        """As a module takes it: off-policy, with old log-probs, so that ratios and clipping matter."""
+        """The batch with old log-probs: off-policy, so that ratios and clipping have an effect."""
         questions = [self.policy.tokenizer(q)["input_ids"] for q in QUESTIONS]
         answers = [self.ids(answer, end=True) for answer in ANSWERS]
         width = max(map(len, questions))
@@ -128,13 +128,13 @@ class HandMade:
         )
 
     def logprobs(self, rollouts: Rollouts, of: str) -> torch.Tensor:
-        """`new` or `ref` log-probs of the rollouts' tokens, in their places."""
+        """The `new` or `ref` log-probs of the completions. `[N, C]`"""
         if rollouts.policy_answers is None:  # responses
             return padded([getattr(r.sampled(True), of) for r in self.rollouts])
         return padded([getattr(r.trace + r.marker + r.answer, of) for r in self.rollouts])
 
     def scores(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """In place of `Policy.score`."""
+        """Replaces `Policy.score`."""
         logprobs = self.logprobs(rollouts, "new").requires_grad_()
         return Scores(logprobs, torch.zeros_like(logprobs))
 

@@ -1,4 +1,4 @@
-"""The published formulas in plain Python: numbers and lists, nothing of the package."""
+"""The published formulas in plain Python, independent of the package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from methods.hand_made import GROUP, Rollout, Tokens
 
 @dataclass
 class Expected:
-    """What a method makes of the batch."""
+    """Results of a method for the batch."""
 
     rewards: list[float]
     advantages: list[float]
@@ -23,7 +23,7 @@ def mean(values: list[float]) -> float:
 
 
 def std(values: list[float]) -> float:
-    """Unbiased."""
+    """Unbiased standard deviation."""
     return math.sqrt(sum((v - mean(values)) ** 2 for v in values) / (len(values) - 1))
 
 
@@ -82,7 +82,7 @@ def centered(rewards: list[float]) -> list[float]:
 
 
 def leave_one_out(rewards: list[float]) -> list[float]:
-    """Rows of minus infinity take no part and get 0."""
+    """Rewards of minus infinity are excluded and get 0."""
     kept = [r for r in rewards if math.isfinite(r)]
     return [r - (sum(kept) - r) / (len(kept) - 1) if math.isfinite(r) else 0.0 for r in rewards]
 
@@ -104,7 +104,7 @@ def scaled_and_clipped(advantages: list[float], rewards: list[float]) -> list[fl
 
 
 def cispo(advantage: float, new: float, old: float) -> float | None:
-    """None for a token that is left out."""
+    """The loss, or None for a dropped token."""
     ratio = math.exp(new - old)
     if (advantage > 0 and ratio > 1.28) or (advantage < 0 and ratio < 0.8):
         return None
@@ -131,7 +131,7 @@ def k3(new: float, ref: float) -> float:
     return math.exp(ref - new) - 1 - (ref - new)
 
 
-# Reductions: lists of the token losses of each rollout to one number
+# Reductions of the token losses of all rollouts to a number
 
 
 def sums_over(divisor: float, average: bool = True) -> Callable[[list[list[float]]], float]:

@@ -1,4 +1,4 @@
-"""Every preset, from its YAML: reward, advantage and loss are those of the published formulas, in plain Python."""
+"""Rewards, advantages and loss of every preset equal the published formulas in plain Python."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ METHODS = {path.stem: path for path in sorted((CONFIGS / "methods").glob("*.yaml
 
 
 def module_of(name: str) -> NRTModule:
-    """The module that the command in the preset's first line makes."""
+    """The module of the command in the first line of the preset."""
     command = METHODS[name].read_text().splitlines()[0].removeprefix("# nrt-lightning fit ")
     args = [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(command)]
     cli = NRTCLI(LightningModule, LightningDataModule, run=False, args=args, subclass_mode_model=True,
@@ -44,7 +44,7 @@ def base() -> Policy:
 
 
 def nrt(reward: Callable, clip: bool = True) -> Callable[[list[Rollout]], Expected]:
-    """The paper's text: rewards clipped at the baseline; with the quickstart's divisor 32 and marker_rows all."""
+    """The paper's text: rewards clipped at the baseline, with divisor 32 and marker_rows all of the quickstart."""
 
     def expected(rows: list[Rollout]) -> Expected:
         rewards = [reward(confidences(r), baselines(r)) for r in rows]
@@ -61,7 +61,7 @@ def nrt(reward: Callable, clip: bool = True) -> Callable[[list[Rollout]], Expect
 
 
 def authors(reward: Callable) -> Callable[[list[Rollout]], Expected]:
-    """The released code: nothing clipped, forced markers carry the advantage, sums over everything / 512."""
+    """The authors' code: rewards not clipped, forced markers in the trace term, sums over all tokens / 512."""
 
     def expected(rows: list[Rollout]) -> Expected:
         rewards = [reward(confidences(r), baselines(r)) for r in rows]
@@ -119,7 +119,7 @@ def log_prob_reward(mean: bool) -> Callable[[list[Rollout]], Expected]:
 
 def policy_gradient(rows: list[Rollout], rewards: list[float], advantages: list[float], clip: tuple[float, float],
                     reduce: Callable, kl: float = 0.0, truncated: bool = True) -> Expected:  # fmt: skip
-    """PPO on whole responses, with a KL in the loss; without the traces that were cut, if so asked."""
+    """PPO on whole responses with a KL term; without truncated traces unless `truncated`."""
     sampled = [r.sampled(True) if r.emitted or truncated else Tokens([], [], []) for r in rows]
     loss = plain.trace_loss(sampled, advantages, plain.ppo(*clip), reduce)
     return Expected(rewards, advantages, loss + kl * plain.kl_loss(sampled, plain.k3, reduce))
@@ -190,7 +190,7 @@ def intuitor(rows: list[Rollout]) -> Expected:
 
 
 def certainty(r: Rollout) -> float:
-    """Mean of KL(uniform || pi) over the response, token by token from the base's own logits."""
+    """Mean of KL(uniform || pi) over the response tokens, from the logits of the base."""
     from methods.hand_made import QUESTIONS
 
     policy = base()
@@ -236,7 +236,7 @@ def test_every_preset_is_checked() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewards_advantages_and_loss_equal_the_formulas(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, batch = module_of(name), HandMade.make(base())
     monkeypatch.setattr(module.policy, "score", batch.scores)
     monkeypatch.setattr(
@@ -251,7 +251,7 @@ def test_reward_advantage_and_loss_are_those_of_the_formulas(name: str, monkeypa
     assert float(out["loss"]) == pytest.approx(expected.loss, **close | {"rel": 1e-5})
 
 
-def test_filters_baselines_and_references_are_the_methods_own() -> None:
+def test_filters_baselines_and_references() -> None:
     rlpr = module_of("rlpr_original").method
     assert isinstance(rlpr.baseline_scorer, InitialBaseline)
     assert rlpr.filters == [EMADeviationFilter(beta=0.5, momentum=0.99, filter_from=11)]
@@ -261,12 +261,12 @@ def test_filters_baselines_and_references_are_the_methods_own() -> None:
     assert (reference.update_rate, reference.every_n_steps) == (0.4, 100)
 
 
-def test_the_batch_tells_methods_apart() -> None:
+def test_the_batch_distinguishes_the_methods() -> None:
     rows = HandMade.make(base()).rollouts
     rankings = {tuple(e.advantages) for e in (f(rows) for f in EXPECTED.values())}
     losses = {round(f(rows).loss, 9) for f in EXPECTED.values()}
     assert len(losses) == len(EXPECTED)
-    assert len(rankings) > len(EXPECTED) - 5  # some differ in the loss alone
+    assert len(rankings) > len(EXPECTED) - 5  # some differ only in the loss
 
 
 def test_sft_is_the_mean_cross_entropy_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,13 +28,13 @@ def test_the_penalty_is_the_sum_over_sampled_tokens(kl) -> None:
     assert float(found) == pytest.approx(0.7 - 0.2 * sum(each))
 
 
-def test_no_token_no_penalty() -> None:
+def test_no_penalty_without_sampled_tokens() -> None:
     nothing = torch.zeros(2, 3)
     values = torch.tensor([0.1, 0.2])
     assert torch.equal(KLPenalty()(values, nothing - 1, nothing, nothing.bool()), values)
 
 
-def test_soft_punishment_is_that_of_the_paper() -> None:
+def test_soft_penalty_equals_the_paper() -> None:
     """Equation 13 of arXiv 2503.14476 with L_max = 10 and L_cache = 4."""
     lengths = list(range(11))
     values = PenalizeOverlong(1.0, soft_tokens=4).rewards(
@@ -45,17 +45,17 @@ def test_soft_punishment_is_that_of_the_paper() -> None:
 
 
 def test_only_truncated_traces_are_penalized_by_default() -> None:
-    """A trace may end by itself at the very limit."""
+    """A trace can also end with a marker exactly at the limit."""
     values = PenalizeOverlong(0.5).rewards(torch.ones(3), traces([10, 10, 3], [True, False, False]), 10)
     assert values.tolist() == [0.5, 1.0, 1.0]
 
 
-def test_masking_leaves_rewards_alone() -> None:
+def test_masking_does_not_change_rewards() -> None:
     values = torch.ones(3)
     assert torch.equal(MaskOverlong().rewards(values, traces([9, 9, 9], [True] * 3), 10), values)
 
 
-def test_keeping_is_nothing() -> None:
+def test_keeping_changes_nothing() -> None:
     rollouts, values = traces([10], [True]), torch.ones(1)
     assert KeepOverlong().loss_rows(rollouts) is None
     assert torch.equal(KeepOverlong().rewards(values, rollouts, 10), values)

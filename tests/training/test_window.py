@@ -31,8 +31,8 @@ class RewardFilter(GroupFilter):
         best = torch.full((int(groups.group_ids.max()) + 1,), -torch.inf)
         return best.scatter_reduce(0, groups.group_ids, groups.rewards.float(), "amax")
 
-    def keep(self, measured):
-        return measured >= self.least
+    def keep(self, values):
+        return values >= self.least
 
 
 def fit(trainer, module, data=None, **settings):

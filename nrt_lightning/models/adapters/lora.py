@@ -14,7 +14,7 @@ from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapters.base import Adapter
 from nrt_lightning.models.adapters.extras import require
 from nrt_lightning.models.adapters.linear_layers import linear_names
-from nrt_lightning.randomness import drawn
+from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -97,7 +97,7 @@ class LoRA(Adapter):
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=rows,
         )
-        with warnings.catch_warnings(), drawn("adapter"):  # A begins as noise
+        with warnings.catch_warnings(), forked_rng("adapter"):  # A begins as noise
             # peft asks a model by an old name whether it checkpoints activations
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)

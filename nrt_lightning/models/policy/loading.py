@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoModelForCausalLM
 
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.randomness import drawn
+from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,7 @@ def random_weights(
         repeatable: draw them from the run's seed, so that they are the same in all processes and after a resume.
         kwargs: of transformers.
     """
-    with drawn("weights") if repeatable else nullcontext():
+    with forked_rng("weights") if repeatable else nullcontext():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kwargs)
     return quantization.quantize(model) if quantization else model
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nrt_lightning.functional import check_at_least, check_share
+from nrt_lightning.functional import check_at_least, check_fraction
 from nrt_lightning.models.references.base import FrozenReference, copy_of
 from nrt_lightning.models.sharding.base import plain_name
 
@@ -31,7 +31,7 @@ class EMAReference(FrozenReference):
 
     def __init__(self, update_rate: float = 0.6, every_n_steps: int = 512, dtype: str | None = "float32") -> None:
         super().__init__(dtype=dtype)
-        check_share("update_rate", update_rate)
+        check_fraction("update_rate", update_rate)
         check_at_least("every_n_steps", every_n_steps, 1)
         self.update_rate = update_rate
         self.every_n_steps = every_n_steps

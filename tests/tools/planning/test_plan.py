@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tools.planning.peaks import build
 from tiny import tiny_config
+from tools.planning.peaks import build
 
 from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config
