@@ -88,9 +88,11 @@ class Prompts(TensorStruct):
 
     def micro_batches(self) -> list[Prompts]:
         """The prompts of each micro-batch of the window."""
+        if self.window.size == 1:
+            return [dataclasses.replace(self, window=WindowStep())]
         size = math.ceil(len(self) / self.window.size)
         return [self.slice(start, start + size) for start in range(0, len(self), size)]
 
     def micro_batch(self) -> Prompts:
         """This micro-batch's prompts, out of those of its window."""
-        return self.micro_batches()[self.window.index] if self.window.size > 1 else self
+        return self.micro_batches()[self.window.index]
