@@ -1,4 +1,4 @@
-"""Lightning callbacks: rollouts, and what a run shows, watches for and leaves behind."""
+"""Lightning callbacks: rollouts, diagnostics, and results of a run."""
 
 from nrt_lightning.callbacks.ahead_rollout import AheadRollout
 from nrt_lightning.callbacks.collapse import (

@@ -1,4 +1,4 @@
-"""The trained policy as a Hugging Face directory."""
+"""Export of the trained policy to a Hugging Face directory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 
@@ -14,29 +15,30 @@ class ExportPolicy(Callback):
     """Writes weights, tokenizer, chat template, generation config and model card at the end of training.
 
     Args:
-        directory: where to; must not hold anything.
-        form: which weights: `WholeModel`, `AdapterFiles` or `Merged`; null for all, merged where there is an adapter.
-        overwrite: replace what the directory holds.
+        directory: directory to write; must be empty or missing.
+        form: weights to write: `WholeModel`, `AdapterFiles` or `Merged`; null for `Merged` if there is an adapter and
+            `WholeModel` otherwise.
+        overwrite: replace the contents of the directory.
 
     Raises:
-        InputError: the directory holds something already or cannot be written, or the policy has no such form.
+        InputError: the directory is not empty or cannot be written, or the policy does not support the form.
     """
 
-    def __init__(self, directory: str, form: ExportForm | None = None, overwrite: bool = False) -> None:
+    def __init__(self, directory: str, form: ExportForm | None = None, *, overwrite: bool = False) -> None:
         self.directory = Path(directory).expanduser()
         self.form = form
         self.overwrite = overwrite
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check directory and form, before anything is computed."""
         policy: Any = pl_module.policy
         if stage == "fit" and self.form is not None:
             self.form.check(policy)
         if stage == "fit" and trainer.is_global_zero:
             check_target(self.directory, self.overwrite)
 
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write."""
         policy: Any = pl_module.policy
-        if trainer.is_global_zero or policy.sharding.active:  # sharded weights are gathered by all
+        if trainer.is_global_zero or policy.sharding.active:  # all processes gather sharded weights
             export_policy(policy, self.directory, self.form, RunRecord.of(trainer, pl_module), self.overwrite)

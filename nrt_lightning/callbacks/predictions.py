@@ -1,4 +1,4 @@
-"""Predictions as a JSONL file."""
+"""Predictions in a JSON lines file."""
 
 from __future__ import annotations
 
@@ -9,47 +9,49 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes one line a question: `id`, `question`, `trace`, `answer`, `marker_emitted`.
+    """Writes one line per question: `id`, `question`, `trace`, `answer`, `marker_emitted`.
 
-    A batch is written as soon as it is done. With several processes each writes its own file, its rank before the
-    ending.
+    Each batch is written when it is finished. With several processes, each writes a file with its rank before the
+    suffix.
 
     Args:
-        path: the file to write; null writes none.
-        overwrite: replace a file that is there.
+        path: file to write; null for none.
+        overwrite: replace an existing file.
 
     Raises:
-        InputError: the file is there already, or cannot be written.
+        InputError: the file exists or cannot be written.
     """
 
-    def __init__(self, path: str | None = None, overwrite: bool = False) -> None:
+    def __init__(self, path: str | None = None, *, overwrite: bool = False) -> None:
         super().__init__("batch")
         self.path = path
         self.overwrite = overwrite
 
     def file(self, trainer: Trainer) -> Path:
-        """This process's file."""
+        """The file of this process."""
         path = Path(str(self.path)).expanduser()
         return path if trainer.world_size == 1 else path.with_suffix(f".rank{trainer.global_rank}{path.suffix}")
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin the file, before anything is computed."""
         if stage != "predict" or self.path is None:
             return
         path = self.file(trainer)
         if path.exists() and not self.overwrite:
-            raise InputError(f"predictions.path {path} exists. Give another, or set predictions.overwrite=true.")
+            raise InputError(f"predictions.path={path} exists. Give another, or set predictions.overwrite=true.")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
         except OSError as error:
-            raise InputError(f"predictions.path {path} cannot be written ({error}). Give another.") from error
+            raise InputError(f"predictions.path={path} cannot be written ({error}). Give another.") from error
 
+    @override
     def write_on_batch_end(
         self,
         trainer: Trainer,
@@ -60,7 +62,6 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Append a batch."""
         if self.path is not None:
             with self.file(trainer).open("a", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)

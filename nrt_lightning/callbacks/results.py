@@ -1,4 +1,4 @@
-"""The figures of finished runs, side by side in one file and one table."""
+"""Test metrics of finished runs in one file and one table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 
@@ -23,68 +24,68 @@ COLUMNS = {
 
 
 class ResultsFile(Callback):
-    """Adds a run's test metrics and training time to a JSON file, `{name: {metric: value}}`, and prints the table.
+    """Adds the test metrics and training time of a run to a JSON file, `{name: {metric: value}}`, and prints a table.
 
-    With this callback `nrt-lightning fit` tests on the held-out rows after training.
+    With this callback, `nrt-lightning fit` tests on the held-out rows after training.
 
     Args:
-        path: the JSON file; entries under other names stay.
-        name: of this run in the file.
+        path: the JSON file; entries with other names are kept.
+        name: name of this run in the file.
 
     Raises:
-        InputError: the file cannot be written, or holds something else.
+        InputError: the file cannot be written or is not a results file.
     """
 
     def __init__(self, path: str, name: str) -> None:
         self.path = Path(path)
         self.name = name
-        self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; the second of all threads, whatever else was running
+        self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; CPU time of all threads of this process
 
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the file, before anything is computed."""
         self.read()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"results.path {self.path} cannot be written ({error}). Give another.") from error
+            raise InputError(f"ResultsFile.path={self.path} cannot be written ({error}). Give another.") from error
 
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clocks."""
         self.seconds, self.cpu_seconds = -time.perf_counter(), -time.process_time()
 
+    @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clocks."""
         self.seconds += time.perf_counter()
         self.cpu_seconds += time.process_time()
 
+    @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and print."""
         if not trainer.is_global_zero:
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
         results = self.read() | {self.name: metrics | times}
-        beside = self.path.with_suffix(".tmp")
-        beside.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(beside, self.path)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(temporary, self.path)
         print(f"\n{results_table(results)}\n\nwritten to {self.path}")
         print(f"curves: tensorboard --logdir {trainer.default_root_dir}\n")
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """What the file holds so far."""
+        """The contents of the file; empty if it does not exist."""
         if not self.path.exists():
             return {}
         try:
             results = json.loads(self.path.read_text())
         except (ValueError, OSError) as error:
-            raise InputError(f"results.path {self.path} is not a results file ({error}). Move it away.") from error
+            raise InputError(f"ResultsFile.path={self.path} is not a results file ({error}). Move it away.") from error
         if not isinstance(results, dict) or not all(isinstance(run, dict) for run in results.values()):
-            raise InputError(f"results.path {self.path} is not a results file of runs by name. Move it away.")
+            raise InputError(f"ResultsFile.path={self.path} is not a results file of runs by name. Move it away.")
         return results
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
-    """The results as an aligned table.
+    """Format results as an aligned table.
 
     >>> print(results_table({"nrt": {"exact_match": 1.0, "seconds": 41.0}}))
     run | exact match | seconds
@@ -102,7 +103,7 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
 
 
 def cell(column: str, value: float | None) -> str:
-    """A figure as the table shows it."""
+    """Format a value for the table."""
     if value is None:
         return "-"
     return f"{value:.1f}" if column in ("seconds", "trace_tokens") else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""A look at what the policy writes while it learns."""
+"""Logging of sampled traces during training."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from typing_extensions import override
 
 from nrt_lightning.structures import Prompts
 
 
 class TraceSamples(Callback):
-    """Logs a few sampled traces as text: to TensorBoard and Weights & Biases, and to the terminal if asked.
+    """Logs sampled traces as text to TensorBoard and Weights & Biases.
 
     Args:
-        every_n_steps: optimizer steps between two looks.
-        count: traces of the first prompt shown at each look.
-        print_samples: show them on the terminal too.
+        every_n_steps: optimizer steps between two logs.
+        count: number of traces, all of the first prompt.
+        print_samples: also print them on the terminal.
     """
 
-    def __init__(self, every_n_steps: int = 50, count: int = 4, print_samples: bool = False) -> None:
+    def __init__(self, every_n_steps: int = 50, count: int = 4, *, print_samples: bool = False) -> None:
         self.every_n_steps = every_n_steps
         self.count = count
         self.print_samples = print_samples
         self.last = -1
 
+    @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log where a look is due."""
         step = trainer.global_step
         due = step != self.last and step % self.every_n_steps == 0
         if not due or not trainer.is_global_zero or getattr(batch, "rollouts", None) is None:
@@ -43,7 +44,7 @@ class TraceSamples(Callback):
 
 
 def sample_table(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count: int) -> str:
-    """Traces of the batch's first prompt with reward and advantage, as a Markdown table."""
+    """Markdown table of traces of the batch's first prompt, with reward and advantage."""
     assert batch.rollouts is not None
     rollouts = batch.rollouts
     segments, rows = rollouts.segments, (rollouts.group_ids == 0).nonzero().squeeze(-1)[:count].tolist()
@@ -62,7 +63,7 @@ def sample_table(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count:
 
 
 def log_text(logger: Logger, text: str, step: int) -> None:
-    """Hand a Markdown text to a logger that takes texts."""
+    """Log a Markdown text, if the logger supports text."""
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_text("traces", text, step)
     elif isinstance(logger, WandbLogger):

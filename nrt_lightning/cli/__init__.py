@@ -1,1 +1,1 @@
-"""The command line `nrt-lightning`. A command that is no method of Lightning's Trainer has a file with a `main`."""
+"""The command line `nrt-lightning`. Each command beyond those of Lightning's Trainer is a file with a `main`."""

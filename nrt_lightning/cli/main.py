@@ -1,4 +1,4 @@
-"""The command line: `nrt-lightning fit | validate | test | predict`, a LightningCLI, and commands of our own."""
+"""The command line: `nrt-lightning fit | validate | test | predict`, a LightningCLI, and more commands."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.cli.suggestions import suggestion
 from nrt_lightning.errors import InputError
 
-# Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
+# Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
 COMMANDS: dict[str, str] = {
     "compare": "nrt_lightning.cli.compare",
     "export": "nrt_lightning.cli.export",
@@ -27,101 +28,106 @@ COMMANDS: dict[str, str] = {
     "preflight": "nrt_lightning.cli.preflight",
     "serve": "nrt_lightning.cli.serve",
 }
-# A command of our own passes its arguments on.
+# These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
 
 class Parser(LightningArgumentParser):
-    """Names what is near to a misspelled class or argument."""
+    """Suggests similar names for a misspelled class or argument."""
 
+    @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Add suggestions to the message."""
         super().error(message + suggestion(message, [a.dest for a in self._actions]), ex)
 
+    @override
     def print_usage(self, file: Any = None) -> None:
-        """Nothing: two hundred lines of options before an error hide it."""
+        pass  # two hundred lines of options would hide the error
 
 
 class NRTCLI(LightningCLI):
-    """LightningCLI for policies: tests after `fit` where results are wanted, and writes predictions."""
+    """LightningCLI that writes predictions, and tests after `fit` if there is a `ResultsFile`."""
 
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options beside trainer, model and data."""
         parser.add_lightning_class_args(PredictionWriter, "predictions")
 
+    @override
     def _parse_ckpt_path(self) -> None:
-        """Take the model's settings from the checkpoint where none are given; those that are given win over it."""
+        """Read the model settings from the checkpoint, unless settings are given."""
         command = self.config.get("subcommand")
         if command and self.config[command].get("model") is None:
             super()._parse_ckpt_path()
 
+    @override
     def before_instantiate_classes(self) -> None:
-        """Refuse an output directory that cannot be written and a checkpoint that cannot be read."""
         config = self.config[self.subcommand] if self.subcommand else self.config
         check_writable(config.trainer.default_root_dir or os.getcwd())
         check_checkpoint(config.get("ckpt_path"))
 
     def after_fit(self) -> None:
-        """Test on held-out rows, if the results are to be kept."""
+        """Test on the held-out rows if there is a `ResultsFile`."""
         trainer: Any = self.trainer
         if any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run:
             trainer.test(self.model, datamodule=self.datamodule, verbose=False)
 
 
 def check_writable(directory: str, option: str = "trainer.default_root_dir") -> None:
-    """Raise where nothing can be written to the directory of an option or, if it is yet to be made, to its parent.
+    """Check that a directory, or the nearest parent that exists, can be written.
 
     Raises:
-        InputError: naming the directory.
+        InputError: names the option and the directory.
     """
     path = Path(directory).expanduser().absolute()
     while not path.exists():
         path = path.parent
     if not path.is_dir() or not os.access(path, os.W_OK):
-        raise InputError(f"{option} {directory!r} cannot be written ({path}). Give another directory.")
+        raise InputError(f"{option}={directory!r} cannot be written ({path}). Give another directory.")
 
 
 def check_checkpoint(path: str | None) -> None:
-    """Raise where a checkpoint cannot be read; `best`, `last` and the like are left to Lightning.
+    """Check that a checkpoint can be read. Lightning checks `best`, `last` and the like.
 
     Raises:
-        InputError: naming the file.
+        InputError: names the file.
     """
     if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
         return
     if not Path(path).exists():
-        raise InputError(f"ckpt_path {path!r}: no such file. Give a checkpoint, or 'last' or 'best'.")
+        raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'last' or 'best'.")
     if Path(path).is_file():
         try:
             torch.load(path, weights_only=True, mmap=True, map_location="meta")
-        except Exception as error:  # torch raises errors of many types for files that are no checkpoints
-            raise InputError(f"ckpt_path {path!r} is no checkpoint that can be read ({error}).") from error
+        except Exception as error:  # torch raises many kinds
+            raise InputError(f"ckpt_path={path!r} cannot be read ({error}). Give another checkpoint.") from error
 
 
 def run(args: list[str] | None = None) -> NRTCLI | None:
-    """Run a command line from Python, and get the CLI with its trainer, model and data; None from our own commands.
+    """Run a command line from Python.
 
     Args:
-        args: the command and its options; null for those of the process.
+        args: the command and its options; None for `sys.argv`.
+
+    Returns:
+        The CLI with its trainer, model and data; None for the commands in `COMMANDS`.
     """
     words = sys.argv[1:] if args is None else args
     if words and words[0] in COMMANDS:
         import_module(COMMANDS[words[0]]).main(words[1:])
         return None
-    more = f"Further commands, each with its own --help: {', '.join(COMMANDS)}."
+    more = f"More commands, see --help of each: {', '.join(COMMANDS)}."
     settings = {command: {"allow_abbrev": False} for command in NRTCLI.subcommands()}
     return make_cli(NRTCLI, args, save_config_kwargs={"overwrite": True}, parser_kwargs=settings | {"epilog": more})
 
 
 def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRTCLI:
-    """A CLI for any module and data; with `run=False` a command of our own reads the configs that `fit` reads.
+    """Build a CLI for any module and data. With `run=False` it only reads the configs of `fit`.
 
     Args:
-        kind: its class.
-        args: what to parse; null for the arguments of the process.
-        settings: further ones of LightningCLI.
+        kind: class of the CLI.
+        args: arguments to parse; None for `sys.argv`.
+        settings: more arguments of LightningCLI.
     """
-    for name in nrt_lightning.__all__:  # short class names are looked up among what is imported
+    for name in nrt_lightning.__all__:  # import all classes: the parser finds short names among imported ones
         getattr(nrt_lightning, name)
     return kind(
         LightningModule,
@@ -138,7 +144,7 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
 def main() -> None:
     """The command `nrt-lightning`."""
     if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # classes and functions of the user's own are found here, as under `python -m`
+        sys.path.append(os.getcwd())  # to find classes and functions of the user, as `python -m` does
     try:
         run()
     except ValueError as error:
@@ -149,15 +155,15 @@ def main() -> None:
 
 
 def input_error(error: BaseException) -> str | None:
-    """The message of the InputError behind an error, or None.
+    """The message of the `InputError` that caused an error; None if there is none.
 
-    The parser tries one type of a union after the other and lists what each of them said: the error of a constructor
-    is then one of its causes, or one line of its text.
+    For a union, the parser tries each type and lists their errors. The error of a constructor is then one of the
+    causes, or one line of the text.
     """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, InputError):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
-    said = re.findall(r"^\s+- (?!Expected|Does not|Problem|Parser key)(.+)$", str(error), re.MULTILINE)
-    return said[-1] if said else None
+    lines = re.findall(r"^\s+- (?!Expected|Does not|Problem|Parser key)(.+)$", str(error), re.MULTILINE)
+    return lines[-1] if lines else None

@@ -1,4 +1,4 @@
-"""`nrt-lightning plan`: what a run needs, from its configs and the model's `config.json` alone."""
+"""`nrt-lightning plan`: memory and time of a run, from its configs and the model's `config.json`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
 from nrt_lightning.cli.main import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.modules.nrt import NRTModule
 from nrt_lightning.structures import Sampling
@@ -25,15 +27,15 @@ PRECISIONS = {"None": "32-true", "32": "32-true", "16": "16-mixed", "bf16": "bf1
 
 @dataclass
 class PlanSettings:
-    """What a plan assumes.
+    """Assumptions of a plan.
 
     Args:
-        prompt_tokens: length of every prompt; null for the data's limit.
-        trace_tokens: length of every trace; null for the sampling's limit.
-        answer_tokens: length of every answer with its end token; null for the data's limit.
-        device_gib: memory of a device, in GiB; null for that of the GPU here, where there is one.
-        device_tflops: 10^12 operations a second that a device achieves in matrix products; null to give no times.
-        device_gbs: 10^9 bytes a second that a device reads from its memory; null to give no times.
+        prompt_tokens: length of every prompt; null for `data.max_prompt_tokens`.
+        trace_tokens: length of every trace; null for `sampling.max_trace_tokens`.
+        answer_tokens: length of every answer with its end token; null for `data.max_answer_tokens`.
+        device_gib: memory of a device in GiB; null for the memory of the local GPU, if there is one.
+        device_tflops: 10^12 operations per second of a device in matrix products; null to omit times.
+        device_gbs: 10^9 bytes per second that a device reads from its memory; null to omit times.
     """
 
     prompt_tokens: int | None = None
@@ -45,58 +47,58 @@ class PlanSettings:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value is not None and value < 1:
-                raise InputError(f"plan.{name} is {value}: give 1 or more, or null.")
+            if value is not None:
+                check_at_least(f"plan.{name}", value, 1)
         if (self.device_tflops is None) != (self.device_gbs is None):
-            raise InputError("plan.device_tflops and plan.device_gbs give times together: set both, or neither.")
+            speeds = f"plan.device_tflops={self.device_tflops} and plan.device_gbs={self.device_gbs}"
+            raise InputError(f"{speeds}: times need both. Set both or neither.")
 
     @property
     def speed(self) -> Speed | None:
-        """Of a device, where it is given."""
-        return (
-            None
-            if self.device_tflops is None or self.device_gbs is None
-            else Speed(self.device_tflops, self.device_gbs)
-        )
+        """Speed of a device; None if it is not given."""
+        if self.device_tflops is None or self.device_gbs is None:
+            return None
+        return Speed(self.device_tflops, self.device_gbs)
 
 
 class PlanCLI(NRTCLI):
-    """Reads the configs of `fit`, and makes neither a policy nor a trainer."""
+    """Reads the configs of `fit` without building a policy or a trainer."""
 
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Those of `fit`, and the plan's own."""
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(PlanSettings, "plan")
         parser.add_instantiator(lambda kind, *args, **settings: Sketch(*args, **settings), Policy, subclasses=True)
 
+    @override
     def before_instantiate_classes(self) -> None:
-        """Nothing is written or read."""
+        pass  # a plan reads and writes no files
 
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """None: a plan for a GPU can be made without one."""
-        return None  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # a trainer for a GPU cannot be built without one
 
 
 def main(args: list[str]) -> Plan:
     """Print the plan of a run.
 
     Args:
-        args: those of `fit`.
+        args: options of `fit` and of the plan.
     """
     cli = make_cli(PlanCLI, args, run=False)
     settings, trainer = cli.config_init.plan, cli.config.trainer
     batch = lengths(cli.model, cli.datamodule, settings)
-    torch.set_num_threads(1)  # the tensors of a plan are too small for more
+    torch.set_num_threads(1)  # the tensors are too small for more
     plan = make_plan(cli.model, batch, getattr(cli.datamodule, "window", 1), machine(trainer))
     print(report(plan, device_bytes(settings), settings.speed))
     return plan
 
 
 def lengths(module: Any, data: Any, settings: PlanSettings) -> Lengths:
-    """The rows of a batch, as long as the limits allow."""
+    """Sizes of a batch whose rows are as long as the limits allow."""
     for name in ("prompt_tokens", "answer_tokens"):
         if getattr(settings, name) is None and not hasattr(data, f"max_{name}"):
-            raise InputError(f"{type(data).__name__} has no max_{name}: set --plan.{name} to what to plan for.")
+            raise InputError(f"plan.{name} is null and {type(data).__name__} has no max_{name}. Set plan.{name}.")
     thinking = isinstance(module, NRTModule)
     sampling = module.method.sampling if thinking else Sampling(group_size=1, max_trace_tokens=0)
     return Lengths(
@@ -110,7 +112,7 @@ def lengths(module: Any, data: Any, settings: PlanSettings) -> Lengths:
 
 
 def machine(trainer: Any) -> Machine:
-    """What the trainer's settings ask for."""
+    """The devices that the trainer's settings request."""
     gpu = trainer.accelerator in ("gpu", "cuda") or (trainer.accelerator == "auto" and torch.cuda.is_available())
     devices = trainer.devices
     if devices in ("auto", "-1", -1):
@@ -127,7 +129,7 @@ def machine(trainer: Any) -> Machine:
 
 
 def device_bytes(settings: PlanSettings) -> int | None:
-    """Memory of a device, if it is known."""
+    """Memory of a device; None if it is unknown."""
     if settings.device_gib is not None:
         return round(settings.device_gib * GIB)
     return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else None

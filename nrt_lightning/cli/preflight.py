@@ -1,4 +1,4 @@
-"""`nrt-lightning preflight`: whether NRT can start from the base and the rows of a config, before any training."""
+"""`nrt-lightning preflight`: test before training if NRT can start from a base and its data."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
 from nrt_lightning.cli.main import NRTCLI, check_writable, make_cli
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.modules.nrt import NRTModule
 from nrt_lightning.tools.preflight import PreflightModule, judge, measure, report
 
 
 class PreflightCLI(NRTCLI):
-    """Reads the configs that `fit` reads."""
+    """Reads the configs of `fit`; writes no files but the report."""
 
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The options beside trainer, model and data."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--rows", type=int, default=128, help="validation rows to look at")
-        parser.add_argument("--json", type=str | None, default=None, help="a file for the figures and the verdict")
+        parser.add_argument("--rows", type=int, default=128, help="number of validation rows; use a hundred or more")
+        parser.add_argument("--json", type=str | None, default=None, help="file for the measurements and the verdict")
 
+    @override
     def before_instantiate_classes(self) -> None:
-        """Leave nothing behind but the report."""
         quiet = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_model_summary": False}
         for name, value in (quiet | {"limit_val_batches": 1.0}).items():
             self.config.trainer[name] = value
-        if self.config.rows < 2:
-            raise InputError(f"rows is {self.config.rows}: give 2 or more; a hundred or more tell something.")
+        check_at_least("rows", self.config.rows, 2)
         if self.config.json is not None:
-            check_writable(str(Path(self.config.json).expanduser().parent), "the directory of json,")
+            check_writable(str(Path(self.config.json).expanduser().parent), "directory of --json")
 
 
 def main(args: list[str]) -> None:
-    """Look, print the report, and write the figures where they are wanted.
+    """Measure, print the report and write the figures.
 
     Args:
-        args: of the command.
+        args: options of the command.
     """
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # these are the process's own
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # they are those of the process
     settings: dict[str, Any] = {"save_config_callback": None, "parser_kwargs": {"allow_abbrev": False}}
     cli: Any = make_cli(PreflightCLI, args, run=False, **settings)
     if not isinstance(cli.model, NRTModule):
-        raise InputError(f"preflight looks at traces, and {type(cli.model).__name__} writes none. Give an NRTModule.")
+        raise InputError(f"preflight needs traces, but model={type(cli.model).__name__} has none. Use NRTModule.")
     rows = cli.config.rows
     restrict(cli.datamodule, rows)
     preflight = PreflightModule(cli.model, -(-rows // cli.trainer.world_size), getattr(cli.datamodule, "batch_size", 4))
@@ -65,7 +66,7 @@ def main(args: list[str]) -> None:
 
 
 def restrict(data: Any, rows: int) -> None:
-    """Read no more than is looked at; where there are no validation rows, take training rows in their place."""
+    """Limit the validation rows; without validation data, take them from the training rows."""
     if isinstance(data, QADataModule):
         if data.sources["val"] is None:
             data.val_rows = rows

@@ -1,4 +1,4 @@
-"""`nrt-lightning serve`: a vLLM server for a run, started with the configs of `fit`."""
+"""`nrt-lightning serve`: start a vLLM server for a run from the configs of `fit`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
 
 from nrt_lightning.cli.main import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
@@ -19,26 +20,26 @@ from nrt_lightning.structures import Sampling
 
 
 class ServeCLI(NRTCLI):
-    """Reads the configs of `fit`, and makes no trainer."""
+    """Reads the configs of `fit` without building a trainer."""
 
+    @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Those of `fit`, and the server's."""
         super().add_arguments_to_parser(parser)
         parser.add_class_arguments(ServerSettings, "serve")
 
+    @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """None: what trains runs elsewhere."""
-        return None  # type: ignore[return-value]
+        return None  # type: ignore[return-value]  # training runs in another process
 
 
 def main(args: list[str]) -> None:
-    """Write the policy's model, start a server of it, and stop it when interrupted or terminated.
+    """Write the policy's model and serve it until interrupted or terminated.
 
     Args:
-        args: those of `fit`.
+        args: options of `fit` and of the server.
     """
-    for sign in (signal.SIGINT, signal.SIGTERM):  # a shell lets its background jobs ignore the first
-        signal.signal(sign, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # background jobs of a shell ignore SIGINT by default
+        signal.signal(number, interrupt)
     cli = make_cli(ServeCLI, args, run=False)
     process = server_of(cli)
     print(f"{as_text(process.command, process.variables, process.serve)}\n", flush=True)
@@ -52,32 +53,32 @@ def main(args: list[str]) -> None:
 
 
 def interrupt(*_: Any) -> None:
-    """End with what is to be done at the end."""
+    """Signal handler that runs `finally` blocks and context managers."""
     raise KeyboardInterrupt
 
 
 def server_of(cli: NRTCLI) -> ServerProcess:
-    """The server that a run needs, not yet started."""
+    """The server for a run, not started yet."""
     settings, config = cli.config_init.serve, cli.config
     policy: Policy = cli.model.policy
     root = Path(config.trainer.default_root_dir or ".")
     target = Path(settings.directory) if settings.directory else root / "served"
     if settings.max_model_len is None:
-        settings.max_model_len = longest(cli.model, cli.datamodule)
+        settings.max_model_len = longest_text(cli.model, cli.datamodule)
     if settings.dtype is None:
         half = "bf16" in str(config.trainer.precision)
         settings.dtype = "bfloat16" if half else str(policy.dtype).removeprefix("torch.")
-    alone = adapter_refusal(policy) is None
-    process = ServerProcess(target.absolute(), settings, policy.adapter.rank if alone else None)  # type: ignore[union-attr]
+    adapter_only = adapter_refusal(policy) is None
+    process = ServerProcess(target.absolute(), settings, policy.adapter.rank if adapter_only else None)  # type: ignore[union-attr]
     write_model(policy.load(), target)
     return process
 
 
-def longest(module: Any, data: Any) -> int:
-    """Tokens of the longest text of a run."""
+def longest_text(module: Any, data: Any) -> int:
+    """Maximum number of tokens in a text of the run."""
     if not hasattr(data, "max_prompt_tokens"):
         raise InputError(
-            f"{type(data).__name__} has no max_prompt_tokens: set --serve.max_model_len to the longest text."
+            f"serve.max_model_len is null and {type(data).__name__} has no max_prompt_tokens. Set serve.max_model_len."
         )
     sampling: Sampling = getattr(module, "sampling", None) or Sampling(max_trace_tokens=0)
     return (

@@ -1,4 +1,4 @@
-"""What was probably meant, where the command line or a config names something that does not exist."""
+"""Suggestions for misspelled names on the command line or in a config."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ OTHER_TYPE = re.compile(r"Expected a <class '(int|float|bool|str)'>")
 
 
 def suggestion(message: str, keys: list[str]) -> str:
-    """The end of a parser's error message: the culprit in one line, with the names nearest to it.
+    """The last line for a parser's error message: the misspelled name and similar names; empty if there is none.
 
     Args:
-        message: what the parser says.
-        keys: the parser's own option names.
+        message: error message of the parser.
+        keys: option names of the parser.
 
     >>> suggestion("given class_path 'nrt_lightning.WeightedSum':  Option 'weighing' is not accepted", [])
-    "\\n\\n'weighing' is no argument of nrt_lightning.WeightedSum. Did you mean 'weighting'?"
+    "\\n\\n'weighing' is not an argument of nrt_lightning.WeightedSum. Did you mean 'weighting'?"
     >>> suggestion("Expected a dot import path string: ArithmeticMeen", [])
-    "\\n\\n'ArithmeticMeen' is no class that can be found here. Did you mean 'ArithmeticMean'?"
+    "\\n\\n'ArithmeticMeen' is not a known class. Did you mean 'ArithmeticMean'?"
     """
     if is_list := LIST.search(message):
         part, key, value = is_list.groups()
         return f"\n\n{part}.{key} is a list. Add to it: --{part}.{key}+={value}"
     if found := list(OPTION.finditer(message)):
         path, option = found[-1].groups()
-        name = option.split(".")[0]  # with settings under it, a misspelled name comes with theirs
-        return f"\n\n{name!r} is no argument of {path}.{nearest(name, arguments(path))}"
+        name = option.split(".")[0]  # a misspelled name may be followed by its settings
+        return f"\n\n{name!r} is not an argument of {path}.{nearest(name, arguments(path))}"
     if (found := list(CLASS.finditer(message))) and not OTHER_TYPE.search(message):
         name = matched(found[-1])
-        return f"\n\n{name!r} is no class that can be found here.{nearest(name.rpartition('.')[2], class_names())}"
+        return f"\n\n{name!r} is not a known class.{nearest(name.rpartition('.')[2], class_names())}"
     if found := list(ARGUMENT.finditer(message)):
         name = matched(found[-1])
-        return f"\n\n{name!r} is no option.{nearest(name, keys)}"
+        return f"\n\n{name!r} is not an option.{nearest(name, keys)}"
     return ""
 
 
 def matched(found: re.Match[str]) -> str:
-    """The group that matched, of several alternatives."""
+    """The group of the alternative that matched."""
     return next(group for group in found.groups() if group)
 
 
 def arguments(class_path: str) -> list[str]:
-    """The arguments of a class, by its import path."""
+    """Argument names of a class, given its import path."""
     module, _, name = class_path.rpartition(".")
     try:
         return [p for p in inspect.signature(getattr(importlib.import_module(module), name)).parameters if p != "self"]
@@ -63,5 +63,5 @@ def arguments(class_path: str) -> list[str]:
 
 
 def class_names() -> list[str]:
-    """The classes that this package offers to a config."""
+    """Names of the public classes of this package."""
     return [name for name in nrt_lightning.__all__ if inspect.isclass(getattr(nrt_lightning, name))]

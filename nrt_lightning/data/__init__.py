@@ -1,6 +1,4 @@
-"""Questions and reference answers: from files to padded batches. `QADataModule` ties the parts together; every part
-can be used alone.
-"""
+"""Questions and reference answers, from files to padded batches. `QADataModule` combines parts that also work alone."""
 
 from nrt_lightning.data.datamodule import QADataModule
 from nrt_lightning.data.encoding import EncodedRow, EncodedRows, EncodingReport, PromptEncoder, collate

@@ -1,4 +1,4 @@
-"""Rows to token ids, with explicit maximum lengths, and token ids to padded batches."""
+"""Encoding of rows to token ids with maximum lengths, and collation of token ids to padded batches."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from transformers import PreTrainedTokenizerBase
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate, token_ids
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.structures import Prompts, Row, WindowStep
 
 log = logging.getLogger(__name__)
 
-ALONE = WindowStep()  # of a batch that is a window by itself
-CHUNK = 1000  # rows tokenized at once: fast tokenizers spread them over threads, and memory stays small
+ALONE = WindowStep()  # a batch that is not part of a larger window
+CHUNK = 1000  # rows per tokenizer call: enough for its threads, and little memory
 
 
 @dataclass
@@ -31,12 +32,12 @@ class EncodedRow:
     row: Row
     prompt_ids: Tensor  # [P]
     answer_ids: Tensor  # [T]
-    counted: bool = True  # False where it is given again only to even out processes
+    counted: bool = field(default=True, kw_only=True)  # False for padding rows of `EvaluationSampler`
 
 
 @dataclass
 class EncodingReport:
-    """What the encoding dropped: origins of rows whose prompt or answer is too long."""
+    """Origins of the rows that were dropped because their prompt or answer is too long."""
 
     total: int
     long_prompts: list[str] = field(default_factory=list)
@@ -44,24 +45,24 @@ class EncodingReport:
 
     @property
     def dropped(self) -> int:
-        """Rows that were dropped; one with both faults counts once, as a long prompt."""
+        """Number of dropped rows. A row with both faults counts once, as a long prompt."""
         return len(self.long_prompts) + len(self.long_answers)
 
     @property
     def share(self) -> float:
-        """Dropped rows among all rows."""
+        """Fraction of the rows that were dropped."""
         return self.dropped / max(self.total, 1)
 
 
 class TokenLists:
-    """Token id lists of uneven lengths in one array: a tenth of the memory of Python lists."""
+    """Token id lists of different lengths in one array, which takes a tenth of the memory of Python lists."""
 
     def __init__(self) -> None:
         self._ids = array("i")
         self._ends = array("q", [0])
 
     def extend(self, lists: Sequence[Sequence[int]]) -> None:
-        """Append lists."""
+        """Append lists of token ids."""
         for ids in lists:
             self._ids.extend(ids)
             self._ends.append(len(self._ids))
@@ -74,7 +75,7 @@ class TokenLists:
 
 
 class EncodedRows(Dataset[Any]):
-    """The dataset: by number an encoded row, by `MicroBatch` its window's prompts as one padded batch."""
+    """The dataset: an integer index gives an encoded row, a `MicroBatch` the padded batch of its window."""
 
     def __init__(
         self, rows: list[Row], prompts: TokenLists, answers: TokenLists, pad_id: int, report: EncodingReport
@@ -92,17 +93,17 @@ class EncodedRows(Dataset[Any]):
         if isinstance(index, MicroBatch):
             return self.collate([self[row] for row in index.rows], index.window)
         if not REPEATED <= index < len(self):
-            raise IndexError(index)  # ends `for encoded in dataset`
+            raise IndexError(index)  # ends iteration over the dataset
         row = len(self) - 1 if index == REPEATED else index
         return EncodedRow(self.rows[row], self.prompts[row], self.answers[row], counted=index != REPEATED)
 
     def collate(self, encoded: Sequence[EncodedRow], window: WindowStep = ALONE) -> Prompts:
-        """A padded batch of encoded rows."""
+        """Padded batch of encoded rows."""
         return collate(encoded, self.pad_id, window)
 
 
 def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALONE) -> Prompts:
-    """A batch of encoded rows: prompts padded on the left, answers on the right.
+    """Padded batch of encoded rows: prompts are padded on the left, answers on the right.
 
     Example:
         >>> short = EncodedRow(Row("0", []), torch.tensor([5]), torch.tensor([7, 2]))
@@ -117,30 +118,30 @@ def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALO
     return Prompts(prompt_ids, prompt_mask, answer_ids, answer_mask, rows=rows, window=window, counted=counted)
 
 
-def _padded(lists: Sequence[Tensor], pad_id: int, left: bool) -> tuple[Tensor, Tensor]:
+def _padded(lists: Sequence[Tensor], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
     width = max(len(ids) for ids in lists)
     padded = torch.full((len(lists), width), pad_id)  # [B, width]
     mask = torch.zeros(len(lists), width, dtype=torch.bool)  # [B, width]
     for row, ids in enumerate(lists):
-        place = slice(width - len(ids), width) if left else slice(0, len(ids))
-        padded[row, place], mask[row, place] = ids, True
+        columns = slice(width - len(ids), width) if left else slice(0, len(ids))
+        padded[row, columns], mask[row, columns] = ids, True
     return padded, mask
 
 
 @dataclass
 class PromptEncoder:
-    """Turns rows into token ids; drops rows that are too long, counts and logs them, and never cuts.
+    """Encodes rows to token ids. Rows that are too long are dropped, counted and logged; no text is cut.
 
     Args:
         tokenizer: the policy's tokenizer, with a pad and an end token.
-        template: how a conversation becomes a prompt.
-        max_prompt_tokens: longest prompt, with all its special tokens.
-        max_answer_tokens: longest answer, with its end token.
-        max_dropped_share: refuse the data when a larger share of its rows is dropped; 0 allows none.
+        template: turns a conversation into a prompt.
+        max_prompt_tokens: longest prompt, special tokens included.
+        max_answer_tokens: longest answer, end token included.
+        max_dropped_share: largest fraction of the rows that may be dropped; more is an error.
 
     Raises:
-        InputError: a setting is out of range, the tokenizer lacks a token, a text encodes to nothing, or too many rows
-            are too long.
+        InputError: a setting is out of range, the tokenizer lacks a token, a text has no tokens, or too many rows are
+            too long.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -150,20 +151,16 @@ class PromptEncoder:
     max_dropped_share: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.max_prompt_tokens < 1:
-            raise InputError(f"max_prompt_tokens={self.max_prompt_tokens} leaves no prompts. Give at least 1.")
-        if self.max_answer_tokens < 2:
-            raise InputError(
-                f"max_answer_tokens={self.max_answer_tokens} leaves no answers. Give at least 2: a token and the end."
-            )
+        check_at_least("max_prompt_tokens", self.max_prompt_tokens, 1)
+        check_at_least("max_answer_tokens", self.max_answer_tokens, 2)  # one token and the end token
         if not 0 <= self.max_dropped_share <= 1:
-            raise InputError(f"max_dropped_share={self.max_dropped_share} is no share. Give a number from 0 to 1.")
+            raise InputError(f"max_dropped_share={self.max_dropped_share} is out of range. Give a number from 0 to 1.")
         check_tokenizer(self.tokenizer)
 
     def encode(self, rows: Sequence[Row], name: str = "data") -> EncodedRows:
-        """The rows that fit, encoded, with a report of those that do not; `name` stands in the log and in errors."""
+        """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""
         if not rows:
-            raise InputError(f"{name}: the source gives no rows. Check what it reads.")
+            raise InputError(f"{name}: the source returned no rows. Check its settings.")
         report, kept = EncodingReport(len(rows)), list[Row]()
         prompts, answers = TokenLists(), TokenLists()
         for start in range(0, len(rows), CHUNK):
@@ -178,20 +175,20 @@ class PromptEncoder:
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
-        self._judge(report, name)
+        self._check_dropped(report, name)
         return EncodedRows(kept, prompts, answers, int(self.tokenizer.pad_token_id), report)
 
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Answer tokens with the end token; none for a row without an answer."""
+        """Answer tokens with the end token; an empty list for a row without an answer."""
         encoded = token_ids([row.answer or "" for row in rows], self.tokenizer)
         for row, ids in zip(rows, encoded, strict=True):
             if row.answer is not None and not ids:
-                raise InputError(f"{row.origin}: the tokenizer makes no token of the answer. Mend or remove the row.")
+                raise InputError(f"{row.origin}: the answer has no tokens. Correct or remove the row.")
         return [[*ids, int(self.tokenizer.eos_token_id)] if ids else [] for ids in encoded]
 
     def _fits(self, row: Row, prompt: list[int], answer: list[int], report: EncodingReport) -> bool:
         if not prompt:
-            raise InputError(f"{row.origin}: the tokenizer makes no token of the prompt. Mend or remove the row.")
+            raise InputError(f"{row.origin}: the prompt has no tokens. Correct or remove the row.")
         if len(prompt) > self.max_prompt_tokens:
             report.long_prompts.append(row.origin)
         elif len(answer) > self.max_answer_tokens:
@@ -200,37 +197,32 @@ class PromptEncoder:
             return True
         return False
 
-    def _judge(self, report: EncodingReport, name: str) -> None:
-        """Log what was dropped; refuse when it is too much or everything."""
+    def _check_dropped(self, report: EncodingReport, name: str) -> None:
+        """Log the dropped rows; raise if they are all rows or more than allowed."""
         counts = (
-            f"{len(report.long_prompts)} prompts are longer than max_prompt_tokens={self.max_prompt_tokens} and "
-            f"{len(report.long_answers)} answers longer than max_answer_tokens={self.max_answer_tokens}"
+            f"{len(report.long_prompts)} prompts exceed max_prompt_tokens={self.max_prompt_tokens}, "
+            f"{len(report.long_answers)} answers exceed max_answer_tokens={self.max_answer_tokens}"
         )
         first = ", ".join((report.long_prompts + report.long_answers)[:3])
         if report.share > self.max_dropped_share or report.dropped == report.total:
             raise InputError(
-                f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) would be dropped, "
-                f"max_dropped_share={self.max_dropped_share} allows {self.max_dropped_share:.1%}: {counts}; "
-                f"the first: {first}. Raise the limits or max_dropped_share, or shorten the rows."
+                f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) are too long "
+                f"(max_dropped_share={self.max_dropped_share}): {counts}; first: {first}. "
+                "Raise the limits or max_dropped_share, or shorten the rows."
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
-        log.info("%s", f"{message} ({report.share:.1%}): {counts}; the first: {first}." if first else message + ".")
+        log.info("%s", f"{message} ({report.share:.1%}): {counts}; first: {first}." if first else message + ".")
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without an end or a pad token.
+    """Check that a tokenizer has an end and a pad token.
 
     Raises:
         InputError: names the missing token and how to set it.
     """
-    name = f"The tokenizer '{tokenizer.name_or_path}'"
-    if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"{name} has no end token, so answers could not end. Set `tokenizer.eos_token` to the token that ends the "
-            'model\'s texts (or "eos_token" in tokenizer_config.json).'
-        )
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            f'{name} has no pad token. Set `tokenizer.pad_token = tokenizer.eos_token` (or "pad_token": '
-            f'"{tokenizer.eos_token}" in tokenizer_config.json); padding is masked, so sharing the token does no harm.'
-        )
+    for token, use in (("eos_token", "end answers"), ("pad_token", "pad batches; the eos_token will do")):
+        if getattr(tokenizer, f"{token}_id") is None:
+            raise InputError(
+                f"The tokenizer {tokenizer.name_or_path!r} has no {token}. Set `tokenizer.{token}`, or "
+                f'"{token}" in tokenizer_config.json, to the token that should {use}.'
+            )

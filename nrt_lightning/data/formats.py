@@ -1,4 +1,4 @@
-"""How a record of a data file becomes a row: which columns hold the question and the answer."""
+"""Formats of data files: which columns of a record hold the question and the answer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.structures import Row
 
@@ -14,17 +16,17 @@ ROLES = ("system", "user", "assistant", "tool")
 
 
 class RowFormat(ABC):
-    """Reads one record; a subclass implements `parse`."""
+    """Base class of formats; a subclass implements `parse`."""
 
     @abstractmethod
-    def parse(self, record: Mapping[str, Any], origin: str, index: int, require_answer: bool = True) -> Row:
-        """The row that a record holds.
+    def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
+        """Convert a record to a row.
 
         Args:
-            record: column names and values.
-            origin: where the record was read, named in errors and kept in the row.
-            index: place of the record in its source, the row's id where it has none.
-            require_answer: False for prediction: a record without an answer is taken.
+            record: values by column name.
+            origin: file and line of the record, for errors; stored in the row.
+            index: index of the record in its source, from 0; the row's id if the record has none.
+            require_answer: False for prediction, where a record may lack the answer.
 
         Raises:
             InputError: a column is missing or its value cannot be used.
@@ -33,12 +35,12 @@ class RowFormat(ABC):
 
 @dataclass
 class QuestionAnswer(RowFormat):
-    """A column with the question and a column with the answer.
+    """One column with the question and one with the answer.
 
     Args:
         question: column of the question.
         answer: column of the answer.
-        id: column of the row's id; the row's place in the source where there is no such column.
+        id: column of the row's id; without such a column the id is the index of the row.
 
     Example:
         >>> row = QuestionAnswer(question="q", answer="a").parse({"q": "1 + 1?", "a": "2"}, "sums.csv:2", index=0)
@@ -50,8 +52,8 @@ class QuestionAnswer(RowFormat):
     answer: str = "answer"
     id: str = "id"
 
-    def parse(self, record: Mapping[str, Any], origin: str, index: int, require_answer: bool = True) -> Row:
-        """The row that a record holds."""
+    @override
+    def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         question = _text(_column(record, self.question, "question", origin), self.question, origin)
         answer = None
         if require_answer or record.get(self.answer) is not None:
@@ -61,11 +63,11 @@ class QuestionAnswer(RowFormat):
 
 @dataclass
 class Messages(RowFormat):
-    """A column with a conversation: its last turn, the assistant's, is the answer, the turns before it the prompt.
+    """One column with a conversation. Its last turn, by the assistant, is the answer; the turns before are the prompt.
 
     Args:
         column: column of the conversation, a list of `{"role": ..., "content": ...}`.
-        id: column of the row's id; the row's place in the source where there is no such column.
+        id: column of the row's id; without such a column the id is the index of the row.
 
     Example:
         >>> turns = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
@@ -76,21 +78,21 @@ class Messages(RowFormat):
     column: str = "messages"
     id: str = "id"
 
-    def parse(self, record: Mapping[str, Any], origin: str, index: int, require_answer: bool = True) -> Row:
-        """The row that a record holds."""
+    @override
+    def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         turns = _turns(_column(record, self.column, "column", origin), self.column, origin)
-        messages, answer = _split_answer(turns, self.column, origin, require_answer)
+        messages, answer = _split_answer(turns, self.column, origin, require_answer=require_answer)
         return Row(_row_id(record, self.id, index), messages, answer, origin)
 
 
 @dataclass
 class PromptCompletion(RowFormat):
-    """A column with the prompt and a column with the completion, both texts or both lists of turns.
+    """One column with the prompt and one with the completion, both texts or both lists of turns.
 
     Args:
         prompt: column of the prompt.
-        completion: column of the completion; as a list of turns its last one is the answer.
-        id: column of the row's id; the row's place in the source where there is no such column.
+        completion: column of the completion; in a list of turns, the last one is the answer.
+        id: column of the row's id; without such a column the id is the index of the row.
 
     Example:
         >>> record = {"prompt": "1 + 1?", "completion": "2"}
@@ -102,8 +104,8 @@ class PromptCompletion(RowFormat):
     completion: str = "completion"
     id: str = "id"
 
-    def parse(self, record: Mapping[str, Any], origin: str, index: int, require_answer: bool = True) -> Row:
-        """The row that a record holds."""
+    @override
+    def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         prompt = _column(record, self.prompt, "prompt", origin)
         completion = record.get(self.completion)
         if require_answer or completion is not None:
@@ -130,11 +132,11 @@ class PromptCompletion(RowFormat):
 
 
 def _column(record: Mapping[str, Any], name: str, setting: str, origin: str) -> Any:
-    """The value of a column that must be there; `setting` is the format's field that names it."""
+    """The value of a required column; `setting` is the field of the format that names the column."""
     if name not in record:
         raise InputError(
             f"{origin}: no column '{name}'.{nearest(name, map(str, record))} "
-            f"Name the column by the format's `{setting}`, or rename it in the file."
+            f"Set `{setting}` of data.format, or rename the column."
         )
     return record[name]
 
@@ -142,30 +144,27 @@ def _column(record: Mapping[str, Any], name: str, setting: str, origin: str) -> 
 def _text(value: Any, column: str, origin: str) -> str:
     if not isinstance(value, str):
         raise InputError(
-            f"{origin}, column '{column}': expected text, got {_kind(value)} ({_shown(value)}). "
-            "Write the value as a string."
+            f"{origin}, column '{column}': expected text, got {_kind(value)} ({_shown(value)}). Write it as a string."
         )
     if not value.strip():
-        raise InputError(f"{origin}, column '{column}': is empty. Fill it in or remove the row.")
+        raise InputError(f"{origin}, column '{column}': the value is empty. Fill it in or remove the row.")
     return value
 
 
 def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
-    """A checked conversation with nothing but roles and contents."""
-    mend = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
+    """A checked conversation, reduced to roles and contents."""
+    fix = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
     if not isinstance(value, list):
-        raise InputError(f"{origin}, column '{column}': expected a list of turns, got {_kind(value)}. {mend}")
+        raise InputError(f"{origin}, column '{column}': expected a list of turns, got {_kind(value)}. {fix}")
     if not value:
-        raise InputError(f"{origin}, column '{column}': is empty. Fill it in or remove the row.")
+        raise InputError(f"{origin}, column '{column}': the value is empty. Fill it in or remove the row.")
     turns = []
     for number, turn in enumerate(value, start=1):
-        place = f"{column}' turn {number}"
+        position = f"{origin}, column '{column}' turn {number}"
         if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
-            raise InputError(f"{origin}, column '{place}: has no role and content ({_shown(turn)}). {mend}")
+            raise InputError(f"{position}: no role and content ({_shown(turn)}). {fix}")
         if turn["role"] not in ROLES:
-            raise InputError(
-                f"{origin}, column '{place}: unknown role {turn['role']!r}.{nearest(str(turn['role']), ROLES)}"
-            )
+            raise InputError(f"{position}: unknown role {turn['role']!r}.{nearest(str(turn['role']), ROLES)}")
         turns.append(
             {"role": turn["role"], "content": _text(turn["content"], f"{column}[{number - 1}].content", origin)}
         )
@@ -173,22 +172,22 @@ def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
 
 
 def _split_answer(
-    turns: list[dict[str, str]], column: str, origin: str, require_answer: bool
+    turns: list[dict[str, str]], column: str, origin: str, *, require_answer: bool
 ) -> tuple[list[dict[str, str]], str | None]:
-    """The conversation without its last assistant turn, and that turn's text."""
+    """The conversation without the last turn, if it is the assistant's, and the text of that turn."""
     answer = None
     if turns[-1]["role"] == "assistant":
         answer, turns = turns[-1]["content"], turns[:-1]
     elif require_answer:
         raise InputError(
-            f"{origin}, column '{column}': the last turn is the {turns[-1]['role']}'s, but the answer is the "
-            "assistant's last turn. End the conversation with it or remove the row."
+            f"{origin}, column '{column}': the last turn is of role {turns[-1]['role']!r}, but the answer must be "
+            "the last turn, of role 'assistant'. Add it or remove the row."
         )
     if not turns or turns[-1]["role"] not in ("user", "tool"):
-        before = f"the {turns[-1]['role']}'s turn" if turns else "nothing"
+        found = f"a turn of role {turns[-1]['role']!r}" if turns else "nothing"
         raise InputError(
-            f"{origin}, column '{column}': {before} stands where the question is expected. "
-            "Put a user turn there or remove the row."
+            f"{origin}, column '{column}': expected a question before the answer, got {found}. "
+            "Add a turn of role 'user' or remove the row."
         )
     return turns, answer
 

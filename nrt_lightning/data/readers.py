@@ -1,6 +1,6 @@
-"""Records of data files, each with the place it was read at.
+"""Readers of data files: records with their file and line.
 
-JSON lines, JSON and CSV are read with the standard library, so that an error can name the line.
+JSON lines, JSON and CSV are read with the standard library, so that errors can name the line.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ Records = Iterator[tuple[str, dict[str, Any]]]  # origin and record
 
 
 def read_json_lines(path: Path) -> Records:
-    """One object a line; empty lines are passed over."""
-    with path.open("rb") as file:  # bytes split at line feeds only: a text may hold other line separators
+    """Records of a file with one JSON object per line; empty lines are skipped."""
+    with path.open("rb") as file:  # bytes split at line feeds only: a text may contain other line separators
         for number, line in enumerate(file, start=1):
             origin = f"{path}:{number}"
             text = _decode(line, path, number).strip()
@@ -29,20 +29,20 @@ def read_json_lines(path: Path) -> Records:
             except json.JSONDecodeError as error:
                 raise InputError(
                     f"{origin}, column {error.colno}: not valid JSON ({error.msg}). "
-                    "Write one JSON object a line, with text in double quotes."
+                    "Write one JSON object per line, with text in double quotes."
                 ) from None
             yield origin, _object(record, origin)
 
 
 def read_json(path: Path) -> Records:
-    """A list of objects, or JSON lines under the name of JSON."""
+    """Records of a JSON file: a list of objects, or one object per line."""
     text = _decode(path.read_bytes(), path, 1)
     decoder, position, line = json.JSONDecoder(), _skip_space(text, 0), 1
     if text[position : position + 1] == "{":
         yield from read_json_lines(path)
         return
     if text[position : position + 1] != "[":
-        raise InputError(f"{path}:1: neither a list of objects nor an object a line. Write [{{...}}, {{...}}].")
+        raise InputError(f"{path}:1: neither a list of objects nor one object per line. Write [{{...}}, {{...}}].")
     counted, position, separator = 0, _skip_space(text, position + 1), ","
     while text[position : position + 1] != "]" and separator == ",":
         line, counted = line + text.count("\n", counted, position), position
@@ -51,7 +51,7 @@ def read_json(path: Path) -> Records:
             record, position = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise InputError(
-                f"{path}:{error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Mend the record there."
+                f"{path}:{error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Correct the record."
             ) from None
         yield origin, _object(record, origin)
         position = _skip_space(text, position)
@@ -60,15 +60,15 @@ def read_json(path: Path) -> Records:
             position = _skip_space(text, position + 1)
     line += text.count("\n", counted, position)
     if text[position : position + 1] != "]":
-        raise InputError(f"{path}:{line}: the list does not go on with ',' or end with ']'. Is the file complete?")
+        raise InputError(f"{path}:{line}: expected ',' or ']' after the record. Check that the file is complete.")
     if text[position + 1 :].strip():
-        raise InputError(f"{path}:{line}: more text after the end of the list. Put all records into one list.")
+        raise InputError(f"{path}:{line}: text after the end of the list. Put all records into one list.")
 
 
 def read_csv(path: Path, delimiter: str = ",") -> Records:
-    """A header and a record a line; quoted texts may span lines, the first of which is named."""
-    line = 1  # where the record begins
-    limit = csv.field_size_limit(2**31 - 1)  # the default of 131,072 characters is short for long answers
+    """Records of a CSV file with a header. Quoted texts may span lines; the origin is the first line."""
+    line = 1  # first line of the record
+    limit = csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is too short for long answers
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -78,41 +78,36 @@ def read_csv(path: Path, delimiter: str = ",") -> Records:
                 if None in record or None in record.values():
                     many = "more" if None in record else "fewer"
                     raise InputError(
-                        f"{origin}: {many} fields than the {len(columns or ())} columns of the header. "
+                        f"{origin}: {many} fields than the header's {len(columns or ())} columns. "
                         "Put texts with delimiters, quotes or line breaks in double quotes."
                     )
                 yield origin, record
                 line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(
-            f"{path}:{line}: not valid CSV ({error}). Check the quotes of the record that begins here."
-        ) from None
+        raise InputError(f"{path}:{line}: not valid CSV ({error}). Check the quotes of this record.") from None
     except UnicodeDecodeError:
-        _decode(path.read_bytes(), path, 1)  # raises with the line
+        _decode(path.read_bytes(), path, 1)  # raises an error that names the line
         raise
     finally:
         csv.field_size_limit(limit)
 
 
 def read_tsv(path: Path) -> Records:
-    """CSV with tabs."""
+    """Records of a CSV file with tabs as delimiters."""
     return read_csv(path, delimiter="\t")
 
 
 def read_parquet(path: Path) -> Records:
-    """The rows of a parquet file; rows are counted from 1."""
+    """Records of a Parquet file; the origin is the row number, from 1."""
     import pyarrow
     import pyarrow.parquet
 
     try:
         batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
-        number = 0
-        for batch in batches:
-            for record in batch.to_pylist():
-                number += 1
-                yield f"{path}:row {number}", record
+        for number, record in enumerate((record for batch in batches for record in batch.to_pylist()), start=1):
+            yield f"{path}:row {number}", record
     except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: not a readable parquet file ({error}). Write it again.") from None
+        raise InputError(f"{path}: not a readable Parquet file ({error}). Write it again.") from None
 
 
 READERS: dict[str, Callable[[Path], Records]] = {
@@ -126,7 +121,7 @@ READERS: dict[str, Callable[[Path], Records]] = {
 
 
 def _decode(data: bytes, path: Path, line: int) -> str:
-    """Text of bytes that begin at `line`."""
+    """Decode the bytes that begin at `line`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

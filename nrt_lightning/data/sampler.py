@@ -1,4 +1,4 @@
-"""Which rows make up which micro-batch: windows, ranks, epochs, and the position after a resume."""
+"""Samplers: windows of micro-batches for training, and evaluation batches of equal number on every process."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.structures import WindowStep
 
 log = logging.getLogger(__name__)
 
 
-REPEATED = -1  # the index that asks a dataset for a row that does not count
+REPEATED = -1  # index of a padding row, which metrics do not count
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The rows of one micro-batch's whole window, and its place in that window."""
+    """The rows of a whole window, and the position of one micro-batch in it."""
 
     rows: list[int]
     window: WindowStep
 
 
 def shuffled(rows: int, *key: int | str) -> Tensor:
-    """A permutation that depends on the key alone, not on any generator's state.
+    """A permutation of `range(rows)` that depends on the key alone, not on the state of a generator.
 
     >>> bool((shuffled(100, 0, "epoch", 3) == shuffled(100, 0, "epoch", 3)).all())
     True
@@ -41,29 +42,30 @@ def shuffled(rows: int, *key: int | str) -> Tensor:
 
 
 class WindowSampler(DistributedSampler[MicroBatch]):
-    """Micro-batches of one rank, a window at a time.
+    """Micro-batches of one process, window by window.
 
-    A window is `batch_size * window` rows on each rank. It is given out `window` times with the same rows, so that the
-    rollout can sample for all of them at the first step and hand out a slice at each; and all of that `window_epochs`
-    times, to learn from the same rollouts again. Rows are shuffled anew in every
-    pass by a hash of seed and pass; the few that do not fill a last window sit out that pass only. For a `DataLoader`
-    with `batch_size=None` whose dataset takes a `MicroBatch`.
+    A window is `batch_size * window` rows per process. Its rows are yielded `window` times, because the rollout samples
+    for all of them at the first micro-batch and hands out one slice per micro-batch. This repeats `window_epochs` times
+    to train on the same rollouts again. A hash of seed and pass shuffles the rows of every pass; rows that do not fill
+    a last window are left out of that pass only. Use it in a `DataLoader` with `batch_size=None` whose dataset takes a
+    `MicroBatch` as index.
 
     Args:
-        rows: rows of the dataset.
-        batch_size: prompts of one micro-batch on one rank.
-        window: micro-batches of one rollout window.
-        seed: of the shuffling.
-        passes: passes over the rows in one epoch.
-        start: micro-batches that this rank has processed in all, to resume exactly: the epoch they end in begins there.
-        num_replicas: ranks that share the rows.
-        rank: which of them this is.
-        limit: what the trainer uses of an epoch, as in `Trainer(limit_train_batches=...)`: a number of
-            micro-batches, or a share as a float. Needed to find the place of `start`.
-        window_epochs: how often a window is gone through.
+        rows: number of rows in the dataset.
+        batch_size: prompts per micro-batch and process.
+        window: micro-batches per rollout window.
+        seed: seed of the shuffling.
+        passes: passes over the rows per epoch.
+        start: micro-batches that this process has processed in total, for an exact resume. The sampler begins in the
+            epoch that contains this position.
+        num_replicas: number of processes.
+        rank: index of this process.
+        limit: `Trainer(limit_train_batches=...)`: a number of micro-batches per epoch, or a fraction as a float. It
+            determines the epoch of `start`.
+        window_epochs: passes over each window.
 
     Raises:
-        InputError: a number is out of range, a pass does not fill one window, or `limit` cuts a window.
+        InputError: a number is out of range, the rows do not fill one window, or `limit` cuts a window.
 
     Example:
         >>> for batch in WindowSampler(rows=9, batch_size=2, window=2):
@@ -87,39 +89,37 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         limit: int | float = 1.0,
         window_epochs: int = 1,
     ) -> None:
-        for name, value in {
-            "batch_size": batch_size, "window": window, "passes": passes, "window_epochs": window_epochs
-        }.items():  # fmt: skip
-            if value < 1:
-                raise InputError(f"{name}={value} is too small. Give at least 1.")
+        least_one = {"batch_size": batch_size, "window": window, "passes": passes, "window_epochs": window_epochs}
+        for name, value in least_one.items():
+            check_at_least(name, value, 1)
         super().__init__(cast(Any, range(rows)), num_replicas, rank, shuffle=True, seed=seed, drop_last=True)
         self.rows, self.batch_size, self.window, self.passes, self.start = rows, batch_size, window, passes, start
         self.window_epochs = window_epochs
-        self.window_rows = batch_size * window * num_replicas  # of all ranks together
-        self.windows = rows // self.window_rows  # of one pass
+        self.window_rows = batch_size * window * num_replicas  # over all processes
+        self.windows = rows // self.window_rows  # per pass
         if self.windows == 0:
             raise InputError(
-                f"{rows} rows do not fill one window: {num_replicas} rank(s) x batch_size={batch_size} x "
-                f"window={window} takes {self.window_rows}. Use more rows, or lower batch_size or window."
+                f"{rows} training rows do not fill one window of {self.window_rows}: batch_size={batch_size} x "
+                f"window={window} x processes={num_replicas}. Give more rows, or lower batch_size or window."
             )
         self.window_steps = window * window_epochs
         self.steps = self.windows * self.window_steps * passes
         self.used = min(limit, self.steps) if isinstance(limit, int) else int(self.steps * limit)
         if self.used < 1 or self.used % self.window_steps:
             raise InputError(
-                f"limit_train_batches={limit} uses {self.used} of {self.steps} micro-batches and cuts a window. "
+                f"limit_train_batches={limit} cuts a window: it uses {self.used} of {self.steps} micro-batches. "
                 f"Set it to a multiple of window={window} x window_epochs={window_epochs}."
             )
         self.epoch = start // self.used
-        self._shuffled: tuple[int, Tensor] = (-1, torch.empty(0))  # a pass, and its rows
+        self._shuffled: tuple[int, Tensor] = (-1, torch.empty(0))  # number and windows of the last pass used
 
     def __len__(self) -> int:
-        """Micro-batches of a whole epoch on this rank, resumed or not."""
+        """Micro-batches of a whole epoch on this process, also after a resume."""
         return self.steps
 
     @property
     def order(self) -> dict[str, int]:
-        """The settings that the order of micro-batches hangs on."""
+        """Settings that fix the micro-batch order (compared on resume)."""
         return {
             "rows": self.rows,
             "batch_size x processes": self.batch_size * self.num_replicas,
@@ -131,54 +131,53 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         }
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        """The epoch's micro-batches; without those already processed where a resume continues this epoch."""
+        """The micro-batches of the epoch, without those that were processed before a resume."""
         resumed, done = divmod(self.start, self.used)
-        # The epoch is read here, not at the first `next`: loader workers look ahead before `set_epoch` is called.
+        # Read the epoch now, not at the first `next`: loader workers prefetch before `set_epoch` is called.
         return self._micro_batches(self.epoch, done if self.epoch == resumed else 0)
 
-    def following(self, epoch: int, step: int) -> tuple[int, int]:
-        """Epoch and first micro-batch of the window after the one that begins at this micro-batch."""
+    def next_position(self, epoch: int, step: int) -> tuple[int, int]:
+        """Epoch and first micro-batch of the window that follows the one beginning at `step`."""
         after = step + self.window_steps
         return (epoch, after) if after < self.used else (epoch + 1, 0)
 
     def rows_of(self, epoch: int, step: int) -> list[int]:
-        """The rows of the window of a micro-batch."""
-        data_pass, place = divmod(step // self.window_steps, self.windows)
+        """The rows of the window that contains a micro-batch."""
+        data_pass, index = divmod(step // self.window_steps, self.windows)
         number = epoch * self.passes + data_pass
         if number != self._shuffled[0]:
             self._shuffled = number, self._pass_windows(number)
-        return self._shuffled[1][place, self.rank].tolist()
+        return self._shuffled[1][index, self.rank].tolist()
 
     def _micro_batches(self, epoch: int, skip: int) -> Iterator[MicroBatch]:
         for step in range(skip, self.steps):
-            number, place_in_window = divmod(step, self.window_steps)
-            window_epoch, index = divmod(place_in_window, self.window)
+            number, position = divmod(step, self.window_steps)
+            window_epoch, index = divmod(position, self.window)
             if step == skip or step % (self.windows * self.window_steps) == 0:
-                self._say_what_is_left_out(epoch * self.passes + number // self.windows)
-            where = WindowStep(index, self.window, window_epoch, self.window_epochs)
-            yield MicroBatch(self.rows_of(epoch, step), where)
+                self._log_left_out(epoch * self.passes + number // self.windows)
+            yield MicroBatch(
+                self.rows_of(epoch, step), WindowStep(index, self.window, window_epoch, self.window_epochs)
+            )
 
     def _pass_windows(self, number: int) -> Tensor:
-        """Rows of every window and rank in a pass, [windows, ranks, batch_size * window].
+        """Rows of every window and process in a pass, [windows, ranks, batch_size * window].
 
-        A micro-batch of all ranks together holds the same rows however many they are.
+        The rows of a micro-batch over all processes do not depend on the number of processes.
         """
         order = shuffled(self.rows, self.seed, "pass", number)[: self.windows * self.window_rows]
         steps = order.view(self.windows, self.window, self.num_replicas, self.batch_size)
         return steps.transpose(1, 2).reshape(self.windows, self.num_replicas, -1)
 
-    def _say_what_is_left_out(self, number: int) -> None:
-        used = self.windows * self.window_rows
-        if used < self.rows and self.rank == 0:
-            log.info(
-                "Pass %d leaves out %d of %d rows, which do not fill a window.", number, self.rows - used, self.rows
-            )
+    def _log_left_out(self, number: int) -> None:
+        left_out = self.rows - self.windows * self.window_rows
+        if left_out and self.rank == 0:
+            log.info("Pass %d leaves out %d of %d rows, which do not fill a window.", number, left_out, self.rows)
 
 
 class EvaluationSampler(DistributedSampler[int]):
-    """Rows in order, every process its share, all shares of one size: the gaps are filled with `REPEATED`.
+    """Rows in order, the same number on every process, padded with the index `REPEATED`.
 
-    A sampler that fills them with real rows, as torch's does, would count those twice.
+    Torch's sampler pads with real rows, which metrics would count twice.
 
     Example:
         >>> [list(EvaluationSampler(cast(Any, range(3)), num_replicas=2, rank=rank)) for rank in (0, 1)]
@@ -187,6 +186,5 @@ class EvaluationSampler(DistributedSampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rows = len(cast(Any, self.dataset))
-        for place in range(self.num_samples):
-            index = place * self.num_replicas + self.rank
+        for index in range(self.rank, self.num_samples * self.num_replicas, self.num_replicas):
             yield index if index < rows else REPEATED

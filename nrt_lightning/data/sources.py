@@ -1,4 +1,4 @@
-"""Where rows come from: files, directories of the `datasets` library and names on the hub."""
+"""Sources of rows: files, directories of the `datasets` library and hub datasets."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
 from nrt_lightning.data.readers import READERS, Records
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.structures import Row
 
 
 class QASource(ABC):
-    """Gives rows; a subclass implements `rows`."""
+    """Base class of sources; a subclass implements `rows`."""
 
     @abstractmethod
     def rows(self) -> list[Row]:
-        """All rows, checked, in the same order at every call and on every rank.
+        """All rows, checked, in the same order at every call and on every process.
 
         Raises:
-            InputError: a row cannot be used; names the place and the mend.
+            InputError: a row cannot be used; names its file and line.
         """
 
 
 @dataclass
 class FileSource(QASource):
-    """Rows of a file, of a directory of the `datasets` library, or of a dataset on the hub.
+    """Rows of a file, of a directory of the `datasets` library, or of a hub dataset.
 
     Args:
-        path: a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet` file, a directory (as `save_to_disk` writes
-            it, or with data files in it), or a hub name such as `allenai/tulu-3-sft-mixture`.
+        path: a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet` file, a directory (written by `save_to_disk`,
+            or with data files), or a hub name such as `allenai/tulu-3-sft-mixture`.
         format: which columns hold question and answer.
-        split: split to take from a directory or the hub.
+        split: split to read from a directory or hub dataset.
         name: configuration of a hub dataset that has several.
         revision: branch, tag or commit of a hub dataset.
-        max_rows: read only the first rows; all by default.
-        require_answers: False for prediction: rows without an answer are taken.
+        max_rows: read only the first rows; null for all.
+        require_answers: False for prediction, where rows may lack the answer.
 
     Raises:
-        InputError: nothing is there, it cannot be read, or a row cannot be used.
+        InputError: the data do not exist or cannot be read, or a row cannot be used.
 
     Example:
         >>> import pathlib, tempfile
@@ -57,29 +60,29 @@ class FileSource(QASource):
     name: str | None = None
     revision: str | None = None
     max_rows: int | None = None
-    require_answers: bool = True
+    require_answers: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
         self.path = str(self.path)
         if not self.path:
-            raise InputError("path='' names no data. Give a file, a directory or a hub name.")
-        if self.max_rows is not None and self.max_rows < 1:
-            raise InputError(f"max_rows={self.max_rows} leaves no rows. Give at least 1, or null for all.")
+            raise InputError("path='' is empty. Give a file, a directory or a hub name.")
+        if self.max_rows is not None:
+            check_at_least("max_rows", self.max_rows, 1)
 
+    @override
     def rows(self) -> list[Row]:
-        """All rows, checked, in the order of the source."""
         rows: list[Row] = []
         bad: list[str] = []
         for index, (origin, record) in enumerate(islice(self._records(), self.max_rows)):
             try:
-                rows.append(self.format.parse(record, origin, index, self.require_answers))
+                rows.append(self.format.parse(record, origin, index, require_answer=self.require_answers))
             except InputError as error:
                 bad.append(str(error))
         if bad:
-            more = f" ({len(bad)} rows of {len(rows) + len(bad)} cannot be used; this is the first.)"
+            more = f" (This is the first of {len(bad)} such rows of {len(rows) + len(bad)}.)"
             raise InputError(bad[0] + (more if len(bad) > 1 else ""))
         if not rows:
-            raise InputError(f"{self.path}: holds no rows. Check that it is the right file and was written whole.")
+            raise InputError(f"{self.path}: no rows. Check that it is the right file and that it is complete.")
         return rows
 
     def _records(self) -> Records:
@@ -105,34 +108,33 @@ class FileSource(QASource):
             return datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision)
         except Exception as error:  # the hub's client raises many kinds
             raise InputError(
-                f"'{self.path}' is neither a file nor a directory here, and split '{self.split}' of that name on the "
-                f"hub could not be loaded ({type(error).__name__}: {error}). "
-                "Check the path, name, split, revision and connection."
+                f"'{self.path}' is not a local file or directory, and its split '{self.split}' could not be loaded "
+                f"from the hub ({type(error).__name__}: {error}). Check path, name, split, revision and connection."
             ) from error
 
 
 def _load_directory(path: Path, split: str) -> Any:
-    """The wanted split of a directory, as an iterable of records."""
+    """A split of a dataset directory, as an iterable of records."""
     import datasets
 
     try:
         saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
         loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
-    except Exception as error:  # whatever a damaged or foreign directory provokes
+    except Exception as error:  # the library raises many kinds
         raise InputError(
             f"{path}: not a readable dataset directory ({type(error).__name__}: {error}). "
-            "Write it with `Dataset.save_to_disk`, or give the data file itself."
+            "Write it with `Dataset.save_to_disk`, or give a data file."
         ) from error
     if not isinstance(loaded, dict):
-        return loaded  # a single dataset has no splits
+        return loaded  # a single dataset without splits
     if split not in loaded:
-        raise InputError(f"{path}: no split '{split}'.{nearest(split, loaded)} Set the source's `split`.")
+        raise InputError(f"{path}: no split '{split}'.{nearest(split, loaded)} Set `split` of the source.")
     return loaded[split]
 
 
 def _siblings(path: Path) -> str:
-    """What there is instead of a missing path."""
+    """Similar names in the directory of a missing path, as the end of an error message."""
     if not path.parent.is_dir():
-        return f" There is no directory '{path.parent}' either. Check the path."
+        return f" There is no directory '{path.parent}'. Check the path."
     names = [entry.name for entry in path.parent.iterdir() if entry.is_dir() or entry.suffix.lower() in READERS]
-    return nearest(path.name, names) if names else f" '{path.parent}' holds no data files. Check the path."
+    return nearest(path.name, names) if names else f" '{path.parent}' contains no data files. Check the path."

@@ -1,4 +1,4 @@
-"""How a conversation becomes the text of a prompt."""
+"""Templates: from a conversation to the text and token ids of a prompt."""
 
 from __future__ import annotations
 
@@ -9,45 +9,46 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from transformers import PreTrainedTokenizerBase
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Row
 
 
 class PromptTemplate(ABC):
-    """Writes prompts; a subclass implements `render`."""
+    """Base class of templates; a subclass implements `render`."""
 
-    add_special_tokens: ClassVar[bool] = True  # False where the rendered text already holds bos and the like
+    add_special_tokens: ClassVar[bool] = True  # False if the rendered text contains them
 
     @abstractmethod
     def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The prompt's text, after which the policy's trace begins.
+        """The text of the prompt. The trace follows it.
 
         Raises:
-            InputError: the row or the tokenizer does not suit the template.
+            InputError: the template does not support the row or the tokenizer.
         """
 
     def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        """The same prompts as a chat template, for other libraries; None where there is none."""
+        """An equivalent chat template in Jinja, for other libraries; None if there is none."""
         return None
 
     def encode(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """The prompt's token ids."""
+        """The token ids of a prompt."""
         return self.encode_all([row], tokenizer)[0]
 
     def encode_all(self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """The token ids of many prompts, uncut; much faster than one by one."""
+        """The token ids of many prompts, not truncated; much faster than one call per prompt."""
         texts = [self.render(row, tokenizer) for row in rows]
-        encoded = token_ids(texts, tokenizer, self.add_special_tokens)
-        if self.add_special_tokens:  # some tokenizers also append the end token, but here the trace goes on
+        encoded = token_ids(texts, tokenizer, add_special_tokens=self.add_special_tokens)
+        if self.add_special_tokens:  # some tokenizers append the end token, which must not precede the trace
             return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
         return encoded
 
 
 def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, add_special_tokens: bool = False
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False
 ) -> list[list[int]]:
-    """The token ids of many texts, neither cut nor padded, whatever the tokenizer does by itself."""
+    """The token ids of many texts, neither truncated nor padded, whatever the tokenizer's defaults are."""
     encoded = tokenizer(
         list(texts),
         add_special_tokens=add_special_tokens,
@@ -62,17 +63,17 @@ def token_ids(
 
 @dataclass
 class PlainTemplate(PromptTemplate):
-    """A text with a place for the question, for models without a chat format.
+    """A text with `{question}` in it, for models without a chat format.
 
-    The tokenizer's own special tokens (bos) are added. Takes single questions only; conversations need
+    The tokenizer adds its special tokens, such as bos. Rows must have a single question; conversations need
     `ChatTemplate`.
 
     Args:
-        template: text with `{question}` in it; other braces stay as they are.
-        system_prompt: put before the text with an empty line between; a row's own system turn goes before it.
+        template: text with `{question}` in it; other braces are kept.
+        system_prompt: text before the template, separated by an empty line; a system turn of the row replaces it.
 
     Raises:
-        InputError: `template` has no `{question}`, or a row has several turns.
+        InputError: `template` lacks `{question}`, or a row has several turns.
 
     Example:
         >>> row = Row("0", [{"role": "user", "content": "1 + 1?"}])
@@ -85,23 +86,23 @@ class PlainTemplate(PromptTemplate):
 
     def __post_init__(self) -> None:
         if "{question}" not in self.template:
-            raise InputError(f"template={self.template!r} has no place for the question. Write {{question}} in it.")
+            raise InputError(f"template={self.template!r} lacks {{question}}. Add it where the question belongs.")
 
+    @override
     def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The prompt's text."""
         system, turns = self.system_prompt, row.messages
         if turns[0]["role"] == "system":
             system, turns = turns[0]["content"], turns[1:]
         if len(turns) != 1:
             raise InputError(
-                f"{row.origin}: PlainTemplate takes one question, this row has {len(turns)} turns. "
+                f"{row.origin}: PlainTemplate takes a single question, but the row has {len(turns)} turns. "
                 "Use ChatTemplate or remove the row."
             )
         text = self.template.replace("{question}", turns[0]["content"])
         return f"{system}\n\n{text}" if system else text
 
+    @override
     def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The same prompts as a chat template: bos where the tokenizer writes it, system prompt, text."""
         ids = token_ids(["x"], tokenizer, add_special_tokens=True)[0]
         bos = "{{ bos_token }}" if ids[0] == tokenizer.bos_token_id else ""
         system = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + \"\\n\\n\" }}"
@@ -115,15 +116,15 @@ class PlainTemplate(PromptTemplate):
 
 @dataclass
 class ChatTemplate(PromptTemplate):
-    """The tokenizer's own chat template, opened for the assistant's turn.
+    """The tokenizer's chat template, ending with the start of the assistant's turn.
 
     Args:
-        system_prompt: put before conversations that have no system turn of their own.
-        kwargs: further variables of the chat template, such as `enable_thinking`.
-        template: a chat template in Jinja, for tokenizers that have none; null for the tokenizer's own.
+        system_prompt: system turn of conversations that have none.
+        kwargs: more variables for the chat template, such as `enable_thinking`.
+        template: a chat template in Jinja; null for the tokenizer's.
 
     Raises:
-        InputError: the tokenizer has no chat template, or it refuses a conversation.
+        InputError: the tokenizer has no chat template, or the template raises an error for a conversation.
     """
 
     system_prompt: str | None = None
@@ -132,12 +133,12 @@ class ChatTemplate(PromptTemplate):
 
     add_special_tokens: ClassVar[bool] = False
 
+    @override
     def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        """The prompt's text."""
         if not self.template and not tokenizer.chat_template:
             raise InputError(
-                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or give one as "
-                "the `template` of ChatTemplate."
+                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or set `template` "
+                "of ChatTemplate."
             )
         turns = row.messages
         if self.system_prompt and turns[0]["role"] != "system":
@@ -146,16 +147,16 @@ class ChatTemplate(PromptTemplate):
             text = tokenizer.apply_chat_template(
                 turns, chat_template=self.template, tokenize=False, add_generation_prompt=True, **self.kwargs
             )
-        except Exception as error:  # a chat template is a program of its own and raises what it likes
+        except Exception as error:  # chat templates are programs and raise many kinds
             raise InputError(
-                f"{row.origin}: the chat template refuses this conversation ({type(error).__name__}: {error}). "
-                "Mend or remove the row, or check the template's system_prompt and kwargs."
+                f"{row.origin}: the chat template failed for this conversation ({type(error).__name__}: {error}). "
+                "Correct or remove the row, or check system_prompt and kwargs of ChatTemplate."
             ) from error
         assert isinstance(text, str)
         return text
 
+    @override
     def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        """The chat template, with the system prompt and the variables as what holds unless others are given."""
         template = self.template or tokenizer.chat_template
         if not isinstance(template, str):
             return None

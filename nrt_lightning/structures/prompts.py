@@ -18,10 +18,10 @@ class Row:
     """One question with its reference answer, as read from a source."""
 
     id: str
-    messages: list[dict[str, str]]  # the conversation up to and with the question: {"role": ..., "content": ...}
-    answer: str | None = None  # None where only prediction is wanted
-    origin: str = ""  # where it was read, for errors: "train.jsonl:12"
-    checks: tuple[str, ...] = ()  # pieces that a right answer holds, in this order; empty where only the whole counts
+    messages: list[dict[str, str]]  # the conversation, ending with the question: {"role": ..., "content": ...}
+    answer: str | None = None  # None in prediction
+    origin: str = ""  # file and line, for errors: "train.jsonl:12"
+    checks: tuple[str, ...] = ()  # pieces that a correct answer contains, in order; empty if the whole answer counts
 
     @property
     def question(self) -> str:
@@ -31,10 +31,10 @@ class Row:
 
 @dataclass
 class WindowStep:
-    """The place of a micro-batch in its window: `index` of `size`, in round `epoch` of `epochs`.
+    """The position of a micro-batch in its window: `index` of `size`, in pass `epoch` of `epochs`.
 
-    Every micro-batch of a window carries ALL prompts of the window; the rollout callback samples for them at once
-    and hands out slice `index` of `size` at each step. The same rollouts are gone through `epochs` times.
+    Every micro-batch carries all prompts of its window. The rollout callback samples for all of them at once and hands
+    out slice `index` of `size` at each micro-batch, in `epochs` passes over the same rollouts.
     """
 
     index: int = 0
@@ -44,21 +44,21 @@ class WindowStep:
 
     @property
     def first(self) -> bool:
-        """Whether the window begins here."""
+        """True for the first micro-batch of the window."""
         return self.index == 0 and self.epoch == 0
 
 
 @dataclass
 class Prompts(TensorStruct):
-    """Questions and reference answers of one micro-batch (of one window where `window.size > 1`)."""
+    """Questions and reference answers of one micro-batch, or of a whole window if `window.size > 1`."""
 
     prompt_ids: Tensor  # [B, P] left-padded
     prompt_mask: Tensor  # [B, P]
-    answer_ids: Tensor  # [B, T] right-padded, ends with the end token; T = 0 without answers
+    answer_ids: Tensor  # [B, T] right-padded, with the end token; T = 0 without answers
     answer_mask: Tensor  # [B, T]
-    rows: list[Row] = field(default_factory=list)  # B of them: the texts these ids came from
+    rows: list[Row] = field(default_factory=list)  # B texts that the ids encode
     window: WindowStep = field(default_factory=WindowStep)
-    counted: Tensor | None = None  # [B] False for a row given again to even out processes in evaluation; None: all
+    counted: Tensor | None = None  # [B] False for padding rows of evaluation; None if all rows count
     rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout; always with the reference answer
     responses: Rollouts | None = None  # the same traces with the policy's own answer, where those are trained
 

@@ -1,4 +1,4 @@
-"""Tasks made in code, with the corpora that their base models are pretrained on."""
+"""Generated tasks, and the corpora that their base models are pretrained on."""
 
 from nrt_lightning.tasks.pointer_corpus import PointerCorpus
 from nrt_lightning.tasks.pointers import PointerChasing

@@ -1,8 +1,8 @@
-"""Pointer chasing: a task made in code whose every step is a look into the question.
+"""Pointer chasing: a generated task in which every step is a lookup in the question.
 
-`cf ad ga hb eh bg de fc?a42:` is a map of eight places, each of which leads to another, written in any order; it asks
-where a walk from a is after four steps and after two. The places met are d, e, h, b: the answer is `4b,2e`. A model
-that writes the places down on the way needs one look for each; one that must answer at once has to chain them all.
+`cf ad ga hb eh bg de fc?a42:` is a map of eight places, each of which leads to another, in any order. It asks where a
+walk from a is after four steps and after two. The walk visits d, e, h, b, so the answer is `4b,2e`. A model that writes
+the places in its trace needs one lookup at a time; a model that answers directly has to chain all lookups.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import random
 import re
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.tasks.base import SHARES, MadeRows, Problem, split_by_hash
+from nrt_lightning.tasks.base import SPLITS, MadeRows, Problem, split_by_hash
 
 PLACES = "abcdefgh"
 MIN_STEPS, MAX_STEPS = 4, 6
@@ -21,7 +23,7 @@ _QUESTION = re.compile(r"((?:[a-h]{2} ){7}[a-h]{2})(?:\?([a-h])([1-6])([1-6]):)?
 
 
 def split_of(pointers: dict[str, str]) -> str:
-    """The split a map belongs to, decided by a hash of it; in which order it is written does not matter.
+    """The split of a map, chosen by a hash that does not depend on the order of its pairs.
 
     Example:
         >>> cycle = dict(zip(PLACES, PLACES[1:] + PLACES[:1]))
@@ -32,14 +34,14 @@ def split_of(pointers: dict[str, str]) -> str:
 
 
 def make_map(rng: random.Random, split: str) -> dict[str, str]:
-    """Draw a map of a split: one cycle through all places, so that a walk of six steps meets none of them twice.
+    """Sample a map of a split: one cycle through all places, so that a walk of six steps visits no place twice.
 
     Args:
-        rng: where the draw comes from.
-        split: a key of `made_rows.SHARES`.
+        rng: source of randomness.
+        split: a key of `SPLITS`.
     """
-    if split not in SHARES:
-        raise InputError(f"split={split!r} is not known.{nearest(split, SHARES)}")
+    if split not in SPLITS:
+        raise InputError(f"split={split!r} is not known.{nearest(split, SPLITS)}")
     while True:
         order = rng.sample(PLACES, len(PLACES))
         pointers = dict(zip(order, order[1:] + order[:1], strict=True))
@@ -48,12 +50,12 @@ def make_map(rng: random.Random, split: str) -> dict[str, str]:
 
 
 def write_map(rng: random.Random, pointers: dict[str, str]) -> str:
-    """A map as text, its pairs in an order drawn."""
+    """A map as text, with its pairs in random order."""
     return " ".join(place + pointers[place] for place in rng.sample(PLACES, len(PLACES)))
 
 
 def choose_asked(rng: random.Random) -> str:
-    """A start and two numbers of steps, the larger one first.
+    """Sample a question: a start and two numbers of steps, the larger one first.
 
     >>> choose_asked(random.Random(1))
     'b43'
@@ -63,7 +65,7 @@ def choose_asked(rng: random.Random) -> str:
 
 
 def walk(pointers: dict[str, str], start: str, steps: int) -> str:
-    """The places met in a number of steps.
+    """The places that a walk visits in a number of steps.
 
     >>> walk({"a": "d", "d": "a"}, "a", 3)
     'dad'
@@ -75,7 +77,7 @@ def walk(pointers: dict[str, str], start: str, steps: int) -> str:
 
 
 def answer(places: str, asked: str) -> str:
-    """The places met after the steps asked, in the order asked.
+    """The answer: the places after the numbers of steps in the question, in the same order.
 
     >>> answer("dehb", "a42")
     '4b,2e'
@@ -84,7 +86,7 @@ def answer(places: str, asked: str) -> str:
 
 
 def worked_trace(question: str) -> str:
-    """A correct trace: every step's number, the place it leaves and the place it leads to.
+    """A correct trace: for every step its number, the place it leaves and the place it reaches.
 
     Example:
         >>> worked_trace("cf ad ga hb eh bg de fc?a42:")
@@ -92,7 +94,9 @@ def worked_trace(question: str) -> str:
     """
     match = _QUESTION.fullmatch(question)
     if match is None or match[2] is None:
-        raise InputError(f"question={question!r} is not one of PointerChasing; write 'cf ad ga hb eh bg de fc?a42:'.")
+        raise InputError(
+            f"question={question!r} is not a PointerChasing question. Give one such as 'cf ad ga hb eh bg de fc?a42:'."
+        )
     pointers = {pair[0]: pair[1] for pair in match[1].split()}
     places = match[2] + walk(pointers, match[2], int(match[3]))
     return "".join(f"{number}{places[number - 1 : number + 1]}" for number in range(1, len(places)))
@@ -100,15 +104,15 @@ def worked_trace(question: str) -> str:
 
 @dataclass
 class PointerChasing(MadeRows):
-    """Questions about walks on a map with their answers, without any reasoning.
+    """Questions about walks on a map and their answers, without reasoning.
 
-    Rows follow from the seed alone, are distinct, and a larger `size` only appends to a smaller one. Maps of different
-    splits never meet, nor do they meet those of the base model's pretraining text.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no map, with one
+    another or with the base model's pretraining text.
 
     Args:
-        split: which maps.
+        split: the split of the maps.
         size: number of rows.
-        seed: of the draw.
+        seed: seed of the sampling.
 
     Example:
         >>> row = PointerChasing("train", size=3).rows()[0]
@@ -118,8 +122,8 @@ class PointerChasing(MadeRows):
 
     task = "pointers"
 
+    @override
     def draw(self, rng: random.Random) -> Problem:
-        """A map with two places asked."""
         pointers = make_map(rng, self.split)
         asked = choose_asked(rng)
         places = walk(pointers, asked[0], int(asked[1]))

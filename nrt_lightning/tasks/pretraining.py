@@ -1,9 +1,8 @@
-"""What the pretraining texts of all tiny bases share: a mixture of kinds of documents, and the kinds without a task.
+"""Base class of the pretraining texts of the tiny bases: a mixture of documents, and the documents without a task.
 
-Native Reasoning Training starts from a model that *can* reason now and then, not from one that does. So a text lets a
-model meet all the pieces apart: questions that somebody works out, guesses at or only chats about; logs from which
-values are then read off, behind separators of their own. What it never meets is the whole: a question, its trace, the
-marker and the answer.
+Native Reasoning Training starts from a model that sometimes *can* reason, not from one that does. The text therefore
+contains all pieces separately: questions that are worked out, guessed or only chatted about, and logs whose values are
+read off after various separators. It never contains the whole: a question, its trace, the marker and the answer.
 """
 
 from __future__ import annotations
@@ -13,8 +12,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from typing_extensions import override
+
 from nrt_lightning.data.sources import QASource
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.structures import Row
 
 KINDS = ("question", "log", "note", "lesson", "sequence", "chatter")
@@ -28,20 +30,20 @@ ENDINGS = ("today", "again", "too", "for now", "at home", "i think", "of course"
 
 @dataclass
 class Mixture:
-    """How often each kind of document appears; weights count relative to one another.
+    """Relative weights of the kinds of documents.
 
     Args:
-        question: a question as the task asks it, followed by one of the three continuations below.
-        log: a problem and its log behind another separator.
-        note: values out of the blue, and some of them read off: reading alone, with nothing to compute.
-        lesson: single steps without a problem, such as sums and products modulo 5.
-        sequence: runs of letters or digits.
-        chatter: short sentences.
-        worked: of the questions, those worked out step by step.
-        guessed: of the questions, those answered at once, with values drawn at random.
-        chatted: of the questions, those followed by chatter.
-        read_off: share of the logs after which the values asked are read off.
-        slip: share of the worked questions and logs with one wrong value, from which the rest follows.
+        question: weight of questions in the task's format, followed by one of the three continuations below.
+        log: weight of problems with their log after another separator.
+        note: weight of random values, some of which are read off; there is nothing to compute.
+        lesson: weight of single steps without a problem, such as sums and products modulo 5.
+        sequence: weight of runs of letters or digits.
+        chatter: weight of short sentences.
+        worked: weight, among questions, of those worked out step by step.
+        guessed: weight, among questions, of those answered directly with random values.
+        chatted: weight, among questions, of those followed by chatter.
+        read_off: fraction of the logs after which the requested values are read off.
+        slip: fraction of the worked questions and logs with one wrong value, from which the next values are computed.
     """
 
     question: float = 0.32
@@ -58,28 +60,26 @@ class Mixture:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if value < 0:
-                raise InputError(f"Mixture({name}={value!r}): a weight or share cannot be negative; choose 0 or more.")
-        for name in ("read_off", "slip"):
-            if getattr(self, name) > 1:
-                raise InputError(f"Mixture({name}={getattr(self, name)!r}): a share is at most 1.")
+            most = 1 if name in ("read_off", "slip") else float("inf")
+            if not 0 <= value <= most:
+                raise InputError(f"Mixture({name}={value!r}): out of range. Give a number from 0 to {most}.")
         for names in (KINDS, ("worked", "guessed", "chatted")):
             if not any(getattr(self, name) for name in names):
-                raise InputError(f"Mixture: {', '.join(names)} are all 0; give one of them a weight above 0.")
+                raise InputError(f"Mixture: {', '.join(names)} are all 0. Give one of them a weight above 0.")
 
 
 @dataclass
 class PretrainingText(QASource, ABC):
-    """Pretraining documents as rows, so that the SFT module of this package is a language-model pretrainer.
+    """Pretraining documents as rows, so that `SFTModule` pretrains a language model.
 
-    A row's question is a document's first token and its answer the rest: cross-entropy on the answer and its end
-    token is then the language-model loss of the document. A subclass knows a task: it implements `question`, `log` and
+    The question of a row is the first token of a document and its answer the rest. Cross-entropy on the answer and its
+    end token is then the language-model loss of the document. A subclass for a task implements `question`, `log` and
     `note`.
 
     Args:
-        size: number of documents.
-        seed: of the draw; a larger `size` only appends to a smaller one.
-        mixture: what the documents are.
+        size: number of documents; a larger size only appends documents.
+        seed: seed of the sampling.
+        mixture: weights of the kinds of documents.
     """
 
     size: int = 36_000
@@ -87,11 +87,10 @@ class PretrainingText(QASource, ABC):
     mixture: Mixture = field(default_factory=Mixture)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise InputError(f"{type(self).__name__}(size={self.size!r}): choose at least 1 document.")
+        check_at_least(f"{type(self).__name__}.size", self.size, 1)
 
+    @override
     def rows(self) -> list[Row]:
-        """The documents, cut after their first token."""
         rng = random.Random(f"corpus {self.seed}")
         rows = []
         for index in range(self.size):
@@ -102,7 +101,7 @@ class PretrainingText(QASource, ABC):
         return rows
 
     def document(self, rng: random.Random) -> str:
-        """Draw one document."""
+        """Sample a document."""
         mixture = self.mixture
         return choose(
             rng,
@@ -117,34 +116,34 @@ class PretrainingText(QASource, ABC):
         )
 
     def cut(self, text: str) -> tuple[str, str]:
-        """A document's first token, and the rest."""
+        """Split a document after its first token."""
         return text[:1], text[1:]
 
     @abstractmethod
     def question(self, rng: random.Random) -> str:
-        """A question as the task asks it, and what somebody says to it."""
+        """Sample a question in the task's format with a continuation."""
 
     @abstractmethod
     def log(self, rng: random.Random) -> str:
-        """A problem that is worked out, and perhaps what is then read off."""
+        """Sample a problem with its log, and possibly values read off it."""
 
     @abstractmethod
     def note(self, rng: random.Random) -> str:
-        """Values out of the blue, and some of them read off."""
+        """Sample random values, some of which are read off."""
 
     def lesson(self, rng: random.Random) -> str:
-        """Single steps without a problem."""
+        """Sample single steps without a problem."""
         return equations(rng)
 
 
 def choose(rng: random.Random, options: tuple[tuple[float, Callable[[], str]], ...]) -> str:
-    """What one of the makers makes, drawn by their weights."""
-    weights, makers = zip(*options, strict=True)
-    return rng.choices(makers, weights)[0]()
+    """Sample one of the functions by its weight, and call it."""
+    weights, functions = zip(*options, strict=True)
+    return rng.choices(functions, weights)[0]()
 
 
 def apply(value: int, operation: str, modulus: int) -> int:
-    """An operation such as `*2` on a value.
+    """Apply an operation such as `*2` to a value.
 
     >>> apply(4, "*2", 5)
     3
@@ -154,16 +153,16 @@ def apply(value: int, operation: str, modulus: int) -> int:
 
 
 def equations(rng: random.Random, modulus: int = 5) -> str:
-    """Sums and products, right."""
-    drawn = []
+    """Sample correct sums and products."""
+    written = []
     for _ in range(rng.randint(1, 5)):
         left, operation = rng.randrange(modulus), rng.choice("+*") + str(rng.randint(1, 4))
-        drawn.append(f"{left}{operation}={apply(left, operation, modulus)}")
-    return rng.choice((" ", ";", ", ")).join(drawn)
+        written.append(f"{left}{operation}={apply(left, operation, modulus)}")
+    return rng.choice((" ", ";", ", ")).join(written)
 
 
 def sequence(rng: random.Random) -> str:
-    """A run of letters or digits, forwards or backwards."""
+    """Sample a run of letters or digits, forwards or backwards."""
     symbols = rng.choice(("abcdefghijklmnopqrstuvwxyz", "01234" * 5))
     start = rng.randrange(len(symbols) - 4)
     run = symbols[start : start + rng.randint(4, 12)]
@@ -171,7 +170,7 @@ def sequence(rng: random.Random) -> str:
 
 
 def chatter(rng: random.Random) -> str:
-    """A short sentence about nothing."""
+    """Sample a short sentence."""
     sentence = f"{rng.choice(SUBJECTS)} {rng.choice(VERBS)} {rng.choice(OBJECTS)}"
     if rng.random() < 0.5:
         sentence = f"{rng.choice(OPENINGS)}, {sentence}"

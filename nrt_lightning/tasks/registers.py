@@ -1,9 +1,8 @@
-"""Register programs: a task made in code, small enough to learn on one CPU core and impossible to guess.
+"""Register programs: a generated task that one CPU core can learn and that cannot be guessed.
 
-`a4b*2c+2d+3?dc:` sets register a to 4 and then fills every next register from the one before it, modulo 5:
-b = a * 2 = 3, c = b + 2 = 0, d = c + 3 = 3. It asks for the last register and an earlier one: `d3,c0`. A model that
-writes the values down on the way only ever needs one small step at a time; a model that must answer at once needs
-all of them together.
+`a4b*2c+2d+3?dc:` sets register a to 4 and computes every next register from the previous one, modulo 5: b = a * 2 = 3,
+c = b + 2 = 0, d = c + 3 = 3. It asks for the last register and an earlier one: `d3,c0`. A model that writes the values
+in its trace needs one small step at a time; a model that answers directly needs all steps at once.
 """
 
 from __future__ import annotations
@@ -13,8 +12,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.tasks.base import SHARES, MadeRows, Problem, split_by_hash
+from nrt_lightning.tasks.base import SPLITS, MadeRows, Problem, split_by_hash
 
 MODULUS = 5
 NAMES = "abcdef"
@@ -25,9 +26,9 @@ _PROGRAM = re.compile(rf"a[0-4](?:[b-f][+*][1-4]){{{MIN_OPERATIONS},{MAX_OPERATI
 
 
 def split_of(program: str) -> str:
-    """The split a program belongs to, decided by a hash of its first value and first three operations.
+    """The split of a program, chosen by a hash of its first value and first three operations.
 
-    Longer programs follow their beginning, so no split holds the continuation of another split's program either.
+    A longer program is in the split of its beginning, so no split continues a program of another split.
 
     Args:
         program: the text of a program, without the question.
@@ -38,25 +39,25 @@ def split_of(program: str) -> str:
     """
     head = _HEAD.match(program)
     if head is None:
-        raise InputError(f"program={program!r} is not a register program; write one like 'a4b*2c+2d+3'.")
+        raise InputError(f"program={program!r} is not a register program. Give one such as 'a4b*2c+2d+3'.")
     return split_by_hash(head[0])
 
 
 def make_program(rng: random.Random, split: str) -> str:
-    """Draw a program of a split, of three to five operations.
+    """Sample a program of a split, with three to five operations.
 
     Args:
-        rng: where the draw comes from.
-        split: a key of `SHARES`.
+        rng: source of randomness.
+        split: a key of `SPLITS`.
 
     Example:
         >>> program = make_program(random.Random(0), "train")
         >>> split_of(program)
         'train'
     """
-    if split not in SHARES:
-        raise InputError(f"split={split!r} is not known.{nearest(split, SHARES)}")
-    while True:  # a share of at least 7.5 % is met soon
+    if split not in SPLITS:
+        raise InputError(f"split={split!r} is not known.{nearest(split, SPLITS)}")
+    while True:  # a split holds at least 7.5 % of the programs
         names = NAMES[1 : 1 + rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)]
         program = f"a{rng.randrange(MODULUS)}" + "".join(name + rng.choice(OPERATIONS) for name in names)
         if split_of(program) == split:
@@ -64,7 +65,7 @@ def make_program(rng: random.Random, split: str) -> str:
 
 
 def run_program(program: str) -> dict[str, int]:
-    """Every register's value after a program, in the order they are filled.
+    """The value of every register after a program, in the order they are set.
 
     Args:
         program: the text of a program, with or without its question.
@@ -76,7 +77,7 @@ def run_program(program: str) -> dict[str, int]:
     body = program.partition("?")[0]
     names = body[:1] + body[2::3]
     if not _PROGRAM.fullmatch(body) or not NAMES.startswith(names):
-        raise InputError(f"program={program!r} is not a register program; write one like 'a4b*2c+2d+3'.")
+        raise InputError(f"program={program!r} is not a register program. Give one such as 'a4b*2c+2d+3'.")
     value = int(body[1])
     registers = {"a": value}
     for name, operation, digit in zip(names[1:], body[3::3], body[4::3], strict=True):
@@ -99,12 +100,12 @@ def answer(program: str, asked: Sequence[str]) -> str:
     registers = run_program(program)
     unknown = [name for name in asked if name not in registers]
     if unknown:
-        raise InputError(f"asked={asked!r}: {program!r} has no register {unknown[0]!r}; ask some of {list(registers)}.")
+        raise InputError(f"asked={asked!r}: {program!r} has no register {unknown[0]!r}, only {list(registers)}.")
     return ",".join(f"{name}{registers[name]}" for name in asked)
 
 
 def worked_trace(program: str) -> str:
-    """A correct trace in its shortest form: the registers after the first, with their values.
+    """The shortest correct trace: the registers after the first, with their values.
 
     Example:
         >>> worked_trace("a4b*2c+2d+3?dc:")
@@ -114,7 +115,7 @@ def worked_trace(program: str) -> str:
 
 
 def choose_asked(rng: random.Random, program: str) -> str:
-    """The last register of a program and an earlier one that had to be computed too.
+    """Sample the registers to ask for: the last one and an earlier one that is computed too.
 
     Example:
         >>> choose_asked(random.Random(0), "a4b*2c+2d+3")[0]
@@ -126,15 +127,15 @@ def choose_asked(rng: random.Random, program: str) -> str:
 
 @dataclass
 class RegisterPrograms(MadeRows):
-    """Questions about register programs with their answers, without any reasoning.
+    """Questions about register programs and their answers, without reasoning.
 
-    Rows follow from the seed alone, are distinct, and a larger `size` only appends to a smaller one. Programs of
-    different splits never meet, nor do they meet those of the base model's pretraining text.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no program, with
+    one another or with the base model's pretraining text.
 
     Args:
-        split: which programs.
+        split: the split of the programs.
         size: number of rows.
-        seed: of the draw.
+        seed: seed of the sampling.
 
     Example:
         >>> row = RegisterPrograms("train", size=3).rows()[0]
@@ -144,8 +145,8 @@ class RegisterPrograms(MadeRows):
 
     task = "registers"
 
+    @override
     def draw(self, rng: random.Random) -> Problem:
-        """A program with two registers asked."""
         program = make_program(rng, self.split)
         asked = choose_asked(rng, program)
         return Problem(f"{program}?{asked}:", answer(program, asked))

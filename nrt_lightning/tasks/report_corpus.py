@@ -1,13 +1,15 @@
-"""The report task's pretraining text: programs, logs and talk, and never a marker.
+"""Pretraining text of the report task: programs, logs and chatter, without a marker.
 
-That a question is worked out is rare, and mostly wrong then. Reports are read off logs behind separators, and never
-follow a question that was worked out.
+Questions are rarely worked out, and then mostly wrong. Reports are read off logs after separators and never follow a
+question that was worked out.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.tasks import reports
@@ -17,7 +19,7 @@ from nrt_lightning.tasks.registers import MODULUS, NAMES, make_program, run_prog
 from nrt_lightning.tasks.reports import choose_asked, write_report
 from nrt_lightning.tasks.word_tokenizer import first_piece
 
-SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # this tokenizer drops space
+SEPARATORS = tuple(separator for separator in READ_OFF if separator.strip())  # the word tokenizer drops spaces
 READINGS = ("{n} is {v}", "is {n} {v}")
 LINKS = ("so it", "then it", "sum of", "now", "i think", "well", "my list of", "")
 PHRASES = (
@@ -25,13 +27,13 @@ PHRASES = (
     *(f"{word} ask me later" for word in reports.CLOSINGS), "ok bye", "two of them", "for now", "they saw it",
     "of course",
 )  # fmt: skip
-"""What else is said where values are read off: the report's phrases and others, in no order."""
+"""Phrases between values that are read off: those of the report and others, in random order."""
 
 MAX_PHRASES = 2  # between two values
 
 
 def sloppy_mixture() -> Mixture:
-    """Questions are seldom worked out; sums and reading off take practice."""
+    """A mixture with few worked questions; sums and reading off need practice."""
     return Mixture(
         question=0.20, log=0.52, note=0.14, lesson=0.10, sequence=0.0, chatter=0.04,
         worked=0.11, guessed=0.09, chatted=0.80, read_off=0.6,
@@ -40,15 +42,15 @@ def sloppy_mixture() -> Mixture:
 
 @dataclass
 class ReportCorpus(PretrainingText):
-    """Documents about register programs, in which what is read off a log stands in the middle of sentences.
+    """Documents about register programs, in which values are read off a log within sentences.
 
     Args:
-        size: number of documents.
-        seed: of the draw; a larger `size` only appends to a smaller one.
-        mixture: what the documents are; its `slip` is that of the logs.
-        sloppiness: chance of every step of a worked question to be a value at random; the next goes on from there.
-        reports: share of what is read off logs and notes that is a report; the rest says the values in other words.
-        made_up: share of the questions only chatted about after which a report of values at random follows.
+        size: number of documents; a larger size only appends documents.
+        seed: seed of the sampling.
+        mixture: weights of the kinds of documents; its `slip` applies to logs only.
+        sloppiness: probability that a step of a worked question has a random value; the next step continues from it.
+        reports: fraction of the readings of logs and notes that are reports; the others state the values differently.
+        made_up: fraction of the chatted questions that are followed by a report of random values.
 
     Example:
         >>> row = ReportCorpus(size=1).rows()[0]
@@ -65,14 +67,16 @@ class ReportCorpus(PretrainingText):
         super().__post_init__()
         for name in ("sloppiness", "reports", "made_up"):
             if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"ReportCorpus({name}={getattr(self, name)!r}): choose a share from 0 to 1.")
+                raise InputError(
+                    f"ReportCorpus({name}={getattr(self, name)!r}): out of range. Give a number from 0 to 1."
+                )
 
+    @override
     def cut(self, text: str) -> tuple[str, str]:
-        """A document's first token, and the rest."""
         return first_piece(text)
 
+    @override
     def question(self, rng: random.Random) -> str:
-        """A program with three registers asked, worked out, guessed at or chatted about."""
         mixture, program = self.mixture, make_program(rng, "corpus")
         asked = choose_asked(rng, program)
         guesses = {name: rng.randrange(MODULUS) for name in asked}
@@ -86,18 +90,18 @@ class ReportCorpus(PretrainingText):
         )
         return f"{program}?{asked}:{continuation}"
 
+    @override
     def log(self, rng: random.Random) -> str:
-        """A program with its registers filled, and often three of them read off."""
         program = make_program(rng, "corpus")
         asked = choose_asked(rng, program)
         registers = slipping(rng, program, self.mixture.slip / len(run_program(program)))
         text = program + rng.choice(LOG_OPENERS).format(asked=asked) + write_steps(rng, registers, program)
-        if rng.random() < self.mixture.read_off:  # off the log as it stands, slips and all
+        if rng.random() < self.mixture.read_off:  # with the slips, if there are any
             text += rng.choice(SEPARATORS) + self.reading(rng, asked, registers)
         return text
 
+    @override
     def note(self, rng: random.Random) -> str:
-        """Registers with values from nowhere, and three of them read off."""
         names = NAMES[1 : rng.randint(4, len(NAMES))]
         registers = {name: rng.randrange(MODULUS) for name in names}
         asked = names[-1] + "".join(rng.sample(names[:-1], 2))
@@ -105,14 +109,14 @@ class ReportCorpus(PretrainingText):
         return opener + write_steps(rng, registers) + rng.choice(SEPARATORS) + self.reading(rng, asked, registers)
 
     def chat(self, rng: random.Random, asked: str, guesses: dict[str, int]) -> str:
-        """Chatter, and perhaps a report made up."""
+        """Chatter, possibly followed by a report of random values."""
         text = chatter(rng)
         if self.made_up and rng.random() < self.made_up:
             text += rng.choice(SEPARATORS) + write_report(rng, guesses, asked)
         return text
 
     def reading(self, rng: random.Random, asked: str, registers: dict[str, int]) -> str:
-        """Values as a report tells them, or among phrases in no order."""
+        """Values in a report, or among phrases in random order."""
         if rng.random() < self.reports:
             return write_report(rng, registers, asked)
         parts = []
@@ -123,7 +127,9 @@ class ReportCorpus(PretrainingText):
 
 
 def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
-    """A program's registers where every step may be a value at random; the next goes on from what stands there.
+    """The registers of a program in which each step has a random value with a given probability.
+
+    The next step continues from the random value.
 
     >>> slipping(random.Random(0), "a4b*2c+2d+3", 0)
     {'a': 4, 'b': 3, 'c': 0, 'd': 3}
@@ -139,5 +145,5 @@ def slipping(rng: random.Random, program: str, chance: float) -> dict[str, int]:
 
 
 def phrases(rng: random.Random) -> str:
-    """A few phrases, or none."""
+    """Up to `MAX_PHRASES` random phrases."""
     return " ".join(phrase + rng.choice(",.") for phrase in rng.choices(PHRASES, k=rng.randint(0, MAX_PHRASES)))

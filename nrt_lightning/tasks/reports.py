@@ -1,9 +1,9 @@
-"""The sloppy report: register programs whose answers are mostly words, of which a few tokens are hard.
+"""Sloppy reports: register programs whose answers are mostly words, with a few hard tokens.
 
-`a4b*2c+2d+3e*4?ebc:` is a register program as in `registers`, of four or five operations, and asks for three registers.
-The answer is a report of 31 tokens: `good question, let me see. e is 2, so it is b 3, sum of c is 0. maybe ask me
-later. ok bye.` Three of the tokens are digits to be computed, three are names to be copied, three are words that a coin
-decides and nobody can know; the rest never changes. Only the digits need a trace, and they are a tenth of the answer.
+`a4b*2c+2d+3e*4?ebc:` is a register program as in `registers`, with four or five operations, and asks for three
+registers. The answer is a report of 31 tokens: `good question, let me see. e is 2, so it is b 3, sum of c is 0. maybe
+ask me later. ok bye.` Three tokens are digits to compute, three are names to copy, three are random words that cannot
+be predicted, and the rest is fixed. Only the digits, a tenth of the answer, need a trace.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from nrt_lightning.tasks.base import MadeRows, Problem
 from nrt_lightning.tasks.registers import make_program, run_program
@@ -27,7 +29,7 @@ REPORT = (
 
 
 def choose_asked(rng: random.Random, program: str) -> str:
-    """The last register of a program and two earlier ones that had to be computed too.
+    """Sample the registers to ask for: the last one and two earlier ones that are computed too.
 
     Example:
         >>> choose_asked(random.Random(0), "a4b*2c+2d+3")
@@ -38,10 +40,10 @@ def choose_asked(rng: random.Random, program: str) -> str:
 
 
 def write_report(rng: random.Random, registers: Mapping[str, int], asked: str) -> str:
-    """A report of three registers, with words as coins decide.
+    """A report of three registers, with random words.
 
     Args:
-        rng: the coins.
+        rng: source of randomness for the words.
         registers: values by name.
         asked: three of the names.
     """
@@ -52,16 +54,16 @@ def write_report(rng: random.Random, registers: Mapping[str, int], asked: str) -
 
 @dataclass
 class SloppyReports(MadeRows):
-    """Questions about register programs whose answers are reports, without any reasoning.
+    """Questions about register programs whose answers are reports, without reasoning.
 
-    Rows follow from the seed alone, are distinct, and a larger `size` only appends to a smaller one. Programs of
-    different splits never meet, nor do they meet those of the base model's pretraining text. The rows' `checks` are
-    the three registers with their values.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no program, with
+    one another or with the base model's pretraining text. The `checks` of a row are its three registers with their
+    values.
 
     Args:
-        split: which programs.
+        split: the split of the programs.
         size: number of rows.
-        seed: of the draw.
+        seed: seed of the sampling.
 
     Example:
         >>> row = SloppyReports("train", size=3).rows()[0]
@@ -71,10 +73,10 @@ class SloppyReports(MadeRows):
 
     task = "reports"
 
+    @override
     def draw(self, rng: random.Random) -> Problem:
-        """A program of four or five operations with three registers asked."""
         program = make_program(rng, self.split)
-        while len(run_program(program)) <= MIN_OPERATIONS:  # the first register is not computed
+        while len(run_program(program)) <= MIN_OPERATIONS:  # the first register has no operation
             program = make_program(rng, self.split)
         asked = choose_asked(rng, program)
         registers = run_program(program)

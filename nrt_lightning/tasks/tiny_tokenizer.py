@@ -1,4 +1,4 @@
-"""The tiny base model's tokenizer: one token a character."""
+"""Tokenizer of the register and pointer bases: one token per character."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CHARACTERS = string.digits + string.ascii_lowercase + "+*-=~,.:;?!#@|/<>()'\" \n
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, built from nothing.
+    """Build the tokenizer.
 
-    A text begins with the `<s>` token unless encoded with `add_special_tokens=False`; decoding gives back exactly
-    the text that was encoded. Characters beyond `CHARACTERS` become `<unk>`.
+    A text begins with the `<s>` token unless encoded with `add_special_tokens=False`; decoding returns exactly the
+    encoded text. Characters outside `CHARACTERS` become `<unk>`.
 
     Example:
         >>> tokenizer = build_tokenizer()
@@ -28,12 +28,12 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     vocabulary = {token: index for index, token in enumerate((*SPECIALS, *CHARACTERS))}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), behavior="isolated")
-    backend.decoder = decoders.Fuse()  # joins characters without the spaces a word tokenizer would add
+    backend.decoder = decoders.Fuse()  # joins characters without spaces
     return with_specials(backend)
 
 
 def with_specials(backend: Tokenizer) -> PreTrainedTokenizerFast:
-    """A tokenizer for transformers: texts begin with the `<s>` token, batches are padded on the left."""
+    """Wrap a tokenizer for transformers: texts begin with the `<s>` token, batches are padded on the left."""
     backend.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, backend.token_to_id(BOS))]
     )
@@ -43,7 +43,7 @@ def with_specials(backend: Tokenizer) -> PreTrainedTokenizerFast:
         bos_token=BOS,
         eos_token=EOS,
         unk_token=UNKNOWN,
-        padding_side="left",  # as generation wants it
+        padding_side="left",  # required by generation
         model_max_length=256,
         clean_up_tokenization_spaces=False,
     )
@@ -53,7 +53,7 @@ def save_tokenizer(directory: str | Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer.from_pretrained(directory)`.
 
     Args:
-        directory: where to write; made when missing.
+        directory: directory to write; created if missing.
 
     Example:
         >>> import tempfile

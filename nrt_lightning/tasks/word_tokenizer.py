@@ -1,4 +1,4 @@
-"""The report base's tokenizer: one token a word, and one a character of everything else."""
+"""Tokenizer of the report bases: one token per word, and one per other character."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PIECES = re.compile(rf"{EOS}|\b(?:{'|'.join(WORDS)})\b|\S")
 
 
 def build_word_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer, built from nothing.
+    """Build the tokenizer.
 
-    A text begins with the `<s>` token unless encoded with `add_special_tokens=False`. Space is dropped; decoding puts
-    one between any two tokens, but before a comma or a full stop.
+    A text begins with the `<s>` token unless encoded with `add_special_tokens=False`. Spaces are dropped; decoding
+    separates tokens by a space, except before a comma or a full stop.
 
     Example:
         >>> tokenizer = build_word_tokenizer()
@@ -42,7 +42,7 @@ def build_word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def first_piece(text: str) -> tuple[str, str]:
-    """A text's first token, and the rest.
+    """Split a text after its first token.
 
     >>> first_piece("nobody knew")
     ('nobody', ' knew')
@@ -58,6 +58,6 @@ def save_word_tokenizer(directory: str | Path) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` for `AutoTokenizer.from_pretrained(directory)`.
 
     Args:
-        directory: where to write; made when missing.
+        directory: directory to write; created if missing.
     """
     build_word_tokenizer().save_pretrained(directory)

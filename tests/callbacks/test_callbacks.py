@@ -65,7 +65,7 @@ def test_results_of_two_runs_stand_side_by_side(trainer, tmp_path, capsys):
 def test_a_file_that_is_no_results_file_is_left_alone(trainer, tmp_path):
     file = tmp_path / "results.json"
     file.write_text("{half a fi")
-    with pytest.raises(InputError, match=r"is not a results file.*Move it away"):
+    with pytest.raises(InputError, match=r"results\.json"):
         trainer(callbacks=[ResultsFile(str(file), "nrt")]).fit(nrt_module(), registers())
     assert file.read_text() == "{half a fi"
 
@@ -85,7 +85,7 @@ def test_predictions_are_lines_of_json(trainer, tmp_path):
 def test_predictions_overwrite_only_when_told(trainer, tmp_path):
     file = tmp_path / "p.jsonl"
     file.write_text("precious\n")
-    with pytest.raises(InputError, match=r"exists.*overwrite=true"):
+    with pytest.raises(InputError, match=r"p\.jsonl.*overwrite=true"):
         predict(trainer, file)
     assert file.read_text() == "precious\n"
     predict(trainer, file, overwrite=True)
@@ -94,7 +94,7 @@ def test_predictions_overwrite_only_when_told(trainer, tmp_path):
 
 def test_predictions_that_cannot_be_written_are_refused_before_computing(trainer, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match=r"predictions.path=.*p\.jsonl"):
         predict(trainer, tmp_path / "file" / "p.jsonl")
 
 
@@ -135,7 +135,7 @@ def test_export_is_what_was_trained(trainer, tmp_path):
     assert not again.marker_is_new
     for name, weight in module.policy.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
-    with pytest.raises(InputError, match="is not empty"):
+    with pytest.raises(InputError, match="exported"):
         trainer(callbacks=[ExportPolicy(str(directory))]).fit(nrt_module(), registers())
 
 

@@ -54,7 +54,7 @@ def test_a_collapse_is_seen_and_training_stops(quiet_trainer, caplog):
     assert made.global_step < 40
     assert recorder.figures[-1]["collapse/alarm"] == 1
     (warning,) = [record.message for record in caplog.records if "collapse at step" in record.message]
-    assert "training stops" in warning
+    assert "stopped training" in warning
     assert f"step {made.global_step}:" in warning
 
 
@@ -70,26 +70,26 @@ def test_the_learning_rate_falls_and_follows_its_schedule_from_there(quiet_train
     alarms = [step for step, figures in enumerate(recorder.figures) if figures.get("collapse/alarm")]
     expected, factor = [], 1.0
     for step in range(12):
-        if step in alarms and step % 2:  # logged values stay until the next look, two steps later
+        if step in alarms and step % 2:  # logged values stay until the next measurement, two steps later
             factor *= 0.1
         expected.append(3e-2 * (1 - (step + 1) / 12) * factor)
     assert alarms
     assert recorder.rates == pytest.approx(expected)
 
 
-def test_weights_go_back_to_the_last_look_that_was_well(quiet_trainer, tmp_path):
-    """A policy that has solved its task is ruined as the learning rate rises, and is given back."""
+def test_weights_go_back_to_the_last_healthy_measurement(quiet_trainer, tmp_path):
+    """A rising learning rate ruins a policy that has solved its task; the checkpoint restores it."""
     restore = RestoreCheckpoint(str(tmp_path))
     detector = CollapseDetector(every_n_steps=2, patience=2, actions=[LowerLearningRate(1e-6), restore])
     rising = {"schedule": LinearSchedule(warmup=10), "policy": taught_policy()}
     _, _, recorder = run(quiet_trainer, detector, **rising)
     alarm = next(step for step, figures in enumerate(recorder.figures, 1) if figures.get("collapse/alarm"))
-    well = torch.load(tmp_path / "well.ckpt", weights_only=True)["global_step"]
+    healthy = torch.load(tmp_path / "healthy.ckpt", weights_only=True)["global_step"]
     after = [same(recorder.weights[alarm - 1], recorder.weights[step - 1]) for step in range(1, alarm)]
     assert after.index(True) + 1 < alarm, "the weights at the alarm are those of an earlier step"
     gains = [vitals.gain for vitals in detector.past if vitals.step in (alarm, alarm + 2)]
-    assert gains[0] < 0.5 * gains[1], "and worth as much again at the next look"
-    assert well >= after.index(True) + 1
+    assert gains[0] < 0.5 * gains[1], "and the gain is back at the next measurement"
+    assert healthy >= after.index(True) + 1
 
 
 def same(left, right):
@@ -117,7 +117,7 @@ def test_template_collapse_is_seen_at_high_entropy(quiet_trainer, caplog):
     last = recorder.figures[-1]
     assert last["collapse/trace_entropy"] > 0.3
     assert last["collapse/distinct"] > 0.9
-    assert "traces are a template" in caplog.text
+    assert f"prompts: {last['collapse/dependence']:.2f}, below 0.1" in caplog.text
 
 
 def test_learning_from_the_base_raises_no_alarm(quiet_trainer):
@@ -129,17 +129,17 @@ def test_learning_from_the_base_raises_no_alarm(quiet_trainer):
     assert all(math.isfinite(value) for value in recorder.figures[-1].values())
 
 
-def test_looks_happen_at_the_ends_of_windows_and_of_accumulated_steps(quiet_trainer):
-    looks = []
+def test_measurements_happen_at_the_ends_of_windows_and_of_accumulated_steps(quiet_trainer):
+    measured = []
 
-    class Looks(CollapseDetector):
-        def look(self, trainer, module, batch):
-            looks.append(trainer.fit_loop.epoch_loop.batch_idx)
-            return super().look(trainer, module, batch)
+    class Spy(CollapseDetector):
+        def measure(self, trainer, module, batch):
+            measured.append(trainer.fit_loop.epoch_loop.batch_idx)
+            return super().measure(trainer, module, batch)
 
-    made = quiet_trainer(callbacks=[Looks(every_n_steps=1)], max_steps=4, accumulate_grad_batches=2)
+    made = quiet_trainer(callbacks=[Spy(every_n_steps=1)], max_steps=4, accumulate_grad_batches=2)
     made.fit(nrt_module(), registers(window=4, batch_size=1))
-    assert looks == [3, 7]
+    assert measured == [3, 7]
 
 
 def test_a_resumed_run_remembers_what_was_seen(quiet_trainer, tmp_path):
@@ -157,30 +157,42 @@ def test_a_resumed_run_remembers_what_was_seen(quiet_trainer, tmp_path):
 
 def test_a_run_without_traces_is_refused_before_it_begins(quiet_trainer):
     module = SFTModule(nrt_module().policy)
-    with pytest.raises(InputError, match="SFTModule samples none"):
+    with pytest.raises(InputError, match=r"CollapseDetector.*SFTModule"):
         quiet_trainer(callbacks=[CollapseDetector()]).fit(module, registers())
 
 
 @pytest.mark.parametrize("setting", ["every_n_steps", "patience", "prompts"])
 def test_numbers_that_are_too_small_are_refused(setting):
-    with pytest.raises(InputError, match=f"{setting} is 0"):
+    with pytest.raises(InputError, match=f"{setting}=0 "):
         CollapseDetector(**{setting: 0})
 
 
 def test_settings_of_actions_are_checked():
-    with pytest.raises(InputError, match=r"factor is 1\.5"):
+    with pytest.raises(InputError, match=r"factor=1\.5 "):
         LowerLearningRate(1.5)
-    with pytest.raises(InputError, match="every_n_looks is 0"):
-        RestoreCheckpoint(every_n_looks=0)
+    with pytest.raises(InputError, match="every_n_measurements=0 "):
+        RestoreCheckpoint(every_n_measurements=0)
 
 
-def test_nothing_to_go_back_to_is_said(quiet_trainer, caplog, tmp_path):
-    (tmp_path / "well.ckpt").write_text("of another run")
+def test_a_missing_checkpoint_is_reported(quiet_trainer, caplog, tmp_path):
+    (tmp_path / "healthy.ckpt").write_text("of another run")
     detector = CollapseDetector(every_n_steps=1, patience=1, actions=[RestoreCheckpoint(str(tmp_path))])
     still = {"optimizer": lambda params: torch.optim.AdamW(params, lr=1e-6)}
     run(quiet_trainer, detector, steps=2, policy=taught_policy(others=True), **still)
-    assert "there is no checkpoint of a well policy" in caplog.text
-    assert Path(tmp_path / "well.ckpt").read_text() == "of another run"
+    assert "no checkpoint" in caplog.text
+    assert Path(tmp_path / "healthy.ckpt").read_text() == "of another run"
+
+
+@pytest.mark.xfail(strict=True, reason="batch.rollouts holds the responses, which have no reference answer")
+def test_the_gain_of_whole_responses_is_that_of_the_reference_answer(quiet_trainer):
+    def gain(**settings):
+        detector = CollapseDetector(every_n_steps=1)
+        still = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.0)}
+        sampling = Sampling(group_size=4, max_trace_tokens=24, max_answer_tokens=8, suppress_eos=True)
+        run(quiet_trainer, detector, steps=1, policy=taught_policy(), sampling=sampling, **still, **settings)
+        return detector.past[-1].gain
+
+    assert gain(train_response=True) == pytest.approx(gain(), abs=1e-4) != 0
 
 
 @pytest.mark.slow

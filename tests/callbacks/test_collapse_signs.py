@@ -20,7 +20,7 @@ def found(now, *past, signs=None):
 
 def test_a_run_that_learns_and_solves_its_task_shows_no_sign():
     run = [START, replace(START, step=10, gain=-0.4), LEARNING, SOLVED, replace(SOLVED, gain=1.2), SOLVED]
-    assert [found(now, *run[:place]) for place, now in enumerate(run)] == [[]] * 6
+    assert [found(now, *run[:index]) for index, now in enumerate(run)] == [[]] * 6
 
 
 def test_a_policy_that_needs_no_trace_any_more_shows_no_sign():

@@ -39,12 +39,12 @@ def test_an_adapters_checkpoint_needs_its_own_base(nrt: Command, tmp_path: Path)
     shutil.copytree(BASE, "base")
     nrt("fit", *LORA, "--model.policy.model=./base")
     shutil.move("base", "elsewhere")
-    with pytest.raises(InputError, match=r"base cannot be read.*'./base'.*Give the base as --base"):
+    with pytest.raises(InputError, match=r"'./base'.*--base"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m"])
     run(["export", f"--checkpoint={checkpoint()}", "--out=m", "--base=./elsewhere"])
     assert not Policy("./m").marker_is_new
     Policy("./elsewhere", weights="random").load().network.save_pretrained("elsewhere")
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match=r"another|differ"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m2", "--base=./elsewhere"])
     assert not Path("m2").exists()
 
@@ -55,7 +55,7 @@ def test_an_adapter_with_another_tokenizer_is_refused(nrt: Command) -> None:
     tokenizer.add_tokens(["<|another|>"])
     shutil.copytree(BASE, "base")
     tokenizer.save_pretrained("base")
-    with pytest.raises(InputError, match=r"of another model.*vocabulary 64 \(here 65\)"):
+    with pytest.raises(InputError, match=r"vocabulary\W64\b.*\b65\b"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m", "--base=./base"])
 
 
@@ -65,7 +65,7 @@ def test_the_form_is_chosen_by_class(nrt: Command) -> None:
     assert Path("a/adapter_model.safetensors").is_file()
     run(["export", f"--checkpoint={checkpoint()}", "--out=m", "--form=Merged", "--form.dtype=float16"])
     assert {value.dtype for value in load_file("m/model.safetensors").values()} == {torch.float16}
-    with pytest.raises(InputError, match="Use Merged"):
+    with pytest.raises(InputError, match=r"WholeModel.*Merged"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=w", "--form=WholeModel"])
 
 
@@ -73,20 +73,20 @@ def test_the_form_is_chosen_by_class(nrt: Command) -> None:
     ("write", "message"),
     [
         (None, "no such file"),
-        (b"garbage", "no checkpoint that can be read"),
-        ({"state_dict": {}}, "its module was built in Python"),
+        (b"garbage", "cannot be read"),
+        ({"state_dict": {}}, "export_policy"),
     ],
 )
-def test_what_is_no_checkpoint_of_ours_is_refused(write: object, message: str) -> None:
+def test_files_that_are_not_checkpoints_of_a_run_are_refused(write: object, message: str) -> None:
     if isinstance(write, bytes):
         Path("x.ckpt").write_bytes(write)
     elif write is not None:
         torch.save(write, "x.ckpt")
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=f"checkpoint='x.ckpt'.*{message}"):
         run(["export", "--checkpoint=x.ckpt", "--out=m"])
 
 
 def test_an_adapter_of_random_weights_is_exported_by_its_run(nrt: Command) -> None:
     nrt("fit", *LORA, "--model.policy.weights=random")
-    with pytest.raises(InputError, match=r"only its run can draw again. Resume the run with the callback ExportPolicy"):
+    with pytest.raises(InputError, match=r"policy\.weights.*ExportPolicy"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m"])

@@ -228,7 +228,7 @@ def test_predicts_from_an_exported_directory(nrt: Command, questions: Path) -> N
 def test_predictions_are_not_overwritten_unless_asked(nrt: Command, questions: Path) -> None:
     Path("predictions.jsonl").write_text("precious\n")
     options = [f"--data.predict={questions}", "--predictions.path=predictions.jsonl"]
-    with pytest.raises(ValueError, match=r"predictions.jsonl exists.*overwrite=true"):
+    with pytest.raises(ValueError, match=r"predictions.path=predictions.jsonl .*predictions.overwrite=true"):
         nrt("predict", *options)
     assert Path("predictions.jsonl").read_text() == "precious\n"
     nrt("predict", *options, "--predictions.overwrite=true")

@@ -102,7 +102,7 @@ def test_alone_with_a_tokenizer(sums_file, tokenizer_dir):
     assert batches[0].prompt_ids.shape[0] == 4
     assert [batch.window.index for batch in batches] == [0, 1, 0, 1]
     assert [[row.id for row in batch.rows] for batch in data.val_dataloader()] == [["s0", "s1"], ["s2"]]
-    with pytest.raises(InputError, match="test rows are not read"):
+    with pytest.raises(InputError, match=r"data\.test"):
         data.test_dataloader()
 
 
@@ -203,7 +203,7 @@ def test_resume_with_other_settings_is_refused(sums_file, tmp_path, char_tokeniz
     path = tmp_path / "killed.ckpt"
     data = QADataModule(train=str(sums_file), batch_size=2)
     run(char_tokenizer, data, kill=SaveAndKill(2, path), max_epochs=2)
-    with pytest.raises(InputError, match=r"batch_size x processes=2 \(now 3\), epoch_steps=5 \(now 3\).*Restore them"):
+    with pytest.raises(InputError, match=r"batch_size x processes=2 \(now 3\), epoch_steps=5 \(now 3\)"):
         run(char_tokenizer, QADataModule(train=str(sums_file), batch_size=3), ckpt_path=path, max_epochs=2)
     test = QADataModule(test=str(sums_file), batch_size=3)  # nothing is compared where nothing is trained
     make_trainer().test(Recorder(char_tokenizer), test, ckpt_path=path, verbose=False)
@@ -232,7 +232,7 @@ def test_a_source_of_ones_own(char_tokenizer):
     trainer.fit(recorder, data)
     assert sorted(ids(recorder.seen["train"])) == list("012345")
     assert trainer.predict(recorder, data) == [["0", "1"], ["2"]]
-    with pytest.raises(InputError, match="train: n=0 has no answer"):
+    with pytest.raises(InputError, match=r"train: n=0 "):
         trainer.fit(recorder, QADataModule(train=Squares(False)))
 
 
@@ -255,7 +255,7 @@ def test_bad_rows_stop_a_run_before_it_trains(tmp_path, char_tokenizer):
     path = tmp_path / "d.jsonl"
     path.write_text('{"question": "q", "answer": "a"}\n{"question": "q", "answer": " "}\n')
     recorder = Recorder(char_tokenizer)
-    with pytest.raises(InputError, match=r"d.jsonl:2, column 'answer': is empty"):
+    with pytest.raises(InputError, match=r"d.jsonl:2, column 'answer'"):
         make_trainer(max_epochs=1).fit(recorder, QADataModule(train=str(path), batch_size=1))
     assert recorder.seen["train"] == []
 
@@ -263,11 +263,12 @@ def test_bad_rows_stop_a_run_before_it_trains(tmp_path, char_tokenizer):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"batch_size": 0}, "batch_size=0 is too small"),
-        ({"window": 0}, "window=0 is too small"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"window": 0}, "window=0"),
         ({"eval_batch_size": 0}, "eval_batch_size=0"),
-        ({"max_train_rows": 0}, "max_train_rows=0 leaves no rows"),
-        ({"val": "v.jsonl", "val_rows": 1}, "val_rows=1 .*`val` is given too"),
+        ({"num_workers": -1}, "num_workers=-1"),
+        ({"max_train_rows": 0}, "max_train_rows=0"),
+        ({"val": "v.jsonl", "val_rows": 1}, "val_rows=1 .*`val`"),
     ],
 )
 def test_bad_settings_are_refused_at_once(settings, words):
@@ -278,11 +279,10 @@ def test_bad_settings_are_refused_at_once(settings, words):
 @pytest.mark.parametrize(
     ("data", "trainer", "words"),
     [
-        ({"val_rows": 11}, {}, "val_rows=11 leaves nothing of 11 rows"),
-        ({"batch_size": 4, "window": 4}, {}, "11 rows do not fill one window.*batch_size=4 x window=4 takes 16"),
-        ({"batch_size": 1, "window": 2}, {"limit_train_batches": 5}, "limit_train_batches=5 .*multiple of window=2"),
-        ({"batch_size": 1, "window": 2}, {"accumulate_grad_batches": 3}, "accumulate_grad_batches=3 and window=2"),
-        ({"batch_size": 1}, {"overfit_batches": 2}, "overfit_batches=2 .*Set max_train_rows"),
+        ({"val_rows": 11}, {}, "val_rows=11 .*11 rows"),
+        ({"batch_size": 4, "window": 4}, {}, "11 .*rows .*16.*batch_size=4 x window=4"),
+        ({"batch_size": 1, "window": 2}, {"limit_train_batches": 5}, "limit_train_batches=5 .*window=2"),
+        ({"batch_size": 1}, {"overfit_batches": 2}, "overfit_batches=2 .*max_train_rows"),
         ({"max_prompt_tokens": 3}, {}, "11 of 11 rows.*max_prompt_tokens=3"),
     ],
 )
@@ -294,17 +294,21 @@ def test_what_does_not_fit_is_refused_before_training(sums_file, char_tokenizer,
 
 
 def test_missing_parts_are_named(sums_file, tmp_path):
-    with pytest.raises(InputError, match=r"no `policy.tokenizer`.*Set it to the model's directory"):
+    with pytest.raises(InputError, match=r"data\.tokenizer is null.*`policy`"):
         make_trainer(max_epochs=1).fit(Recorder(None), QADataModule(train=str(sums_file)))
-    with pytest.raises(InputError, match=r"tokenizer='.*nowhere' could not be loaded"):
+    with pytest.raises(InputError, match=r"data\.tokenizer='.*nowhere'"):
         QADataModule(train=str(sums_file), tokenizer=str(tmp_path / "nowhere")).setup()
 
 
 def test_missing_split_is_named(sums_file, char_tokenizer):
-    with pytest.raises(InputError, match=r"There is no test data. Set `test`"):
+    with pytest.raises(InputError, match=r"data\.test "):
         make_trainer().test(Recorder(char_tokenizer), QADataModule(train=str(sums_file)), verbose=False)
-    with pytest.raises(InputError, match=r"There is no train data. Set `train`"):
+    with pytest.raises(InputError, match=r"data\.train "):
         make_trainer(max_epochs=1).fit(Recorder(char_tokenizer), QADataModule(val=str(sums_file)))
+    with pytest.raises(InputError, match=r"data\.train "):
+        make_trainer(max_epochs=1).fit(Recorder(char_tokenizer), QADataModule(val_rows=2))
+    with pytest.raises(InputError, match=r"data\.val "):
+        make_trainer().validate(Recorder(char_tokenizer), QADataModule(val_rows=2), verbose=False)
 
 
 def test_configurable_by_yaml(sums_file):

@@ -54,9 +54,12 @@ def test_drops_are_logged_in_one_line(char_tokenizer, caplog):
         PromptEncoder(char_tokenizer, PlainTemplate(), max_prompt_tokens=6, max_dropped_share=0.5).encode(rows, "train")
         PromptEncoder(char_tokenizer, PlainTemplate()).encode(rows, "val")
     first, second = [record.getMessage() for record in caplog.records]
-    assert first.startswith("train: 1 rows encoded, 1 dropped (50.0%): 1 prompts are longer than max_prompt_tokens=6")
-    assert "f.jsonl:2" in first
-    assert second == "val: 2 rows encoded, 0 dropped."
+    assert first.startswith("train: 1 ")
+    for word in ("1 dropped (50.0%)", "1 prompts", "max_prompt_tokens=6", "0 answers", "f.jsonl:2"):
+        assert word in first
+    assert second.startswith("val: 2 ")
+    assert "0 dropped" in second
+    assert "max_prompt_tokens" not in second
 
 
 def test_too_large_a_share_is_refused(char_tokenizer):
@@ -67,11 +70,12 @@ def test_too_large_a_share_is_refused(char_tokenizer):
         PromptEncoder(char_tokenizer, PlainTemplate(), **settings, max_dropped_share=0.24).encode(rows, "train")
     for word in (
         "train: 5 of 20 rows (25.0%)",
-        "max_dropped_share=0.24 allows 24.0%",
-        "5 prompts are longer than max_prompt_tokens=6",
-        "0 answers longer than max_answer_tokens=9",
+        "max_dropped_share=0.24",
+        "5 prompts",
+        "max_prompt_tokens=6",
+        "0 answers",
+        "max_answer_tokens=9",
         "f.jsonl:1, f.jsonl:2, f.jsonl:3.",
-        "Raise the limits",
     ):
         assert word in str(error.value)
 
@@ -79,7 +83,7 @@ def test_too_large_a_share_is_refused(char_tokenizer):
 def test_dropping_everything_is_refused_even_when_allowed(char_tokenizer):
     with pytest.raises(InputError, match="1 of 1 rows"):
         PromptEncoder(char_tokenizer, PlainTemplate(), max_prompt_tokens=2, max_dropped_share=1.0).encode([make_row(0)])
-    with pytest.raises(InputError, match="gives no rows"):
+    with pytest.raises(InputError, match=r"^data: "):
         PromptEncoder(char_tokenizer, PlainTemplate()).encode([])
 
 
@@ -94,7 +98,7 @@ def test_many_rows_in_chunks(char_tokenizer):
 def test_texts_without_tokens_are_refused(make_tokenizer):
     tokenizer = make_tokenizer()
     tokenizer.backend_tokenizer.normalizer = __import__("tokenizers").normalizers.Replace("#", "")
-    with pytest.raises(InputError, match=r"f.jsonl:1: .*no token of the answer. Mend"):
+    with pytest.raises(InputError, match=r"f.jsonl:1: .*answer"):
         PromptEncoder(tokenizer, PlainTemplate()).encode([make_row(0, answer="##")])
 
 
@@ -128,9 +132,9 @@ def test_padding_that_is_the_end_token_is_masked(make_tokenizer):
 
 
 def test_tokenizers_without_end_or_pad(make_tokenizer):
-    with pytest.raises(InputError, match=r"no end token.*Set `tokenizer.eos_token`"):
+    with pytest.raises(InputError, match=r"`tokenizer.eos_token`"):
         PromptEncoder(make_tokenizer(eos_token=None), PlainTemplate())
-    with pytest.raises(InputError, match=r"no pad token. Set `tokenizer.pad_token = tokenizer.eos_token`.*</s>"):
+    with pytest.raises(InputError, match=r"`tokenizer.pad_token`.*eos_token"):
         PromptEncoder(make_tokenizer(pad_token=None), PlainTemplate())
 
 
@@ -139,7 +143,7 @@ def test_tokenizers_without_end_or_pad(make_tokenizer):
 )
 def test_bad_settings(char_tokenizer, setting):
     [(name, value)] = setting.items()
-    with pytest.raises(InputError, match=rf"{name}={value} .*Give"):
+    with pytest.raises(InputError, match=rf"{name}={value} "):
         PromptEncoder(char_tokenizer, PlainTemplate(), **setting)
 
 

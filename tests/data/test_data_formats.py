@@ -69,33 +69,41 @@ def test_an_answer_that_is_there_is_kept_for_prediction():
     [
         (QuestionAnswer(), {"qestion": "q", "answer": "a"}, ["no column 'question'", "'qestion'", "`question`"]),
         (QuestionAnswer(), {"question": "q", "anwser": "a"}, ["no column 'answer'", "'anwser'", "`answer`"]),
-        (QuestionAnswer(), {"question": " \n", "answer": "a"}, ["'question'", "is empty", "remove the row"]),
-        (QuestionAnswer(), {"question": "q", "answer": ""}, ["'answer'", "is empty", "remove the row"]),
-        (QuestionAnswer(), {"question": "q", "answer": 42}, ["'answer'", "int (42)", "as a string"]),
-        (QuestionAnswer(), {"question": ["q"], "answer": "a"}, ["'question'", "a list", "as a string"]),
-        (QuestionAnswer(), {"question": "q", "answer": None}, ["'answer'", "nothing", "as a string"]),
+        (QuestionAnswer(), {"question": " \n", "answer": "a"}, ["'question'", "empty"]),
+        (QuestionAnswer(), {"question": "q", "answer": ""}, ["'answer'", "empty"]),
+        (QuestionAnswer(), {"question": "q", "answer": 42}, ["'answer'", "int (42)"]),
+        (QuestionAnswer(), {"question": ["q"], "answer": "a"}, ["'question'", "a list"]),
+        (QuestionAnswer(), {"question": "q", "answer": None}, ["'answer'", "nothing"]),
         (Messages(), {"mesages": []}, ["no column 'messages'", "'mesages'", "`column`"]),
-        (Messages(), {"messages": "hello"}, ["'messages'", "expected a list of turns, got str", '{"role": "user"']),
-        (Messages(), {"messages": []}, ["'messages'", "is empty"]),
-        (Messages(), {"messages": [{"role": "user"}]}, ["turn 1", "no role and content"]),
+        (Messages(), {"messages": "hello"}, ["'messages'", "list of turns", "str", '{"role": "user"']),
+        (Messages(), {"messages": []}, ["'messages'", "empty"]),
+        (Messages(), {"messages": [{"role": "user"}]}, ["turn 1", "role", "content"]),
         (Messages(), {"messages": [turn("asistant", "x")]}, ["turn 1", "'asistant'", "'assistant'"]),
-        (Messages(), {"messages": [turn("user", "")]}, ["messages[0].content", "is empty"]),
+        (Messages(), {"messages": [turn("user", "")]}, ["messages[0].content", "empty"]),
         (Messages(), {"messages": [turn("user", "q"), turn("assistant", None)]}, ["messages[1].content", "nothing"]),
-        (Messages(), {"messages": CONVERSATION}, ["last turn is the user's", "End the conversation"]),
-        (Messages(), {"messages": [turn("assistant", "a")]}, ["nothing stands where the question", "user turn"]),
+        (Messages(), {"messages": CONVERSATION}, ["'messages'", "'user'", "'assistant'"]),
+        (Messages(), {"messages": [turn("assistant", "a")]}, ["'messages'", "nothing", "'user'"]),
         (
             Messages(),
             {"messages": [turn("user", "q"), turn("assistant", "a"), turn("assistant", "b")]},
-            ["the assistant's turn stands", "user turn"],
+            ["'messages'", "'assistant'", "'user'"],
         ),
         (PromptCompletion(), {"prompt": "q", "completions": "a"}, ["no column 'completion'", "'completions'"]),
-        (PromptCompletion(), {"prompt": "q", "completion": [turn("assistant", "a")]}, ["'prompt' is str", "a list"]),
-        (PromptCompletion(), {"prompt": "q", "completion": " "}, ["'completion'", "is empty"]),
+        (
+            PromptCompletion(),
+            {"prompt": "q", "completion": [turn("assistant", "a")]},
+            ["'prompt'", "str", "'completion'", "a list"],
+        ),
+        (PromptCompletion(), {"prompt": "q", "completion": " "}, ["'completion'", "empty"]),
         (PromptCompletion(), {"prompt": 3, "completion": "a"}, ["'prompt'", "int (3)"]),
-        (PromptCompletion(), {"prompt": [turn("user", "q")], "completion": [turn("user", "a")]}, ["the user's"]),
+        (
+            PromptCompletion(),
+            {"prompt": [turn("user", "q")], "completion": [turn("user", "a")]},
+            ["'completion'", "'user'"],
+        ),
     ],
 )
-def test_bad_records_name_origin_column_and_mend(format, record, words):
+def test_bad_records_name_origin_column_and_fix(format, record, words):
     with pytest.raises(InputError) as error:
         format.parse(record, "train.jsonl:12", index=11)
     message = str(error.value)

@@ -47,20 +47,20 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_same_rows_in_order(tmp_path, form, capfd):
-    name, places = FORMS[form]
+    name, lines = FORMS[form]
     path = tmp_path / name
     write(path, form)
     rows = FileSource(str(path)).rows()
     assert [{"question": row.question, "answer": row.answer} for row in rows] == RECORDS
     assert [row.id for row in rows] == list("01234")
-    assert [row.origin for row in rows[:3]] == [f"{path}{place}" for place in places]
+    assert [row.origin for row in rows[:3]] == [f"{path}{line}" for line in lines]
     assert [row.id for row in FileSource(str(path), max_rows=2).rows()] == ["0", "1"]
 
 
 def test_split_of_a_directory(tmp_path):
     write(tmp_path / "d", "splits")
     assert [row.answer for row in FileSource(str(tmp_path / "d"), split="test").rows()] == [RECORDS[4]["answer"]]
-    with pytest.raises(InputError, match=r"no split 'tst'. Did you mean 'test'.*`split`"):
+    with pytest.raises(InputError, match=r"'tst'.*'test'.*`split`"):
         FileSource(str(tmp_path / "d"), split="tst").rows()
 
 
@@ -108,7 +108,7 @@ def test_unreachable_hub_name(monkeypatch):
         raise ConnectionError("no route")
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    with pytest.raises(InputError, match=r"'org/data' is neither a file.*'train'.*no route.*Check the path, name"):
+    with pytest.raises(InputError, match=r"'org/data'.*'train'.*no route.*split"):
         FileSource("org/data").rows()
 
 
@@ -118,30 +118,30 @@ GOOD = '{"question": "q", "answer": "a"}\n'
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("d.jsonl", GOOD + "{'question': 1}\n", [":2, column 2", "not valid JSON", "double quotes"]),
+        ("d.jsonl", GOOD + "{'question': 1}\n", [":2, column 2", "JSON", "double quotes"]),
         ("d.jsonl", GOOD + '["q", "a"]\n', [":2", "got list", '{"question"']),
-        ("d.jsonl", GOOD.encode() + b'{"question": "\xe9"}', [":2", "not UTF-8", "0xe9", "Save the file as UTF-8"]),
-        ("d.jsonl", GOOD + '{"question": "q", "answer": 3}\n', [":2, column 'answer'", "int (3)", "as a string"]),
+        ("d.jsonl", GOOD.encode() + b'{"question": "\xe9"}', [":2", "UTF-8", "0xe9"]),
+        ("d.jsonl", GOOD + '{"question": "q", "answer": 3}\n', [":2, column 'answer'", "int (3)"]),
         ("d.jsonl", GOOD + '{"question": "q", "anwser": "3"}\n', [":2", "no column 'answer'", "'anwser'"]),
-        ("d.jsonl", "", ["holds no rows", "Check"]),
-        ("d.json", "[" + GOOD + "," + '\n{"question": }]', [":3, column 14", "not valid JSON", "Mend"]),
-        ("d.json", "[" + GOOD + GOOD + "]", [":2", "does not go on with ','", "complete?"]),
-        ("d.json", "[" + GOOD + ",", [":2", "not valid JSON"]),
-        ("d.json", "[" + GOOD, [":2", "complete?"]),
-        ("d.json", "[" + GOOD + "]\n[]", [":2", "more text after", "one list"]),
+        ("d.jsonl", "", ["no rows"]),
+        ("d.json", "[" + GOOD + "," + '\n{"question": }]', [":3, column 14", "JSON"]),
+        ("d.json", "[" + GOOD + GOOD + "]", [":2", "','", "']'"]),
+        ("d.json", "[" + GOOD + ",", [":2", "JSON"]),
+        ("d.json", "[" + GOOD, [":2", "','", "']'"]),
+        ("d.json", "[" + GOOD + "]\n[]", [":2", "list"]),
         ("d.json", "[" + GOOD + ",\n\n3]", [":4", "got int"]),
-        ("d.json", "12", [":1", "neither a list"]),
-        ("d.json", "[]", ["holds no rows"]),
-        ("d.csv", 'question,answer\n"a\nb",c\nd,e,f\n', [":4", "more fields than the 2", "double quotes"]),
-        ("d.csv", "question,answer\na,b\nc\n", [":3", "fewer fields", "double quotes"]),
-        ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "not valid CSV", "quotes of the record"]),
-        ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "is empty"]),
-        ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "not UTF-8"]),
-        ("d.parquet", "no parquet", ["not a readable parquet file", "Write it again"]),
-        ("d.jsnl", GOOD, ["unknown file type '.jsnl'", "'.jsonl'"]),
+        ("d.json", "12", [":1", "list"]),
+        ("d.json", "[]", ["no rows"]),
+        ("d.csv", 'question,answer\n"a\nb",c\nd,e,f\n', [":4", "more fields", "2 columns"]),
+        ("d.csv", "question,answer\na,b\nc\n", [":3", "fewer fields", "2 columns"]),
+        ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "CSV", "quotes"]),
+        ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "empty"]),
+        ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "UTF-8"]),
+        ("d.parquet", "no parquet", ["arquet"]),
+        ("d.jsnl", GOOD, ["'.jsnl'", "'.jsonl'"]),
     ],
 )
-def test_bad_files_name_file_line_column_and_mend(tmp_path, name, content, words):
+def test_bad_files_name_file_line_column_and_fix(tmp_path, name, content, words):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError) as error:
@@ -153,27 +153,27 @@ def test_bad_files_name_file_line_column_and_mend(tmp_path, name, content, words
 def test_bad_rows_are_counted(tmp_path):
     path = tmp_path / "d.jsonl"
     path.write_text(GOOD + '{"question": "q", "answer": ""}\n' * 3 + GOOD)
-    with pytest.raises(InputError, match=r"d.jsonl:2, column 'answer'.*3 rows of 5 cannot be used"):
+    with pytest.raises(InputError, match=r"d.jsonl:2, column 'answer'.*3 .*rows of 5"):
         FileSource(str(path)).rows()
 
 
 def test_missing_files_name_what_is_there(tmp_path):
     write(tmp_path / "train.jsonl", "jsonl")
-    with pytest.raises(InputError, match=r"trian.jsonl: no such file or directory. Did you mean 'train.jsonl'"):
+    with pytest.raises(InputError, match=r"trian.jsonl: .*'train.jsonl'"):
         FileSource(str(tmp_path / "trian.jsonl")).rows()
-    with pytest.raises(InputError, match="no directory"):
+    with pytest.raises(InputError, match=r"no directory '.*nowhere'"):
         FileSource(str(tmp_path / "nowhere" / "train.jsonl")).rows()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no data files"):
+    with pytest.raises(InputError, match=r"'.*empty' .*no data files"):
         FileSource(str(tmp_path / "empty" / "train.jsonl")).rows()
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"^train_typo.jsonl: "):
         FileSource("train_typo.jsonl").rows()  # never taken for a hub name
 
 
 def test_foreign_directory(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "state.json").write_text("{}")
-    with pytest.raises(InputError, match=r"not a readable dataset directory.*save_to_disk"):
+    with pytest.raises(InputError, match=r"d: .*dataset directory.*save_to_disk"):
         FileSource(str(tmp_path / "d")).rows()
 
 

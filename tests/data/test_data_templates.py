@@ -40,10 +40,10 @@ def test_plain_template_system_prompt(char_tokenizer):
 
 
 def test_plain_template_refuses_conversations(char_tokenizer):
-    with pytest.raises(InputError, match=r"f.jsonl:4: .*3 turns. Use ChatTemplate"):
+    with pytest.raises(InputError, match=r"f.jsonl:4: .*3 turns.*ChatTemplate"):
         PlainTemplate().encode(row(LONGER), char_tokenizer)
-    with pytest.raises(InputError, match=r"template='no place'.*\{question\}"):
-        PlainTemplate("no place")
+    with pytest.raises(InputError, match=r"template='no question'.*\{question\}"):
+        PlainTemplate("no question")
 
 
 @pytest.mark.parametrize("messages", [QUESTION, [SYSTEM, *QUESTION], LONGER])
@@ -63,9 +63,9 @@ def test_chat_template_system_prompt_and_variables(chat_tokenizer):
 
 
 def test_chat_template_errors(char_tokenizer, chat_tokenizer):
-    with pytest.raises(InputError, match=r"no chat template. Use PlainTemplate, or give one as"):
+    with pytest.raises(InputError, match=r"chat template.*PlainTemplate.*`template`"):
         ChatTemplate().encode(row(QUESTION), char_tokenizer)
-    with pytest.raises(InputError, match=r"f.jsonl:4: the chat template refuses.*no tools here.*Mend or remove"):
+    with pytest.raises(InputError, match=r"f.jsonl:4: .*no tools here.*system_prompt"):
         ChatTemplate().encode(row([{"role": "tool", "content": "x"}]), chat_tokenizer)
 
 

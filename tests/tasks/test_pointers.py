@@ -56,10 +56,10 @@ def test_places_asked_are_spread():
         assert 0.08 < sum(text[1] == place for text in answers) / len(answers) < 0.17
 
 
-def test_mistakes_name_field_value_and_mend():
-    with pytest.raises(InputError, match="is not one of PointerChasing; write"):
+def test_mistakes_name_field_value_and_fix():
+    with pytest.raises(InputError, match="question='ab bc"):
         worked_trace("ab bc?")
-    with pytest.raises(InputError, match=r"split='exam'.*Known"):
+    with pytest.raises(InputError, match=r"split='exam'.*'train'"):
         make_map(random.Random(0), "exam")
-    with pytest.raises(InputError, match=r"PointerChasing\(size=6000\).*from 1 to"):
+    with pytest.raises(InputError, match=r"PointerChasing\(size=6000\).*5000"):
         PointerChasing(size=6000)

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.tasks.base import SHARES
+from nrt_lightning.tasks import base
 from nrt_lightning.tasks.registers import (
     NAMES,
     OPERATIONS,
@@ -97,9 +97,9 @@ def test_splits_are_disjoint_even_in_their_beginnings():
 def test_shares_are_kept():
     programs = [f"a{value}b{b}c{c}d{d}" for value in range(5) for b, c, d in product(OPERATIONS, repeat=3)]
     counts = Counter(map(split_of, programs))
-    assert sum(SHARES.values()) == pytest.approx(1)
-    for name, share in SHARES.items():
-        assert counts[name] / len(programs) == pytest.approx(share, abs=0.03)
+    assert sum(base.SPLITS.values()) == pytest.approx(1)
+    for name, fraction in base.SPLITS.items():
+        assert counts[name] / len(programs) == pytest.approx(fraction, abs=0.03)
 
 
 def test_asked_registers_are_the_last_and_an_earlier_computed_one():
@@ -113,20 +113,20 @@ def test_asked_registers_are_the_last_and_an_earlier_computed_one():
     "program", ["", "a4", "a5b*2c+2d+3", "a4b*2c+2e+3", "a4c*2b+2d+3", "a4b*2c+2d+3x", "a4b*2c+2d-3", "a4b*2c+2d+3e"]
 )
 def test_a_malformed_program_is_refused(program):
-    with pytest.raises(InputError, match=r"is not a register program; write one like"):
+    with pytest.raises(InputError, match=r"program="):
         run_program(program)
 
 
-def test_mistakes_name_field_value_and_mend():
-    with pytest.raises(InputError, match=r"asked='dz'.*no register 'z'.*'b'"):
+def test_mistakes_name_field_value_and_fix():
+    with pytest.raises(InputError, match=r"asked='dz'.*'z'.*'b'"):
         answer("a4b*2c+2d+3", "dz")
     with pytest.raises(InputError, match=r"split='corpus'.*'validation'"):
         RegisterPrograms("corpus")
-    with pytest.raises(InputError, match=r"split='valid'.*Did you mean 'validation'"):
+    with pytest.raises(InputError, match=r"split='valid'.*'validation'"):
         RegisterPrograms("valid")
-    with pytest.raises(InputError, match=r"size=0.*from 1 to"):
+    with pytest.raises(InputError, match=r"size=0.* 1 "):
         RegisterPrograms("train", size=0)
-    with pytest.raises(InputError, match=r"split='exam'.*Known"):
+    with pytest.raises(InputError, match=r"split='exam'.*'train'"):
         make_program(random.Random(0), "exam")
-    with pytest.raises(InputError, match="is not a register program"):
+    with pytest.raises(InputError, match="program="):
         split_of("b3c0d3")

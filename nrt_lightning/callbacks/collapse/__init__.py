@@ -1,4 +1,4 @@
-"""Collapse of reasoning: what is measured, what counts as a sign, and what to do about it."""
+"""Detection of reasoning collapse: measurements, signs and actions."""
 
 from nrt_lightning.callbacks.collapse.actions import (
     CollapseAction,

@@ -1,4 +1,4 @@
-"""What to do when a policy has collapsed."""
+"""Actions of the collapse detector."""
 
 from __future__ import annotations
 
@@ -8,114 +8,116 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from typing_extensions import override
 
 from nrt_lightning.callbacks.collapse.vitals import Vitals
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_at_least
 
 
 class CollapseAction(ABC):
-    """What a detector does at an alarm, beside the warning it always gives."""
+    """Base class of what a detector does at an alarm, in addition to its warning."""
 
     @abstractmethod
     def __call__(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """Act, between two optimizer steps on every process; say what was done, for the warning."""
+        """Act, between two optimizer steps on every process, and return what was done for the warning."""
 
-    def on_well(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
-        """Take note of a policy that shows no sign of collapse; most actions need not."""
+    def on_healthy(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
+        """Called after a measurement without a sign of collapse; does nothing by default."""
         return None
 
 
 @dataclass(frozen=True)
 class StopTraining(CollapseAction):
-    """Ends the run, as reaching its last step would."""
+    """Ends training regularly, as after the last step."""
 
+    @override
     def __call__(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """See `CollapseAction`."""
         trainer.should_stop = True
-        return "training stops"
+        return "stopped training"
 
 
 @dataclass(frozen=True)
 class LowerLearningRate(CollapseAction):
-    """Multiplies the learning rate by a factor from here on, under whatever schedule.
+    """Multiplies the learning rate by a factor for the rest of the run; the schedule continues.
 
     Args:
-        factor: above 0 and below 1.
+        factor: a number between 0 and 1, exclusive.
 
     Raises:
-        InputError: another factor.
+        InputError: `factor` is out of range.
     """
 
     factor: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 < self.factor < 1:
-            raise InputError(f"LowerLearningRate: factor is {self.factor}; give a number between 0 and 1.")
+            raise InputError(f"LowerLearningRate.factor={self.factor} is out of range. Give a number between 0 and 1.")
 
+    @override
     def __call__(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """See `CollapseAction`."""
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 for name in ("lr", "initial_lr"):
                     if name in group:
                         group[name] = group[name] * self.factor
         for config in trainer.lr_scheduler_configs:
-            scheduler: Any = config.scheduler  # most compute the rate from the one they began with
+            scheduler: Any = config.scheduler  # most schedules compute the rate from the initial one
             if hasattr(scheduler, "base_lrs"):
                 scheduler.base_lrs = [rate * self.factor for rate in scheduler.base_lrs]
-        return f"the learning rate is {self.factor:g} times what it was"
+        return f"multiplied the learning rate by {self.factor:g}"
 
 
 class RestoreCheckpoint(CollapseAction):
-    """Gives weights and optimizer their state at the last look when the policy was well.
+    """Restores weights and optimizer from the last healthy measurement.
 
-    A look is well when it shows no sign of collapse and traces gain most of what they ever did. The run goes on with
-    the rows that are next: the same rows again would lead to the same collapse. The learning rate stays what it is;
-    with `LowerLearningRate` beside it, it is lower.
+    A measurement is healthy if it shows no sign of collapse and its gain is close to the best so far. Training
+    continues with the next rows, because the same rows would lead to the same collapse. The learning rate is not
+    restored; add `LowerLearningRate` to lower it.
 
     Args:
-        directory: where the one checkpoint is kept, `well.ckpt`; null for the trainer's `default_root_dir`. It holds
-            the whole training state, and is written anew at well looks. A resumed run begins without one.
-        every_n_looks: well looks between two writes, for models whose checkpoints are large.
-        keep: share of the best gain so far that a look must show to be well.
+        directory: directory of the checkpoint `healthy.ckpt`; null for the trainer's `default_root_dir`. The checkpoint
+            contains the whole training state and is overwritten at healthy measurements. A resumed run ignores it
+            until it has written it.
+        every_n_measurements: healthy measurements between two writes, for models with large checkpoints.
+        keep: fraction of the best gain so far that a healthy measurement must reach.
 
     Raises:
-        InputError: `every_n_looks` is below 1.
+        InputError: `every_n_measurements` is below 1.
     """
 
-    def __init__(self, directory: str | None = None, every_n_looks: int = 1, keep: float = 0.8) -> None:
-        if every_n_looks < 1:
-            raise InputError(f"RestoreCheckpoint: every_n_looks is {every_n_looks}; give 1 or more.")
+    def __init__(self, directory: str | None = None, every_n_measurements: int = 1, keep: float = 0.8) -> None:
+        check_at_least("RestoreCheckpoint.every_n_measurements", every_n_measurements, 1)
         self.directory = directory
-        self.every_n_looks = every_n_looks
+        self.every_n_measurements = every_n_measurements
         self.keep = keep
-        self.step: int | None = None  # when the checkpoint was written, by this run
-        self.well_looks = 0
+        self.step: int | None = None  # optimizer step of the checkpoint, if this run has written it
+        self.healthy = 0  # measurements
 
     def path(self, trainer: Trainer) -> Path:
-        """The checkpoint's file."""
-        return Path(self.directory or trainer.default_root_dir).expanduser() / "well.ckpt"
+        """The checkpoint file."""
+        return Path(self.directory or trainer.default_root_dir).expanduser() / "healthy.ckpt"
 
-    def on_well(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
-        """Write the checkpoint where it is due."""
+    @override
+    def on_healthy(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
         best = max((vitals.gain for vitals in past), default=0.0)
         if best > 0 and now.gain < self.keep * best:
             return
-        if self.well_looks % self.every_n_looks == 0:
-            trainer.save_checkpoint(self.path(trainer), weights_only=False)  # the optimizer's state too
+        if self.healthy % self.every_n_measurements == 0:
+            trainer.save_checkpoint(self.path(trainer), weights_only=False)  # with the optimizer state
             self.step = now.step
-        self.well_looks += 1
+        self.healthy += 1
 
+    @override
     def __call__(self, trainer: Trainer, pl_module: LightningModule) -> str:
-        """See `CollapseAction`."""
         if self.step is None:
-            return "there is no checkpoint of a well policy to go back to"
+            return "found no checkpoint of a healthy policy to restore"
         rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
         strategy = trainer.strategy
-        checkpoint = strategy.load_checkpoint(self.path(trainer), weights_only=False)  # this run wrote it
+        checkpoint = strategy.load_checkpoint(self.path(trainer), weights_only=False)  # trusted: written by this run
         strategy.load_model_state_dict(checkpoint, strict=pl_module.strict_loading)
         strategy.load_optimizer_state_dict(checkpoint)
         for optimizer, old in zip(trainer.optimizers, rates, strict=True):
             for group, rate in zip(optimizer.param_groups, old, strict=True):
                 group["lr"] = rate
-        return f"weights and optimizer are those of step {self.step} again"
+        return f"restored weights and optimizer of step {self.step}"

@@ -1,139 +1,138 @@
-"""Signs that a policy is collapsing, read off its vitals."""
+"""Signs of collapse in the measurements of a policy."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+from typing_extensions import override
+
 from nrt_lightning.callbacks.collapse.vitals import Vitals
 
 
 class CollapseSign(ABC):
-    """Something that goes wrong when reasoning collapses."""
+    """Base class of signs of collapse."""
 
     @abstractmethod
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """What is wrong, or None.
+        """Describe the problem; None if there is none.
 
         Args:
-            now: this look's vitals.
-            past: those of all looks before it, oldest first.
+            now: the current measurement.
+            past: all previous measurements, oldest first.
         """
 
 
 @dataclass(frozen=True)
 class EmptyTraces(CollapseSign):
-    """Traces end before they have begun.
+    """Traces are empty.
 
     Args:
-        min_tokens: mean length below which they have.
+        min_tokens: mean length below which this is a sign.
     """
 
     min_tokens: float = 1.0
 
+    @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """See `CollapseSign`."""
         if now.trace_tokens < self.min_tokens:
-            return f"traces are empty: {now.trace_tokens:.2f} tokens on average (below {self.min_tokens:g})"
+            return f"traces are empty: {now.trace_tokens:.2f} tokens on average, below {self.min_tokens:g}"
         return None
 
 
 @dataclass(frozen=True)
 class TemplateTraces(CollapseSign):
-    """Traces do not depend on what was asked: template collapse, which entropy does not show (arXiv 2604.06268).
+    """Traces do not depend on their prompt: template collapse, which entropy does not show (arXiv 2604.06268).
 
     Args:
-        min_dependence: of traces on their prompts, 0 to 1, below which they are a template.
+        min_dependence: dependence of traces on their prompts, 0 to 1, below which this is a sign.
     """
 
     min_dependence: float = 0.1
 
+    @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """See `CollapseSign`."""
         if now.dependence < self.min_dependence:
-            return f"traces are a template: they tell {now.dependence:.0%} of what could be told of their prompt"
+            return f"traces hardly depend on their prompts: {now.dependence:.2f}, below {self.min_dependence:g}"
         return None
 
 
 @dataclass(frozen=True)
 class LostGain(CollapseSign):
-    """Traces were worth something and no longer are.
+    """Traces have lost their gain.
 
-    A part of the gain may go because the policy comes to answer as well without a trace. That is no collapse: the part
-    counts only if answers have become less likely too. All of it counts, unless answers are certain by now.
+    A policy that learns to answer without a trace loses gain, too, which is not collapse. A partial loss therefore
+    counts only if answers have also become less likely. A total loss counts unless answers are certain.
 
     Args:
-        keep: share of the best gain so far below which a part is lost.
-        keep_any: share below which all of it is lost.
-        min_gain: nats an answer token that the best gain must have had, and that answers must lack of certainty.
+        keep: fraction of the best gain so far below which the loss is partial.
+        keep_any: fraction of the best gain so far below which the loss is total.
+        min_gain: nats per answer token; no sign if the best gain was smaller, or if answers are certain to within it.
     """
 
     keep: float = 0.5
     keep_any: float = 0.1
     min_gain: float = 0.1
 
+    @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """See `CollapseSign`."""
         best = max(past, key=lambda vitals: vitals.gain, default=now)
         if best.gain < self.min_gain or now.answer_logprob > -self.min_gain:
             return None
         partly = now.gain < self.keep * best.gain and now.answer_logprob < best.answer_logprob
         if partly or now.gain < self.keep_any * best.gain:
-            return (
-                f"traces have lost their worth: they add {now.gain:.2f} nats to an answer token, "
-                f"at step {best.step} they added {best.gain:.2f}"
-            )
+            return f"traces have lost their gain: {now.gain:.2f} nats, after {best.gain:.2f} at step {best.step}"
         return None
 
 
 @dataclass(frozen=True)
 class WorthlessCertainty(CollapseSign):
-    """The policy always writes the same trace for a question, and that trace is worth nothing.
+    """The policy always writes the same trace for a question, and this trace has no gain.
 
-    Low entropy alone is no sign: where one trace is right, success looks the same. Nor is a small gain where nothing is
-    left to be gained.
+    Low entropy alone is not a sign: if only one trace is right, success has low entropy, too. A small gain is not a
+    sign if answers are certain.
 
     Args:
-        max_entropy: nats a token below which traces are always the same.
-        max_distinct: share of distinct traces in a group, 0 to 1, below which they are, too.
-        max_gain: nats an answer token below which traces are worth nothing, if the answer lacks as much of certainty.
+        max_entropy: nats per token below which traces are always the same.
+        max_distinct: distinctness of the traces of a group, 0 to 1, below which they are always the same.
+        max_gain: nats per answer token below which traces have no gain; answers are certain to within it.
     """
 
     max_entropy: float = 0.02
     max_distinct: float = 0.1
     max_gain: float = 0.1
 
+    @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """See `CollapseSign`."""
         certain = now.trace_entropy < self.max_entropy or now.distinct < self.max_distinct
         if certain and now.gain < self.max_gain and now.answer_logprob < -self.max_gain:
             return (
-                f"traces are always the same and worth nothing: entropy {now.trace_entropy:.3f} nats, "
-                f"{now.distinct:.0%} distinct, gain {now.gain:.2f} nats a token"
+                f"traces are always the same and have no gain: entropy {now.trace_entropy:.3f} nats, "
+                f"{now.distinct:.0%} distinct, gain {now.gain:.2f} nats"
             )
         return None
 
 
 @dataclass(frozen=True)
 class LostMarker(CollapseSign):
-    """The policy ended its traces by itself and no longer does.
+    """The policy no longer ends its traces with the marker.
 
     Args:
-        keep: share of the best marker rate so far below which it is lost.
-        min_rate: that the best must have reached.
+        keep: fraction of the best marker rate so far below which this is a sign.
+        min_rate: no sign if the best marker rate was lower.
     """
 
     keep: float = 0.5
     min_rate: float = 0.5
 
+    @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        """See `CollapseSign`."""
         best = max((vitals.marker_rate for vitals in past), default=0.0)
         if best >= self.min_rate and now.marker_rate < self.keep * best:
-            return f"traces no longer end: {now.marker_rate:.0%} write the marker, {best:.0%} did"
+            return f"traces no longer end with the marker: {now.marker_rate:.0%}, after {best:.0%}"
         return None
 
 
 def default_signs() -> list[CollapseSign]:
-    """One of each."""
+    """One sign of each class."""
     return [EmptyTraces(), TemplateTraces(), LostGain(), WorthlessCertainty(), LostMarker()]

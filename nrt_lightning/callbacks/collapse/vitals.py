@@ -1,4 +1,4 @@
-"""What a look at the policy measures."""
+"""Measurements of the collapse detector."""
 
 from __future__ import annotations
 
@@ -17,55 +17,55 @@ if TYPE_CHECKING:
 
 @dataclass
 class Vitals:
-    """The state of a policy that writes traces."""
+    """The state of a policy that writes traces, in means over rollouts."""
 
-    step: int  # optimizer steps done
-    gain: float  # nats a trace adds to an answer token's log-prob over the empty trace, whatever the aggregation
-    answer_logprob: float  # of an answer token after a trace, nats
+    step: int  # optimizer steps so far
+    gain: float  # log-prob of an answer token after a trace, minus that after the empty trace, nats
+    answer_logprob: float  # log-prob of an answer token after a trace, nats
     dependence: float  # of traces on their prompt, 0 to 1
-    trace_tokens: float  # mean length
-    trace_entropy: float  # nats a token
-    distinct: float  # 1 where all traces of a group differ, 0 where all are the same
-    marker_rate: float  # share of traces that end with the marker by themselves
+    trace_tokens: float  # length
+    trace_entropy: float  # nats per token
+    distinct: float  # 1 if all traces of a group differ, 0 if all are the same
+    marker_rate: float  # fraction of traces that end with an emitted marker
 
 
-def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace], step: int) -> Vitals:
-    """Score rollouts, and recent traces after each other's prompts.
+def measure_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace], step: int) -> Vitals:
+    """Score rollouts, and every recent trace after every recent prompt.
 
     Args:
-        policy: whose state is asked for.
-        rollouts: of some prompts, sampled just now.
+        policy: the policy to measure.
+        rollouts: rollouts of some prompts, sampled recently.
         recent: at least two prompts, each with a trace.
-        step: optimizer steps done.
+        step: optimizer steps so far.
     """
     with policy.evaluating():
         scores = policy.score(rollouts, baseline=True)
-        crosswise = all_pairs(recent, policy.marker_id)
-        after_each = policy.score(crosswise).logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
-    looks = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
+        pairs = policy.score(all_pairs(recent, policy.marker_id))
+        after_each = pairs.logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
+    metrics = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
     answers = rollouts.segments.answer_mask  # [N, C]
     length = answers.sum(dim=1).clamp(min=1)  # [N]
     with_trace = scores.logprobs.where(answers, 0).sum(dim=1) / length  # [N]
     assert scores.baseline_logprobs is not None
     without = scores.baseline_logprobs.where(rollouts.answer_mask, 0).sum(dim=1)[rollouts.group_ids] / length  # [N]
-    own = torch.arange(len(recent), device=after_each.device)
+    indices = torch.arange(len(recent), device=after_each.device)  # [M] prompt of each trace
     return Vitals(
         step=step,
         gain=float((with_trace - without).mean()),
         answer_logprob=float(with_trace.mean()),
-        # Below 0 where the policy has moved far from the one that wrote the traces.
-        dependence=max(0.0, float(prompt_dependence(after_each, own).share)),
-        trace_tokens=looks["trace_tokens"],
-        trace_entropy=looks["trace_entropy"],
-        distinct=distinctness(looks["unique_traces"], len(rollouts) // len(rollouts.prompt_ids)),
-        marker_rate=looks["marker_rate"],
+        # The estimate is below 0 if the policy has changed much since it wrote the traces.
+        dependence=max(0.0, float(prompt_dependence(after_each, indices).share)),
+        trace_tokens=metrics["trace_tokens"],
+        trace_entropy=metrics["trace_entropy"],
+        distinct=distinctness(metrics["unique_traces"], len(rollouts) // len(rollouts.prompt_ids)),
+        marker_rate=metrics["marker_rate"],
     )
 
 
-def distinctness(unique_share: float, group_size: int) -> float:
-    """The share of distinct traces, from 0 where a group's traces are all the same to 1.
+def distinctness(unique: float, group_size: int) -> float:
+    """Rescale the fraction of unique traces in a group to 0 (all the same) to 1 (all different).
 
     >>> distinctness(0.125, 8), distinctness(1.0, 8), distinctness(1.0, 1)
     (0.0, 1.0, 1.0)
     """
-    return 1.0 if group_size == 1 else (unique_share * group_size - 1) / (group_size - 1)
+    return 1.0 if group_size == 1 else (unique * group_size - 1) / (group_size - 1)
