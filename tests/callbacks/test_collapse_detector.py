@@ -183,7 +183,6 @@ def test_a_missing_checkpoint_is_reported(quiet_trainer, caplog, tmp_path):
     assert Path(tmp_path / "healthy.ckpt").read_text() == "of another run"
 
 
-@pytest.mark.xfail(strict=True, reason="batch.rollouts holds the responses, which have no reference answer")
 def test_the_gain_of_whole_responses_is_that_of_the_reference_answer(quiet_trainer):
     def gain(**settings):
         detector = CollapseDetector(every_n_steps=1)
