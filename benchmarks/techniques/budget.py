@@ -8,8 +8,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from benchmarks.techniques.technique import Technique
-from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, fixed_rollouts
-from nrt_lightning import NRTModule, Policy
+from benchmarks.workload import Workload, build_policy, fixed_rollouts
+from nrt_lightning import NRTModule
 from nrt_lightning.models import BestScoring, PromptCopies, ScoringForward
 from nrt_lightning.training.micro_batches import learn_at_once, learn_in_parts, split
 
@@ -32,7 +32,7 @@ class TokenBudget(Technique):
     calls: ClassVar[int] = 3
 
     def build(self, case: str, way: str) -> Callable[[], float]:
-        policy = Policy.wrap(build_model(WORK), build_tokenizer(WORK.vocabulary), MARKER, scoring=SCORING[case])
+        policy = build_policy(WORK, scoring=SCORING[case])
         module, rollouts = Untrained(policy, sampling=WORK.sampling), fixed_rollouts(WORK)
         parts = [] if way == "at once" else split(rollouts, int(way.split()[0].replace(",", "")), lambda count: count)
 

@@ -16,7 +16,7 @@ from nrt_lightning.callbacks.ahead_checks import check_ahead
 from nrt_lightning.callbacks.ahead_state import gathered, kept, restored
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, note
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.models.policy.snapshot import follow, twin
+from nrt_lightning.models.policy.snapshot import copy_from, snapshot
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rollouts import RolloutEngine
 from nrt_lightning.structures import Prompts, Sampling
@@ -123,9 +123,9 @@ class AheadRollout(OnPolicyRollout):
         if engine.own_weights:
             engine.send(policy)
         elif self.double is None:
-            self.double = twin(policy)
+            self.double = snapshot(policy)
         else:
-            follow(self.double, policy)
+            copy_from(self.double, policy)
         seed = counter_seed(run_seed(), *place, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up = False
@@ -205,7 +205,7 @@ class AheadRollout(OnPolicyRollout):
         future.set_result(window)
         self.ahead = Ahead(place, future, measured=True)
         if not self.engine_for(pl_module).own_weights:
-            self.double = twin(pl_module.policy)
+            self.double = snapshot(pl_module.policy)
 
     def fits(self, pl_module: Any, share: Prompts) -> bool:
         """Whether a checkpoint's rollouts are as they would be sampled now."""
@@ -226,8 +226,8 @@ def note_old(pl_module: Any, policy: Policy, window: list[Prompts]) -> None:
             rollouts = share.rollouts
             if rollouts is not None:
                 if rollouts.answered is not None:
-                    note(rollouts.answered, policy.score(rollouts.answered, baseline))
-                note(rollouts, policy.score(rollouts, baseline and rollouts.answered is None))
+                    note(rollouts.answered, policy.score(rollouts.answered, baseline=baseline))
+                note(rollouts, policy.score(rollouts, baseline=baseline and rollouts.answered is None))
 
 
 def score_others(pl_module: Any, window: list[Prompts]) -> None:

@@ -142,6 +142,7 @@ class OnPolicyRollout(Callback):
     def sample(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int, stream: str) -> list[Prompts]:
         """Micro-batches of these prompts with their rollouts."""
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
+        self.engine_for(pl_module).send(pl_module.policy)  # a sharded policy's weights: all processes together
         with generation_progress(trainer, enabled=self.progress) as progress:
             window = self.write(pl_module, pl_module.policy, prompts, seed, progress)
         for share in window:

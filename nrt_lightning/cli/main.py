@@ -16,7 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
-from nrt_lightning.cli.suggestions import suggestion
+from nrt_lightning.cli.suggestions import LIVE, suggestion
 from nrt_lightning.errors import InputError
 
 # Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
@@ -37,6 +37,10 @@ class Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Add suggestions to the message."""
         super().error(message + suggestion(message, [a.dest for a in self._actions]), ex)
+
+    def add_subclass_arguments(self, *args: Any, **settings: Any) -> Any:
+        """Without the tokenizer of a live model, which only Python can give."""
+        return super().add_subclass_arguments(*args, **settings | {"skip": {f"policy.init_args.{LIVE}"}})
 
     def print_usage(self, file: Any = None) -> None:
         """Nothing: two hundred lines of options before an error hide it."""

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate, token_ids
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
 
 log = logging.getLogger(__name__)
@@ -215,22 +216,3 @@ class PromptEncoder:
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
         log.info("%s", f"{message} ({report.share:.1%}): {counts}; the first: {first}." if first else message + ".")
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer without an end or a pad token.
-
-    Raises:
-        InputError: names the missing token and how to set it.
-    """
-    name = f"The tokenizer '{tokenizer.name_or_path}'"
-    if tokenizer.eos_token_id is None:
-        raise InputError(
-            f"{name} has no end token, so answers could not end. Set `tokenizer.eos_token` to the token that ends the "
-            'model\'s texts (or "eos_token" in tokenizer_config.json).'
-        )
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            f'{name} has no pad token. Set `tokenizer.pad_token = tokenizer.eos_token` (or "pad_token": '
-            f'"{tokenizer.eos_token}" in tokenizer_config.json); padding is masked, so sharing the token does no harm.'
-        )

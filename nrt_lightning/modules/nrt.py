@@ -165,7 +165,7 @@ class NRTModule(Method, PolicyModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and let the reference follow."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+        self.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def log_training(self, rollouts: Rollouts, step: Step) -> None:
         """Log what matters of a batch."""
