@@ -108,7 +108,7 @@ def test_tokenizer_without_pad_is_refused_unless_one_is_named(tmp_path):
         Policy(BASE, pad_token="<pda>")
 
 
-@pytest.mark.parametrize(("marker", "reason"), [("</s>", "eos_token"), ("a", "token 4 "), (" ", "")])
+@pytest.mark.parametrize(("marker", "reason"), [("</s>", "eos_token"), ("a", "token 14 "), (" ", "")])
 def test_marker_that_means_something_else_is_refused(marker, reason):
     with pytest.raises(InputError, match=rf"policy\.marker {marker!r}.*{reason}"):
         Policy(BASE, marker=marker)

@@ -17,7 +17,7 @@ import json, sys
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 sys.path.insert(0, {tests!r})
-from rollouts.test_vllm_server_engine import moved, request_of
+from rollouts.vllm.test_vllm_server_engine import moved, request_of
 from nrt_lightning import InputError, Policy, VLLMServerEngine
 from nrt_lightning.models.sharding.fsdp2 import FSDP2Sharding
 
@@ -39,7 +39,7 @@ seen["version"], seen["name"] = engine.version, engine.current[0]
 engine.servers[0].patience = 0.1
 engine.send(policy)  # unchanged
 if rank == 0:  # a change that the other process cannot see
-    next(policy.parameters()).to_local().add_(1.0)
+    next(policy.parameters()).data.to_local().add_(1.0)
 dist.barrier()
 if rank == 0:
     engine.next_place = lambda: (_ for _ in ()).throw(InputError("the disk is full"))
@@ -66,7 +66,7 @@ def test_one_process_hands_over_the_whole_weights_for_all(tmp_path):
     assert seen[0]["name"] == seen[1]["name"] == fake.version
     assert seen[0]["error"] == seen[1]["error"] == "the disk is full"
 
-    from rollouts.test_vllm_server_engine import moved, request_of
+    from rollouts.vllm.test_vllm_server_engine import moved, request_of
 
     policy = Policy("embedded:registers-base").load().eval()
     moved(policy)
