@@ -25,7 +25,7 @@ class MarkerRows(TrainableTokensLayer):
     With 128k tokens and 4,096 dimensions that copy takes 1 GiB for each decoded token, and its gradient another GiB.
     """
 
-    def own_row(self) -> OwnRow | None:
+    def trained_row(self) -> OwnRow | None:
         """The trained row; None if the adapter is disabled or merged."""
         if self.disable_adapters or self.merged or not self.active_adapters:
             return None
@@ -36,16 +36,16 @@ class MarkerRows(TrainableTokensLayer):
     @override
     def forward_adapters(self, x: Tensor, active_adapters: Any, *args: Any, **kwargs: Any) -> Tensor:
         base: Any = self.base_layer
-        out, own = base(x, *args, **kwargs), self.own_row()
-        if own is None:
+        out, row = base(x, *args, **kwargs), self.trained_row()
+        if row is None:
             return out
         if isinstance(base, nn.Embedding):
             scale = self._get_embed_scale()  # some models scale embeddings
-            value = own.value if scale is None else own.value * scale.to(own.value.dtype)  # [H]
-            return torch.where((x == own.index).unsqueeze(-1), value.to(out.dtype), out)  # [..., H]
-        bias = None if base.bias is None else base.bias[own.index : own.index + 1]
-        logit = F.linear(x, own.value.unsqueeze(0).to(x.dtype), bias)  # [..., 1]
-        out[..., own.index] = logit.squeeze(-1).to(out.dtype)  # [..., V] in place: `out` is new
+            value = row.value if scale is None else row.value * scale.to(row.value.dtype)  # [H]
+            return torch.where((x == row.index).unsqueeze(-1), value.to(out.dtype), out)  # [..., H]
+        bias = None if base.bias is None else base.bias[row.index : row.index + 1]
+        logit = F.linear(x, row.value.unsqueeze(0).to(x.dtype), bias)  # [..., 1]
+        out[..., row.index] = logit.squeeze(-1).to(out.dtype)  # [..., V] in place: `out` is new
         return out
 
 

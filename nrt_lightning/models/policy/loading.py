@@ -70,16 +70,16 @@ def check_live(model: Any, tokenizer: PreTrainedTokenizerBase | None, settings: 
         InputError: it is not a plain model of transformers, it has no tokenizer, or a setting other than its default
             can only apply to a model that is read from files.
     """
-    name = f"policy.model is a live {type(model).__name__}"
+    name = f"policy.model is a {type(model).__name__}"
     if isinstance(model, torch.nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
         raise InputError(
-            f"{name} that has an adapter already. Give the base, for instance model.merge_and_unload(), and a new "
-            "adapter: Policy(model, tokenizer=tokenizer, adapter=LoRA())."
+            f"{name} with an adapter. Give the base, for instance model.merge_and_unload(), and a new adapter: "
+            "Policy(model, tokenizer=tokenizer, adapter=LoRA())."
         )
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"{name}. Give a directory, a hub id or a PreTrainedModel.")
     if tokenizer is None:
-        raise InputError(f"{name} without its tokenizer: Policy(model, tokenizer=tokenizer).")
+        raise InputError(f"{name} without a tokenizer. Give it: Policy(model, tokenizer=tokenizer).")
     given = [f"policy.{key}={settings[key]!r}" for key in FILES_ONLY if settings[key] != defaults[key]]
     if given:
         raise InputError(f"{name}, to which {', '.join(given)} cannot apply. Remove the setting or give a path.")
@@ -103,7 +103,7 @@ def shape_of(config: PretrainedConfig) -> dict[str, Any]:
 
 
 def skeleton(config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
-    """A model on the meta device, which has no values."""
+    """A model without values, on the meta device."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, **kwargs)
 
@@ -134,8 +134,8 @@ def stored_weights(
         source: the directory or hub id.
         dtype: of the weights as loaded.
         quantization: how they are stored in memory; None for `dtype`.
-        as_stored: load them in the dtype of their files. The files are then mapped into memory, where the processes of
-            a machine have one copy between them.
+        as_stored: load them in the dtype of their files. The files are then mapped into memory, one copy for all
+            processes of a machine.
         kwargs: of transformers.
     """
     if quantization:

@@ -219,7 +219,7 @@ class Policy(nn.Module):
         return base_digest(self.source, **self.hub_kwargs)
 
     def score(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
-        """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
+        """Log-probs and entropy of the completions' tokens, with gradient if it is enabled.
 
         Args:
             rollouts: N completions of B prompts.

@@ -150,7 +150,7 @@ class InitialBaseline(BaselineScorer):
 
 
 def row_keys(rollouts: Rollouts) -> list[str]:
-    """B digests of the token ids of a prompt, its answer and the marker."""
+    """B keys, each a digest of the token ids of a prompt and its answer and of the marker."""
     marker = rollouts.marker_id.to_bytes(8, "big")
     prompts = (ids[mask] for ids, mask in zip(rollouts.prompt_ids.cpu(), rollouts.prompt_mask.cpu(), strict=True))
     answers = (ids[mask] for ids, mask in zip(rollouts.answer_ids.cpu(), rollouts.answer_mask.cpu(), strict=True))

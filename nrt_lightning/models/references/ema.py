@@ -48,6 +48,7 @@ class EMAReference(FrozenReference):
     def build(self, policy: Policy) -> Policy:
         if not policy.readable:
             return copy_of(policy)
+        # With the policy's adapter: its weights are the ones that are updated.
         return policy.sibling(dtype=self.dtype or policy.settings["dtype"]).load(self.layout(policy))
 
     @override

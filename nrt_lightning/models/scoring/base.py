@@ -105,9 +105,9 @@ def score_positions(
     if logits_are_final(model, head):
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
-            linear, own = linear_head(head)  # read here: sharded weights are whole during the forward pass
+            linear, row = linear_head(head)  # read here: sharded weights are whole during the forward pass
             keep = len(targets) * linear.out_features <= DENSE
-            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=own)
+            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=row)
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
@@ -121,7 +121,7 @@ def score_positions(
 def linear_head(head: Any) -> tuple[nn.Linear, OwnRow | None]:
     """The output head's linear layer, and the marker's row if an adapter trains it."""
     rows = getattr(head, "token_adapter", None)
-    return head_layer(head), None if rows is None else rows.own_row()
+    return head_layer(head), None if rows is None else rows.trained_row()
 
 
 def head_layer(head: Any) -> Any:
