@@ -67,7 +67,7 @@ def build(work: Workload, device: torch.device) -> NRTModule:
     """A module on the device, its model in bf16 and trained by AdamW."""
     with device:
         model = build_model(work).to(torch.bfloat16)
-    return NRTModule(Policy.wrap(model, build_tokenizer(work.vocabulary), MARKER), sampling=work.sampling)
+    return NRTModule(Policy(model, MARKER, tokenizer=build_tokenizer(work.vocabulary)), sampling=work.sampling)
 
 
 def learn(module: NRTModule, batch: Prompts, optimizer: torch.optim.Optimizer) -> None:

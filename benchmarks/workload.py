@@ -129,7 +129,7 @@ def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
 
 
 def build_policy(work: Workload, **settings: Any) -> Policy:
-    return Policy.wrap(build_model(work), build_tokenizer(work.vocabulary), MARKER, **settings)
+    return Policy(build_model(work), MARKER, tokenizer=build_tokenizer(work.vocabulary), **settings)
 
 
 def texts(work: Workload, step: int) -> list[tuple[str, str]]:

@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from benchmarks.techniques.technique import Technique
-from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, fixed_rollouts, prompts
-from nrt_lightning import Policy
+from benchmarks.workload import Workload, build_policy, fixed_rollouts, prompts
 from nrt_lightning.models import BestScoring, PromptCopies, ScoringForward
 from nrt_lightning.strategies import Processes
 from nrt_lightning.training.method import Method
@@ -26,7 +25,7 @@ class TokenBudget(Technique):
     calls: ClassVar[int] = 3
 
     def build(self, case: str, way: str) -> Callable[[], float]:
-        policy = Policy.wrap(build_model(WORK), build_tokenizer(WORK.vocabulary), MARKER, scoring=SCORING[case])
+        policy = build_policy(WORK, scoring=SCORING[case])
         method, batch, alone = Method(policy, sampling=WORK.sampling), prompts(WORK, 0), Processes()
         batch.rollouts = fixed_rollouts(WORK)
         parts = [] if way == "at once" else split(batch, int(way.split()[0].replace(",", "")), alone)

@@ -17,7 +17,7 @@ from nrt_lightning.callbacks.ahead_checks import check_ahead
 from nrt_lightning.callbacks.ahead_state import gathered, restore_state, to_state
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, steps_within
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.models.policy.snapshot import follow, twin
+from nrt_lightning.models.policy.snapshot import copy_from, snapshot
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.structures import Prompts
 from nrt_lightning.training.method import Method
@@ -126,9 +126,9 @@ class AheadRollout(OnPolicyRollout):
         if method.engine.own_weights:
             method.engine.send(method.policy)
         elif self.sampler_policy is None:
-            self.sampler_policy = twin(method.policy)
+            self.sampler_policy = snapshot(method.policy)
         else:
-            follow(self.sampler_policy, method.policy)
+            copy_from(self.sampler_policy, method.policy)
         seed = counter_seed(run_seed(), *position, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up = False
@@ -209,7 +209,7 @@ class AheadRollout(OnPolicyRollout):
         future.set_result(SampledWindow(window))
         self.ahead = Ahead(position, future, measured=True)
         if not method.engine.own_weights:
-            self.sampler_policy = twin(method.policy)
+            self.sampler_policy = snapshot(method.policy)
 
 
 def fits(method: Method, batch: Prompts) -> bool:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
-from nrt_lightning.cli.suggestions import suggestion
+from nrt_lightning.cli.suggestions import LIVE, suggestion
 from nrt_lightning.errors import InputError
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
@@ -38,6 +38,10 @@ class Parser(LightningArgumentParser):
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         super().error(message + suggestion(message, [a.dest for a in self._actions]), ex)
+
+    def add_subclass_arguments(self, *args: Any, **settings: Any) -> Any:
+        """Without the tokenizer of a live model, which only Python can give."""
+        return super().add_subclass_arguments(*args, **settings | {"skip": {f"policy.init_args.{LIVE}"}})
 
     @override
     def print_usage(self, file: Any = None) -> None:

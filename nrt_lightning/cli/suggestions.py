@@ -9,6 +9,7 @@ import re
 import nrt_lightning
 from nrt_lightning.errors import nearest
 
+LIVE = "tokenizer"  # an argument of Policy that is no option
 OPTION = re.compile(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted")
 CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '[\w.]+' has no attribute '(\w+)'")
 ARGUMENT = re.compile(
@@ -57,7 +58,8 @@ def arguments(class_path: str) -> list[str]:
     """Argument names of a class, given its import path."""
     module, _, name = class_path.rpartition(".")
     try:
-        return [p for p in inspect.signature(getattr(importlib.import_module(module), name)).parameters if p != "self"]
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        return [name for name in parameters if name not in ("self", LIVE)]
     except (ImportError, AttributeError, ValueError):
         return []
 

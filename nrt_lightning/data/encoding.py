@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate, token_ids
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.functional.validation import check_at_least, check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
 
 log = logging.getLogger(__name__)
@@ -212,17 +212,3 @@ class PromptEncoder:
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
         log.info("%s", f"{message} ({report.share:.1%}): {counts}; first: {first}." if first else message + ".")
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Check that a tokenizer has an end and a pad token.
-
-    Raises:
-        InputError: names the missing token and how to set it.
-    """
-    for token, use in (("eos_token", "end answers"), ("pad_token", "pad batches; the eos_token will do")):
-        if getattr(tokenizer, f"{token}_id") is None:
-            raise InputError(
-                f"The tokenizer {tokenizer.name_or_path!r} has no {token}. Set `tokenizer.{token}`, or "
-                f'"{token}" in tokenizer_config.json, to the token that should {use}.'
-            )

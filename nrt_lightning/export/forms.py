@@ -75,7 +75,7 @@ class AdapterFiles(ExportForm):
                 "export form AdapterFiles: the base does not have the marker and adapter.marker_rows is false, so the "
                 "adapter would not have it either. Use Merged, or train with marker_rows."
             )
-        live = not policy.settings and not policy.network.name_or_path
+        live = policy.live and not policy.network.name_or_path
         if live or policy.settings.get("weights") == "random":
             raise InputError(
                 f"export form AdapterFiles: the adapter's base is {'live' if live else 'random'} and in no files that "

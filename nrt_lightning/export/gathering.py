@@ -8,11 +8,12 @@ import torch
 import torch.distributed as dist
 from transformers import AutoModelForCausalLM
 
-from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.sharding.base import plain_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from nrt_lightning.models.policy.policy import Policy
 
 
 def whole_policy(policy: Policy) -> Policy | None:
@@ -27,7 +28,8 @@ def whole_policy(policy: Policy) -> Policy | None:
     state = policy.sharding.read(policy, {name for name, weight in weights if weight.requires_grad or not trained})
     if dist.get_rank() != 0:
         return None
-    plain = policy.sibling().load() if policy.settings else Policy.wrap(empty_model(policy), policy.tokenizer)
+    live = {"model": empty_model(policy), "tokenizer": policy.tokenizer} if policy.live else {}
+    plain = policy.sibling(**live).load()
     plain.sharding.write(plain, state)
     return plain.eval()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import Tensor
 
@@ -123,3 +124,22 @@ def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, fi
     if tensor.shape != like.shape:
         message = f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}."
         raise InputError(f"{message} {fix}".rstrip())
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raise `InputError` unless a tokenizer of transformers has an end token and a padding token.
+
+    Raises:
+        InputError: naming the missing token and how to set it.
+    """
+    name = f"The tokenizer {tokenizer.name_or_path!r}"
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            f"{name} has no eos_token, so answers could not end. Set tokenizer.eos_token to the token that ends the "
+            "model's texts, or eos_token in tokenizer_config.json."
+        )
+    if tokenizer.pad_token_id is None:
+        raise InputError(
+            f"{name} has no pad_token. Set policy.pad_token or tokenizer.pad_token to an existing token, for instance "
+            f"{tokenizer.eos_token!r}: padding is masked."
+        )

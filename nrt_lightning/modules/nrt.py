@@ -172,7 +172,7 @@ class NRTModule(PolicyModule):
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and update the reference."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.method.reference.follow(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+        self.method.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def log_training(self, batch: Prompts, step: Step) -> None:
         """Log what matters of a batch."""

@@ -35,7 +35,7 @@ from nrt_lightning import (
     ZeroVarianceFilter,
 )
 from nrt_lightning.callbacks.ahead_checks import check_ahead
-from nrt_lightning.models.policy.snapshot import follow, twin
+from nrt_lightning.models.policy.snapshot import copy_from, snapshot
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rollouts import assemble, trace_request
 
@@ -296,9 +296,9 @@ def test_an_engine_with_weights_of_its_own_is_corrected_for_them(trainer, accumu
     assert max(metrics["train/sampler_capped_share"] for metrics in recorder.metrics) > 0
 
 
-def test_the_twin_of_an_adapter_shares_the_base():
+def test_the_snapshot_of_an_adapter_shares_the_base():
     policy = Policy("embedded:registers-base", adapter=LoRA(rank=4)).load()
-    double = twin(policy)
+    double = snapshot(policy)
     for ours, theirs in zip(policy.parameters(), double.parameters(), strict=True):
         assert (ours.data_ptr() == theirs.data_ptr()) == (not ours.requires_grad)
     before = [p.detach().clone() for p in double.parameters()]
@@ -307,7 +307,7 @@ def test_the_twin_of_an_adapter_shares_the_base():
             if parameter.requires_grad:
                 parameter += 1
     assert all(torch.equal(a, b) for a, b in zip(before, double.parameters()))
-    follow(double, policy)
+    copy_from(double, policy)
     assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), double.parameters()))
 
 

@@ -132,9 +132,9 @@ def test_padding_that_is_the_end_token_is_masked(make_tokenizer):
 
 
 def test_tokenizers_without_end_or_pad(make_tokenizer):
-    with pytest.raises(InputError, match=r"`tokenizer.eos_token`"):
+    with pytest.raises(InputError, match=r"tokenizer\.eos_token"):
         PromptEncoder(make_tokenizer(eos_token=None), PlainTemplate())
-    with pytest.raises(InputError, match=r"`tokenizer.pad_token`.*eos_token"):
+    with pytest.raises(InputError, match=r"tokenizer\.pad_token.*</s>"):
         PromptEncoder(make_tokenizer(pad_token=None), PlainTemplate())
 
 

@@ -112,23 +112,23 @@ def test_random_weights_are_drawn_again_and_not_kept(trainer, tmp_path, monkeypa
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
     monkeypatch.setattr("nrt_lightning.randomness.run_seed", lambda: 8)
-    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*random weights follow.*same seed_everything"):
+    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*seed_everything"):
         run(trainer, tmp_path / "wrong", 2, half, policy=Policy(BASE, **settings))
 
 
 def test_a_live_base_must_be_given_again(trainer, tmp_path):
-    def wrapped(scale=1.0):
+    def live(scale=1.0):
         model = AutoModelForCausalLM.from_pretrained(BASE)
         model.model.layers[1].mlp.up_proj.weight.data *= scale
-        return Policy.wrap(model, AutoTokenizer.from_pretrained(BASE), adapter=LoRA(rank=2))
+        return Policy(model, tokenizer=AutoTokenizer.from_pretrained(BASE), adapter=LoRA(rank=2))
 
-    whole, *_ = run(trainer, tmp_path / "whole", 2, policy=wrapped())
-    _, _, half = run(trainer, tmp_path / "half", 1, policy=wrapped())
-    resumed, *_ = run(trainer, tmp_path / "rest", 2, half, policy=wrapped())
+    whole, *_ = run(trainer, tmp_path / "whole", 2, policy=live())
+    _, _, half = run(trainer, tmp_path / "half", 1, policy=live())
+    resumed, *_ = run(trainer, tmp_path / "rest", 2, half, policy=live())
     expected, got = weights(whole), weights(resumed)
     assert all(torch.equal(expected[name], got[name]) for name in expected)
-    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*Wrap the model it was trained from"):
-        run(trainer, tmp_path / "wrong", 2, half, policy=wrapped(1.01))
+    with pytest.raises(InputError, match=r"base \w+ \(here \w+\).*policy\.model"):
+        run(trainer, tmp_path / "wrong", 2, half, policy=live(1.01))
 
 
 @pytest.mark.parametrize(

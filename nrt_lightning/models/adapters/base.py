@@ -1,12 +1,10 @@
-"""Adapters: a few new weights that are trained while the base stays as it is."""
+"""Adapters: a few new weights that are trained while the base stays frozen."""
 
 from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
-
-from nrt_lightning.errors import InputError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -16,43 +14,33 @@ log = logging.getLogger(__name__)
 
 
 class Adapter(ABC):
-    """Settings of an adapter of peft."""
+    """Settings of a peft adapter."""
+
+    marker_rows: bool = False  # True: the marker's embedding rows are trained too
+    dtype: str | None = None  # of the trained weights; None: the base's
 
     @abstractmethod
     def check(self, skeleton: PreTrainedModel) -> None:
-        """Refuse a base that the adapter does not fit.
+        """Check that the adapter fits a base.
 
         Args:
-            skeleton: the base without weights, on the meta device.
+            skeleton: the base, possibly without values on the meta device.
         """
 
     @abstractmethod
     def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
-        """Freeze the model and put the adapter into it, in place."""
+        """Freeze the model and add the adapter to it, in place."""
 
     @abstractmethod
     def identity(self) -> str:
-        """The settings that decide what the adapter's weights mean; a checkpoint must agree with them."""
-
-
-def check_plain(model: PreTrainedModel) -> None:
-    """Refuse a live model that has an adapter already.
-
-    Raises:
-        InputError: with the way to the base.
-    """
-    if any(hasattr(module, "base_layer") for module in model.modules()):
-        raise InputError(
-            f"The {type(model).__name__} given to Policy.wrap has an adapter already. Give the base, for instance "
-            "model.merge_and_unload(), and a new adapter as wrap(model, tokenizer, adapter=LoRA())."
-        )
+        """The settings that determine what the adapter's weights mean; a checkpoint must agree with them."""
 
 
 def warn_of_frozen_marker(adapter: Adapter, source: str) -> None:
-    """Say so where an adapter leaves a marker that is new to the base as it is."""
-    if not getattr(adapter, "marker_rows", True):
+    """Log a warning if a marker that is new to the base will not be trained."""
+    if not adapter.marker_rows:
         log.warning(
-            "policy.adapter.marker_rows is false and the marker is new to %r: it stays a copy of the end token, and "
-            "the policy does not learn to end its traces with it. Set it to true, unless the marker is always forced.",
+            "policy.adapter.marker_rows is false and the marker is new to %r: its embedding stays a copy of the end "
+            "token's, and the policy cannot learn to end traces. Set it to true unless the marker is always forced.",
             source,
         )

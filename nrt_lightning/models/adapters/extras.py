@@ -1,4 +1,4 @@
-"""Packages that only some users need."""
+"""Optional packages."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from nrt_lightning.errors import InputError
 
 
 def require(package: str, what: str) -> None:
-    """Raise where a package is missing.
+    """Raise `InputError` with the installation command if a package is missing.
 
     Args:
-        package: what is imported.
+        package: the package that is imported.
         what: the setting that needs it.
-
-    Raises:
-        InputError: with the command that installs it.
     """
     if find_spec(package) is None:
         raise InputError(f"{what} needs {package}: pip install 'nrt-lightning[qlora]'.")

@@ -1,4 +1,4 @@
-"""Four-bit quantization by bitsandbytes."""
+"""4-bit quantization by bitsandbytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+from typing_extensions import override
 
 from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapters.extras import require
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FourBit(Quantization):
-    """Linear layers in 4 bits, in blocks of 64 weights with a scale each (QLoRA, arXiv 2305.14314).
+    """Linear layers in 4 bits, one scale per block of 64 weights (QLoRA, arXiv 2305.14314).
 
     The embeddings and the output head stay in the policy's dtype.
 
     Args:
-        quant_type: nf4, quantiles of a normal distribution, or fp4, floating point.
-        double_quant: store the blocks' scales in 8 bits: 4.13 bits a weight in place of 4.5.
+        quant_type: `nf4`, quantiles of a normal distribution, or `fp4`, floating point.
+        double_quant: store the scales in 8 bits: 4.13 instead of 4.5 bits per weight.
         compute_dtype: of the matrix products; null for the policy's dtype.
-        storage_dtype: in which the bits are packed.
+        storage_dtype: dtype of the tensors that hold the packed bits.
 
     Raises:
-        InputError: a setting of another name, or bitsandbytes is not installed.
+        InputError: an unknown choice, or bitsandbytes is not installed.
 
     Example:
         >>> FourBit()
@@ -49,17 +50,17 @@ class FourBit(Quantization):
         check_choice("quantization.storage_dtype", self.storage_dtype, ("uint8", *DTYPES))
 
     @property
+    @override
     def bits(self) -> float:
-        """See `Quantization`."""
         return 4 + (8 / 64 + 32 / (64 * 256) if self.double_quant else 32 / 64)
 
+    @override
     def check(self) -> None:
-        """See `Quantization`."""
         require("bitsandbytes", "quantization FourBit")
         require("accelerate", "quantization FourBit")
 
+    @override
     def config(self, dtype: torch.dtype) -> Any:
-        """See `Quantization`."""
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(
@@ -70,8 +71,8 @@ class FourBit(Quantization):
             bnb_4bit_quant_storage=getattr(torch, self.storage_dtype),
         )
 
+    @override
     def quantize(self, model: PreTrainedModel) -> PreTrainedModel:
-        """See `Quantization`."""
         from transformers.quantizers import AutoHfQuantizer
 
         config = self.config(model.dtype)
@@ -79,7 +80,7 @@ class FourBit(Quantization):
             model.set_submodule(name, self._layer(model.get_submodule(name), config))
         quantizer = AutoHfQuantizer.from_config(config)
         for key, value in {"is_loaded_in_4bit": True, "hf_quantizer": quantizer}.items():
-            setattr(model, key, value)  # what peft and `dequantize` look for
+            setattr(model, key, value)  # peft and `dequantize` look for these
         model.config.quantization_config = config
         keep_layout(model)
         return model

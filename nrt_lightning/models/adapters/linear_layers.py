@@ -1,4 +1,4 @@
-"""The layers that are adapted and quantized."""
+"""Selection of the layers that are adapted and quantized."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ if TYPE_CHECKING:
 
 
 def linear_names(model: PreTrainedModel) -> list[str]:
-    """Full names of the linear layers but the output head, those of GPT-2's own kind too."""
+    """Full names of all linear layers except the output head, GPT-2's `Conv1D` included."""
     head, kinds = model.get_output_embeddings(), nn.Linear | Conv1D
     return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]

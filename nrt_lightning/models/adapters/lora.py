@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers.pytorch_utils import Conv1D
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import DTYPES, check_choice
@@ -23,22 +24,22 @@ if TYPE_CHECKING:
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoRA(Adapter):
-    """Low-rank adaptation: a frozen linear layer W computes `W x + scale * B (A x)` with B and A trained.
+    """Low-rank adaptation: a frozen linear layer W computes `W x + scale * B (A x)` with trained A and B.
 
-    `scale` is alpha / rank, and B begins at 0, so that training begins at the base. Source: arXiv 2106.09685.
+    `scale` is alpha / rank. B starts at 0, so training starts from the base. Source: arXiv 2106.09685.
 
     Args:
         rank: inner dimension of the updates.
-        alpha: numerator of their scale.
-        dropout: of the updates' inputs, in training only.
-        targets: names of the linear layers that get one, for instance `[q_proj, v_proj]`; `all-linear` for all but the
+        alpha: numerator of the scale.
+        dropout: of the updates' inputs, in training.
+        targets: names of the adapted linear layers, for instance `[q_proj, v_proj]`; `all-linear` for all except the
             output head.
-        dora: learn the magnitude of each output apart from its direction (DoRA, arXiv 2402.09353).
+        dora: train the magnitude of each output separately from its direction (DoRA, arXiv 2402.09353).
         rslora: scale by alpha / sqrt(rank), for large ranks (arXiv 2312.03732).
-        marker_rows: train the marker's rows of the frozen embeddings too. The marker is new to the base.
-        dtype: of the trained weights. float32 holds small updates; FSDPStrategy needs that of the base.
+        marker_rows: also train the marker's rows of the frozen embeddings.
+        dtype: of the trained weights. float32 keeps small updates; FSDPStrategy needs the base's dtype.
 
     Raises:
         InputError: a setting out of range, targets that the model does not have, or peft is not installed.
@@ -65,8 +66,8 @@ class LoRA(Adapter):
             )
         check_choice("adapter.dtype", self.dtype, DTYPES)
 
+    @override
     def check(self, skeleton: PreTrainedModel) -> None:
-        """See `Adapter`."""
         require("peft", "policy.adapter LoRA")
         if self.targets == ALL_LINEAR:
             return
@@ -76,11 +77,11 @@ class LoRA(Adapter):
             offered = sorted({name.rpartition(".")[2] for name in linear})
             raise InputError(
                 f"adapter.targets {missing or self.targets} match no linear layer of {type(skeleton).__name__}. "
-                f"It has {', '.join(offered)}; '{ALL_LINEAR}' takes all of them."
+                f"Its linear layers: {', '.join(offered)}; '{ALL_LINEAR}' selects all."
             )
 
+    @override
     def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
-        """See `Adapter`."""
         from peft import LoraConfig, get_peft_model
 
         from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
@@ -89,7 +90,7 @@ class LoRA(Adapter):
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # a factor; peft's annotation is too narrow
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft's annotation is too narrow
             lora_dropout=self.dropout,
             target_modules=self.targets,
             use_dora=self.dora,
@@ -97,8 +98,8 @@ class LoRA(Adapter):
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
             trainable_token_indices=rows,
         )
-        with warnings.catch_warnings(), forked_rng("adapter"):  # A begins as noise
-            # peft asks a model by an old name whether it checkpoints activations
+        with warnings.catch_warnings(), forked_rng("adapter"):  # A is initialized at random
+            # peft uses an attribute's old name
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
             peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
         train_rows_alone(peft_model)
@@ -107,7 +108,7 @@ class LoRA(Adapter):
                 parameter.data = parameter.data.to(getattr(torch, self.dtype))
         return peft_model
 
+    @override
     def identity(self) -> str:
-        """See `Adapter`."""
         kept = ("rank", "alpha", "targets", "dora", "rslora", "marker_rows")
         return f"LoRA({', '.join(f'{name}={getattr(self, name)!r}' for name in kept)})"

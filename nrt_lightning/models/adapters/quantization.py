@@ -1,4 +1,4 @@
-"""Quantization: a frozen base in fewer bits."""
+"""Quantization of a frozen base."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-# On CPUs with AVX512-BF16 it warns at import, even where nothing is quantized, that a kernel is missing: the one that
-# `keep_layout` forbids.
+# On CPUs with AVX512-BF16 it warns at import that a kernel is missing: the one that `keep_layout` forbids.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit" not in record.getMessage())
 
 
@@ -22,32 +21,31 @@ class Quantization(ABC):
     @property
     @abstractmethod
     def bits(self) -> float:
-        """What a weight takes up, with its share of the scales."""
+        """Bits per weight, scales included."""
 
     @abstractmethod
     def check(self) -> None:
-        """Refuse to begin where a package is missing."""
+        """Raise `InputError` if a package is missing."""
 
     @abstractmethod
     def config(self, dtype: torch.dtype) -> Any:
-        """What transformers reads pretrained weights with.
+        """The configuration with which transformers reads pretrained weights.
 
         Args:
-            dtype: of the policy, in which the layers compute unless the settings say otherwise.
+            dtype: of the policy; the layers compute in it unless the settings name another.
         """
 
     @abstractmethod
     def quantize(self, model: PreTrainedModel) -> PreTrainedModel:
-        """Quantize a model that is in memory, in place."""
+        """Quantize a loaded model in place."""
 
 
 def keep_layout(model: nn.Module) -> None:
-    """Forbid 4-bit layers to repack their weights for CPUs with AVX512-BF16.
+    """Keep 4-bit layers from repacking their weights for CPUs with AVX512-BF16.
 
-    bitsandbytes does so at the first forward in eval mode without gradients, in place. The repacked weights serve that
-    kernel alone: every later backward pass reads them as if they were in the usual order and gives wrong gradients
-    without an error, and so does merging (docs/adapters.md).
+    bitsandbytes repacks them in place, in the first forward pass in eval mode without gradients. Only one kernel can
+    read the repacked weights: later backward passes and merging silently give wrong results (docs/adapters.md).
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (of bitsandbytes, unknown to the types)
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (unknown to mypy)

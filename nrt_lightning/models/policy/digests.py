@@ -1,4 +1,4 @@
-"""Whether weights are the same as before: digests of files and of live models."""
+"""Digests that identify a model by its weight files or its loaded weights."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from transformers.utils import cached_file
 
 from nrt_lightning.models.sharding.base import plain_name
 
-BLOCK = 2**20  # bytes read at one place
-PLACES = 32  # in each file; files up to 32 MiB are read whole
+BLOCK = 2**20  # bytes
+BLOCKS = 32  # read of each file; files up to 32 MiB are read whole
 
 
 def base_digest(source: str, **hub_kwargs: Any) -> str:
-    """A hash of a model's weight files: their sizes, and blocks spread evenly over each.
+    """A hash of a model's weight files: their sizes and evenly spaced blocks of each.
 
-    Not of every byte, which would take minutes for large models: training changes weights everywhere.
+    Hashing every byte would take minutes for large models, and training changes weights everywhere.
 
     Args:
-        source: a local directory or a hub id whose files have been read.
+        source: a local directory or a hub id whose files have been downloaded.
         hub_kwargs: of transformers, for instance `revision`.
 
     Returns:
-        16 hexadecimal digits; the same wherever the files lie.
+        16 hexadecimal digits, independent of the files' location.
     """
     directory = Path(source)
     if not directory.is_dir():
@@ -35,16 +35,16 @@ def base_digest(source: str, **hub_kwargs: Any) -> str:
     for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name} {size}\n".encode())
-        step = max(BLOCK, (size - BLOCK) // (PLACES - 1))
+        step = max(BLOCK, (size - BLOCK) // (BLOCKS - 1))
         with path.open("rb") as file:
-            for place in range(0, size, step):
-                file.seek(place)
+            for offset in range(0, size, step):
+                file.seek(offset)
                 digest.update(file.read(BLOCK))
     return digest.hexdigest()[:16]
 
 
 def digest(*parts: bytes) -> str:
-    """A name for a sequence of byte strings, 32 hexadecimal digits."""
+    """A hash of a sequence of byte strings, 32 hexadecimal digits."""
     whole = hashlib.blake2b(digest_size=16)
     for part in parts:
         whole.update(len(part).to_bytes(8, "big") + part)
@@ -52,15 +52,14 @@ def digest(*parts: bytes) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A name for a model's weights: of their names, shapes, types and up to 64 values of each.
+    """A hash of a model's weights: of their names, shapes, dtypes and about 64 values of each.
 
-    It tells models apart by what they are and not by where they lie: a directory whose weights are replaced gives
-    another name, a copy of it the same.
+    It depends on the weights only: a copy of a directory has the same digest, replaced weights another.
     """
     parts = []
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()
-        # A clone, for numpy keeps the memory that it shares from being freed.
+        # Cloned, because a numpy array keeps the memory of the tensor that it shares.
         values = flat[:: max(1, len(flat) // 64)].float().cpu().clone()
         parts += [f"{plain_name(name)} {tuple(weight.shape)} {weight.dtype}".encode(), values.numpy().tobytes()]
     return digest(*parts)

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is of the policy that is here."""
+"""The check that a checkpoint belongs to a policy."""
 
 from __future__ import annotations
 
@@ -10,27 +10,18 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 
-def check_same_policy(theirs: dict[str, Any], policy: Policy) -> None:
-    """Refuse a checkpoint of another policy.
+def check_same_policy(saved: dict[str, Any], policy: Policy) -> None:
+    """Raise `InputError` if architecture, vocabulary, marker, adapter or base differ from the checkpoint's.
 
     Args:
-        theirs: the fingerprint of the checkpoint's policy.
-        policy: that is here.
-
-    Raises:
-        InputError: architecture, vocabulary, marker, adapter or base are others.
+        saved: fingerprint of the checkpoint's policy.
+        policy: the policy into which the checkpoint would be loaded.
     """
-    ours = policy.fingerprint()
-    other = [f"{key} {theirs[key]} (here {value})" for key, value in ours.items() if theirs.get(key, value) != value]
+    here = policy.fingerprint()
+    other = [f"{key} {saved[key]} (here {value})" for key, value in here.items() if saved.get(key, value) != value]
     if other:
+        seed = " Random weights also need the same seed_everything." if policy.weights == "random" else ""
         raise InputError(
-            f"The checkpoint is of another model than {policy.source!r}: {', '.join(other)}. {mend(policy)}"
+            f"The checkpoint belongs to another model than {policy.source!r}: {', '.join(other)}. Set policy.model to "
+            f"the model it was trained from, with the same adapter and quantization.{seed}"
         )
-
-
-def mend(policy: Policy) -> str:
-    """How to get the policy of a checkpoint."""
-    if not policy.settings:
-        return "Wrap the model it was trained from, with the same adapter and quantization."
-    seed = "" if policy.readable else " Its random weights follow from the seed: give the same seed_everything."
-    return f"Give the model it was trained from as policy.model, with the same adapter and quantization.{seed}"

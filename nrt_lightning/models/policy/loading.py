@@ -1,62 +1,98 @@
-"""Where a policy is read from: an embedded base, a directory, or a hub id."""
+"""Loading of configuration, tokenizer and weights from an embedded base, a directory or a hub id."""
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import AutoModelForCausalLM
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nrt_lightning.models.adapters.quantization import Quantization
 
 EMBEDDED = "embedded:"
+FILES_ONLY = ("revision", "dtype", "weights", "attn_implementation", "trust_remote_code", "quantization")
 
 
-def resolve(model: str) -> str:
-    """The directory of an embedded base, or `model` as it is; a path that looks local must exist."""
-    if model.startswith(EMBEDDED):
+def resolve(model: str | os.PathLike) -> str:
+    """The directory of an embedded base, or `model` unchanged; a path that looks local must be a directory."""
+    name = os.fspath(model)
+    if name.startswith(EMBEDDED):
         assets = Path(str(resources.files("nrt_lightning"))) / "assets"
-        name = model.removeprefix(EMBEDDED)
+        name = name.removeprefix(EMBEDDED)
         if not (assets / name / "config.json").is_file():
             known = [path.parent.name for path in assets.glob("*/config.json")]
             raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
         return str(assets / name)
-    local = model.startswith((".", "/", "~")) or model.count("/") > 1
-    path = Path(model).expanduser()
+    path = Path(name).expanduser()
+    local = not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
     if local and not path.is_dir():
-        raise InputError(f"policy.model {model!r}: no such directory.")
+        raise InputError(f"policy.model '{name}': no such directory.")
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise InputError(
-            f"policy.model {model!r} holds an adapter without its base. Give the base it was trained from, or an "
+            f"policy.model '{name}' holds an adapter without its base. Give the base it was trained from, or an "
             "export in the form Merged."
         )
-    return str(path) if path.is_dir() else model
+    return str(path) if local else name
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, model: str, pad_token: str | None) -> None:
-    """Refuse a tokenizer that cannot end an answer or pad a batch."""
-    if tokenizer.eos_token_id is None:
-        raise InputError(f"The tokenizer of {model!r} has no eos_token: an answer could not end. Set it in its files.")
+def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
+    """A configuration or tokenizer.
+
+    Args:
+        auto: class of transformers that reads it.
+        what: its name in the error.
+        source: a directory or hub id.
+        kwargs: of `from_pretrained`.
+    """
+    try:
+        return auto.from_pretrained(source, **kwargs)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"policy.model {source!r}: its {what} cannot be read. Give a local directory with config.json and "
+            f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
+        ) from error
+
+
+def check_live(model: Any, tokenizer: PreTrainedTokenizerBase | None, settings: dict, defaults: dict) -> None:
+    """Check a live model before it is changed.
+
+    Raises:
+        InputError: it is not a plain model of transformers, it has no tokenizer, or a setting other than its default
+            can only apply to a model that is read from files.
+    """
+    name = f"policy.model is a {type(model).__name__}"
+    if isinstance(model, torch.nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
+        raise InputError(
+            f"{name} with an adapter. Give the base, for instance model.merge_and_unload(), and a new adapter: "
+            "Policy(model, tokenizer=tokenizer, adapter=LoRA())."
+        )
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(f"{name}. Give a directory, a hub id or a PreTrainedModel.")
+    if tokenizer is None:
+        raise InputError(f"{name} without a tokenizer. Give it: Policy(model, tokenizer=tokenizer).")
+    given = [f"policy.{key}={settings[key]!r}" for key in FILES_ONLY if settings[key] != defaults[key]]
+    if given:
+        raise InputError(f"{name}, to which {', '.join(given)} cannot apply. Remove the setting or give a path.")
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase, pad_token: str | None) -> None:
+    """Pad with an existing token; None keeps the tokenizer's."""
     if pad_token is not None:
         if pad_token not in tokenizer.get_vocab():
             raise InputError(
                 f"policy.pad_token {pad_token!r} is not a token.{nearest(pad_token, tokenizer.all_special_tokens)}"
             )
         tokenizer.pad_token = pad_token
-    if tokenizer.pad_token_id is None:
-        raise InputError(
-            f"The tokenizer of {model!r} has no pad_token. Set policy.pad_token to an existing token; "
-            f"its end token {tokenizer.eos_token!r} will do, for padding is masked."
-        )
 
 
 def shape_of(config: PretrainedConfig) -> dict[str, Any]:
@@ -66,16 +102,22 @@ def shape_of(config: PretrainedConfig) -> dict[str, Any]:
     return {name: getattr(text, name, None) for name in names}
 
 
+def skeleton(config: PretrainedConfig, **kwargs: Any) -> PreTrainedModel:
+    """A model without values, on the meta device."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, **kwargs)
+
+
 def random_weights(
     config: PretrainedConfig, dtype: torch.dtype, quantization: Quantization | None, *, repeatable: bool, **kwargs: Any
 ) -> PreTrainedModel:
-    """A model initialized from its configuration alone, with neither marker nor adapter yet.
+    """A model initialized from its configuration, without marker and adapter.
 
     Args:
         config: of the model.
         dtype: of the weights.
         quantization: how they are stored; None for `dtype`.
-        repeatable: draw them from the run's seed, so that they are the same in all processes and after a resume.
+        repeatable: sample them from the run's seed, so that they are equal in all processes and after a resume.
         kwargs: of transformers.
     """
     with forked_rng("weights") if repeatable else nullcontext():
@@ -86,14 +128,14 @@ def random_weights(
 def stored_weights(
     source: str, dtype: torch.dtype, quantization: Quantization | None, *, as_stored: bool, **kwargs: Any
 ) -> PreTrainedModel:
-    """The weights of a directory or hub id, with neither marker nor adapter yet.
+    """A model read from a directory or hub id, without marker and adapter.
 
     Args:
-        source: where they are.
-        dtype: in which they are loaded.
+        source: the directory or hub id.
+        dtype: of the weights as loaded.
         quantization: how they are stored in memory; None for `dtype`.
-        as_stored: load them in the dtype of their files. They are then mapped into memory, so that processes which
-            each keep a share have one copy between them.
+        as_stored: load them in the dtype of their files. The files are then mapped into memory, one copy for all
+            processes of a machine.
         kwargs: of transformers.
     """
     if quantization:

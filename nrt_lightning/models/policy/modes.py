@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradient inside, the mode of every part before afterwards.
+    """A context in eval mode and without gradient; it restores the mode of every submodule on exit.
 
     >>> model = nn.Dropout()
     >>> with evaluating(model):
@@ -23,7 +23,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        with torch.inference_mode(False), torch.no_grad():  # what is gathered now serves training later
+        with torch.inference_mode(False), torch.no_grad():  # weights gathered here are used in training later
             yield
     finally:
         for module, training in modes:

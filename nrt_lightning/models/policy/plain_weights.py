@@ -1,4 +1,4 @@
-"""A policy's weights as a plain model would have them: adapters merged, 4 bits dequantized, shards gathered."""
+"""A policy's weights as those of a plain model: adapters merged, 4-bit weights dequantized, shards gathered."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from nrt_lightning.models.sharding.base import plain_name
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @torch.no_grad()
 def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """Names and weights, one after the other, so that no second model is held. The policy stays as it is.
+    """Yield names and weights one at a time, so that no second model is held. The policy is not changed.
 
-    Tied weights are given under each of their names. Every process must take all of them where the policy is sharded,
-    inside `policy.sharding.readable`.
+    Tied weights are yielded under each of their names. If the policy is sharded, every process must iterate over all
+    of them inside `policy.sharding.readable`.
 
     Args:
         policy: loaded.
@@ -44,7 +44,7 @@ def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
 
 
 def whole(weight: Tensor) -> Tensor:
-    """A weight that is sharded or in 4 bits, as it would be without."""
+    """A sharded weight gathered, a 4-bit weight dequantized, any other unchanged."""
     if isinstance(weight, DTensor):
         return weight.full_tensor().detach()
     state = getattr(weight, "quant_state", None)
@@ -55,26 +55,25 @@ def whole(weight: Tensor) -> Tensor:
     return dequantize_4bit(weight.data, state)
 
 
-def merge(layer: nn.Module, weight: Tensor) -> Tensor:
-    """The weight of a layer with what its adapter adds, in float32.
+def merge(layer: Any, weight: Tensor) -> Tensor:
+    """The weight of a layer with its adapter merged, in float32.
 
     Args:
-        layer: of peft, with an adapter or with rows of its own.
+        layer: of peft, with low-rank updates or trained rows.
         weight: of its base layer.
     """
-    found: Any = layer
-    [adapter] = found.active_adapters
+    [adapter] = layer.active_adapters
     weight = weight.float()
-    if hasattr(found, "token_indices"):  # rows in the place of the base's
+    if hasattr(layer, "token_indices"):  # trained rows replace the base's
         weight = weight.clone()
-        weight[found.token_indices[adapter]] = whole(found.trainable_tokens_delta[adapter]).float()
+        weight[layer.token_indices[adapter]] = whole(layer.trainable_tokens_delta[adapter]).float()
         return weight
-    down, up = (whole(part[adapter].weight).float() for part in (found.lora_A, found.lora_B))  # [r, in], [out, r]
-    update = found.scaling[adapter] * (up @ down)
-    turned = getattr(found, "fan_in_fan_out", False)  # GPT-2 keeps [in, out]
-    weight = weight + (update.T if turned else update)
-    if adapter not in found.lora_magnitude_vector:
+    down, up = (whole(part[adapter].weight).float() for part in (layer.lora_A, layer.lora_B))  # [r, in], [out, r]
+    update = layer.scaling[adapter] * (up @ down)
+    transposed = getattr(layer, "fan_in_fan_out", False)  # GPT-2 stores [in, out]
+    weight = weight + (update.T if transposed else update)
+    if adapter not in layer.lora_magnitude_vector:
         return weight
-    magnitude = whole(found.lora_magnitude_vector[adapter].weight).float()  # DoRA's, [out]
-    scale = magnitude / weight.norm(dim=0 if turned else 1)
-    return weight * (scale if turned else scale.unsqueeze(1))
+    magnitude = whole(layer.lora_magnitude_vector[adapter].weight).float()  # [out], of DoRA
+    scale = magnitude / weight.norm(dim=0 if transposed else 1)
+    return weight * (scale if transposed else scale.unsqueeze(1))

@@ -1,8 +1,9 @@
-"""The policy: any causal language model of transformers, with its tokenizer and its marker."""
+"""The policy: a causal language model of transformers with its tokenizer and marker."""
 
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -10,19 +11,21 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.validation import DTYPES, check_choice
-from nrt_lightning.models.adapters.base import Adapter, check_plain, warn_of_frozen_marker
+from nrt_lightning.functional.validation import DTYPES, check_choice, check_tokenizer
+from nrt_lightning.models.adapters.base import Adapter, warn_of_frozen_marker
 from nrt_lightning.models.adapters.quantization import Quantization, keep_layout
 from nrt_lightning.models.policy.digests import base_digest, weights_digest
 from nrt_lightning.models.policy.loading import (
-    EMBEDDED,
-    check_tokenizer,
+    check_live,
     random_weights,
+    read,
     resolve,
+    set_pad_token,
     shape_of,
+    skeleton,
     stored_weights,
 )
 from nrt_lightning.models.policy.marker import add_marker, initialize_marker
@@ -39,26 +42,28 @@ if TYPE_CHECKING:
 class Policy(nn.Module):
     """A causal language model that writes traces and answers.
 
-    Building it reads the configuration and the tokenizer and checks them; `load` reads the weights, which Lightning
-    does in `configure_model`.
+    The constructor reads and checks configuration and tokenizer; `load` reads the weights, which Lightning does in
+    `configure_model`. In Python, `model` may also be a live `PreTrainedModel`. It and its tokenizer are changed in
+    place: marker and adapter are added.
 
     Args:
         model: a local directory, a hub id, or `embedded:NAME` for a base shipped with this package.
-        marker: the text of the token that ends a trace and begins the answer; added where the tokenizer lacks it.
+        marker: text of the token that ends a trace and begins the answer; added if the tokenizer lacks it.
         revision: branch, tag or commit of a hub id.
         dtype: of the weights as loaded; Lightning's `precision` may change it.
         weights: `pretrained`, or `random` to initialize from the configuration alone.
         attn_implementation: of transformers, for instance `sdpa`, `eager`, `flash_attention_2`; null lets it choose.
         activation_checkpointing: recompute activations in the backward pass to save memory.
-        pad_token: an existing token that pads, for tokenizers that name none.
-        trust_remote_code: run code that comes with the model. Off unless you ask for it.
-        scoring: the forward pass that gives log-probs; by default the cheapest that the model allows.
+        pad_token: an existing token that pads, for tokenizers without a padding token.
+        trust_remote_code: run code that comes with the model.
+        scoring: the forward pass that computes log-probs; by default the cheapest that the model allows.
         adapter: train these few new weights and freeze the base; null trains all weights.
         quantization: how the frozen base is stored; null for `dtype`.
+        tokenizer: of a live model.
 
     Raises:
-        InputError: no such model, a model that is not a causal language model, a tokenizer without an end or padding
-            token, a marker that already means something else, or an adapter that does not fit the model.
+        InputError: no such model, not a causal language model, a tokenizer without an end or padding token, a marker
+            that has another meaning, an adapter that does not fit, or a setting that a live model cannot have.
 
     Example:
         >>> policy = Policy("embedded:registers-base").load()
@@ -68,8 +73,9 @@ class Policy(nn.Module):
 
     def __init__(
         self,
-        model: str,
+        model: str | os.PathLike,  # with PreTrainedModel in this union jsonargparse would read files
         marker: str = "<|response_start|>",
+        *,
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         weights: Literal["pretrained", "random"] = "pretrained",
@@ -80,111 +86,83 @@ class Policy(nn.Module):
         scoring: ScoringForward = BestScoring(),  # noqa: B008  (frozen settings)
         adapter: Adapter | None = None,
         quantization: Quantization | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__()
-        self.settings: dict[str, Any] = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        settings = {k: v for k, v in locals().items() if k not in ("self", "__class__", "tokenizer")}
         check_choice("policy.dtype", dtype, DTYPES)
         check_choice("policy.weights", weights, ("pretrained", "random"))
-        self.source = resolve(model)
-        self.dtype: torch.dtype = getattr(torch, dtype)
+        live: Any = None if isinstance(model, str | os.PathLike) else settings.pop("model")
+        self.live = live is not None
+        self.settings: dict[str, Any] = settings
         self.weights = weights
-        self.attn_implementation = attn_implementation
         self.activation_checkpointing = activation_checkpointing
-        self.remote_code = {"trust_remote_code": trust_remote_code}
-        self.hub_kwargs = self.remote_code | ({"revision": revision} if revision else {})
-        self.scoring = scoring
-        self.adapter = adapter
-        self.quantization = quantization
-        self.config = self._read("config", AutoConfig)
+        remote_code = {"trust_remote_code": trust_remote_code}
+        self.hub_kwargs = remote_code | ({"revision": revision} if revision else {})
+        self.model_kwargs = remote_code | ({"attn_implementation": attn_implementation} if attn_implementation else {})
+        self.scoring, self.adapter, self.quantization = scoring, adapter, quantization
+        if self.live:
+            check_live(live, tokenizer, settings, Policy.__init__.__kwdefaults__ or {})
+            self.source: str = live.name_or_path or type(live).__name__
+            self.dtype: torch.dtype = live.dtype
+            self.config: Any = live.config
+        elif tokenizer is not None:
+            raise InputError(f"policy.tokenizer is given, but policy.model {model!r} has its own. Remove it.")
+        else:
+            self.source, self.dtype = resolve(model), getattr(torch, dtype)
+            self.config = self._read("config", AutoConfig)
         if getattr(self.config, "is_encoder_decoder", False):
-            raise InputError(f"policy.model {model!r} is an encoder-decoder; NRT needs a causal language model.")
-        self.tokenizer = self._read("tokenizer", AutoTokenizer)
-        check_tokenizer(self.tokenizer, model, pad_token)
-        self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
-        self.model: Any = None  # PreTrainedModel, or PeftModel with an adapter
-        self.sharding: Sharding = NoSharding()
-        self._check_parts()
-
-    @classmethod
-    def wrap(
-        cls,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        marker: str = "<|response_start|>",
-        scoring: ScoringForward = BestScoring(),  # noqa: B008
-        adapter: Adapter | None = None,
-        activation_checkpointing: bool = False,
-    ) -> Policy:
-        """A policy around a live model and tokenizer, which are changed in place: marker and adapter are added.
-
-        Raises:
-            InputError: the model has an adapter already, or this one does not fit it; see also `Policy`.
-        """
-        check_plain(model)
-        policy = cls.__new__(cls)
-        nn.Module.__init__(policy)
-        policy.settings = {}
-        policy.source = getattr(model, "name_or_path", "") or type(model).__name__
-        policy.config, policy.dtype = model.config, model.dtype
-        policy.scoring, policy.activation_checkpointing = scoring, activation_checkpointing
-        policy.adapter, policy.quantization = adapter, None
-        policy.sharding = NoSharding()
-        policy.tokenizer = tokenizer
-        check_tokenizer(tokenizer, policy.source, None)
+            raise InputError(f"policy.model {self.source!r} is an encoder-decoder; NRT needs a causal language model.")
+        self.tokenizer: Any = tokenizer or self._read("tokenizer", AutoTokenizer)
+        set_pad_token(self.tokenizer, pad_token)
+        check_tokenizer(self.tokenizer)
+        if quantization is not None:
+            quantization.check()
         if adapter is not None:
-            adapter.check(model)
-            keep_only_trained(policy)
-        policy.marker_id, policy.marker_is_new = add_marker(tokenizer, marker)
-        policy.model = policy._prepare(model)
-        return policy
+            adapter.check(live or skeleton(self.config, **remote_code))
+            keep_only_trained(self)
+        self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
+        self.sharding: Sharding = NoSharding()
+        self.model: Any = self._prepare(live) if self.live else None  # PreTrainedModel, or PeftModel with an adapter
 
     def sibling(self, **settings: Any) -> Policy:
-        """Another policy of the same settings but for those given."""
+        """Another policy with the same settings except those given; a live model's also needs a `model`."""
         return Policy(**self.settings | settings)
 
     @property
     def readable(self) -> bool:
-        """Whether the initial weights can be read a second time: not those of a live model, nor random ones."""
-        return bool(self.settings) and self.weights == "pretrained"
-
-    def _check_parts(self) -> None:
-        if self.quantization is not None:
-            self.quantization.check()
-        if self.adapter is not None:
-            with torch.device("meta"):
-                self.adapter.check(AutoModelForCausalLM.from_config(self.config, **self.remote_code))
-            keep_only_trained(self)
+        """True if the initial weights can be read again: they are neither a live model's nor random."""
+        return not self.live and self.weights == "pretrained"
 
     def _read(self, what: str, auto: Any) -> Any:
-        try:
-            return auto.from_pretrained(self.source, **self.hub_kwargs)
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"policy.model {self.source!r}: its {what} cannot be read. It must be a local directory with a "
-                f"config.json and a tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
-            ) from error
+        return read(auto, what, self.source, **self.hub_kwargs)
 
     def load(self, sharding: Sharding | None = None) -> Policy:
-        """Read the weights, once, and lay them out over processes; null for whole in every one."""
+        """Read the weights if that has not been done, and lay them out over processes.
+
+        Args:
+            sharding: the layout; None keeps whole weights in every process.
+        """
         layout = sharding or self.sharding
         if self.model is None:
-            adapter_dtype = getattr(self.adapter, "dtype", None)
+            adapter_dtype = None if self.adapter is None else self.adapter.dtype
             layout.check(self.dtype, quantized=self.quantized, adapter_dtype=adapter_dtype)
             self.model = self._prepare(self._read_weights(as_stored=layout.active))
         if layout.active and not self.sharding.active:
             self.sharding = copy.copy(layout)  # each policy is gathered by itself
-            has_adapter = self.adapter is not None
-            self._replace_network(self.sharding.apply(self.network, self.dtype, has_adapter=has_adapter))
+            network = self.sharding.apply(self.network, self.dtype, has_adapter=self.adapter is not None)
+            if self.adapter is None:
+                self.model = network
+            else:
+                self.model.base_model.model = network
         return self
 
     def _read_weights(self, *, as_stored: bool) -> PreTrainedModel:
-        kwargs: dict[str, Any] = {"attn_implementation": self.attn_implementation} if self.attn_implementation else {}
         if self.weights == "random":
-            # The same in other processes; the same later, where checkpoints do not hold them.
-            repeatable = as_stored or self.adapter is not None
-            kwargs |= self.remote_code
+            # The same in all processes, and after a resume if checkpoints do not hold them.
+            repeatable, kwargs = as_stored or self.adapter is not None, self.model_kwargs
             return random_weights(self.config, self.dtype, self.quantization, repeatable=repeatable, **kwargs)
-        kwargs |= self.hub_kwargs
+        kwargs = self.model_kwargs | self.hub_kwargs
         return stored_weights(self.source, self.dtype, self.quantization, as_stored=as_stored, **kwargs)
 
     def _prepare(self, model: PreTrainedModel) -> Any:
@@ -192,10 +170,10 @@ class Policy(nn.Module):
             initialize_marker(model, self.marker_id, self.tokenizer.eos_token_id)
         keep_layout(model)
         if self.activation_checkpointing:
-            name = "activation_checkpointing_enable"  # the old name gives a warning where there is a new one
+            name = "activation_checkpointing_enable"  # versions that have it warn about the old name
             enable = getattr(model, name, None) or model.gradient_checkpointing_enable
             enable({"use_reentrant": False})
-        model.train()  # from_pretrained gives eval mode, and Lightning keeps the mode it finds
+        model.train()  # from_pretrained returns eval mode, and Lightning keeps the mode
         if self.adapter is None:
             return model
         if self.marker_is_new:
@@ -206,7 +184,7 @@ class Policy(nn.Module):
 
     @property
     def network(self) -> PreTrainedModel:
-        """The loaded model; with an adapter, the base that has it in its layers.
+        """The loaded model; with an adapter, the base with the adapter in its layers.
 
         Raises:
             RuntimeError: the weights have not been loaded.
@@ -215,25 +193,18 @@ class Policy(nn.Module):
             raise RuntimeError("The policy's weights are not loaded: call policy.load() first.")
         return self.model if self.adapter is None else self.model.get_base_model()
 
-    def _replace_network(self, network: Any) -> None:
-        if self.adapter is None:
-            self.model = network
-        else:
-            self.model.base_model.model = network
-
     @property
     def quantized(self) -> bool:
-        """Whether the base is stored in fewer bits, by `quantization` or in its own files."""
+        """True if the base is stored in fewer bits, by `quantization` or in its files."""
         return self.quantization is not None or getattr(self.config, "quantization_config", None) is not None
 
     def adapter_disabled(self) -> AbstractContextManager[None]:
-        """The base without its adapter inside."""
-        disabled: AbstractContextManager[None] = self.model.disable_adapter()
-        return disabled
+        """A context in which the base runs without its adapter."""
+        return self.model.disable_adapter()
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.network.parameters()).device
 
     @property
@@ -248,31 +219,29 @@ class Policy(nn.Module):
         return base_digest(self.source, **self.hub_kwargs)
 
     def score(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
-        """Log-probs and entropy of the completions' tokens, with gradient where it is enabled.
+        """Log-probs and entropy of the completions' tokens, with gradient if it is enabled.
 
         Args:
             rollouts: N completions of B prompts.
-            baseline: score the answers after the empty trace too, without gradient.
+            baseline: also score the answers after the empty trace, without gradient.
         """
-        return self.scoring(self.network, rollouts, baseline)
+        return self.scoring(self.network, rollouts, baseline=baseline)
 
-    def forward(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
-        """As `score`."""
-        return self.score(rollouts, baseline=baseline)
+    forward = score
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Eval mode and no gradient inside, the mode before afterwards."""
+        """A context in eval mode and without gradient; it restores the mode on exit."""
         with evaluating(self):
             yield
         self.sharding.free(self.network)
 
     def gathered(self) -> AbstractContextManager[None]:
-        """Whole weights inside, in every process: to be sampled from without communication."""
+        """A context with whole weights in every process, for sampling without communication."""
         return self.sharding.gathered(self.network)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a checkpoint must agree with to belong to this policy."""
+        """The properties in which a checkpoint must agree with this policy."""
         shape = shape_of(self.config) | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id}
         if self.adapter is None:
             return shape | {"adapter": None}

@@ -1,4 +1,4 @@
-"""A second policy that stays as it is while the first is trained."""
+"""Snapshots: policies that keep their weights while the original is trained."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 
-def twin(policy: Policy) -> Policy:
-    """A policy with copies of the weights that are trained; it shares the frozen ones.
+def snapshot(policy: Policy) -> Policy:
+    """A policy with copies of the trained weights; frozen weights and the tokenizer are shared.
 
-    Both can be used at the same time, in threads of their own.
+    Two threads can use the policy and its snapshot at the same time.
 
     Args:
-        policy: loaded, with its weights whole on this process.
+        policy: loaded, with whole weights on this process.
 
     Example:
         >>> from nrt_lightning import Policy
         >>> policy = Policy("embedded:registers-base").load()
-        >>> weight, copied = next(policy.parameters()), next(twin(policy).parameters())
+        >>> weight, copied = next(policy.parameters()), next(snapshot(policy).parameters())
         >>> bool((weight == copied).all()), weight.data_ptr() == copied.data_ptr()
         (True, False)
     """
     shared = [p for p in policy.parameters() if not p.requires_grad]
-    double = copy.deepcopy(policy, {id(part): part for part in [*shared, policy.tokenizer]}).eval()
-    network = double.network
-    logits_are_final(network, network.get_output_embeddings())  # tried once, by way of a generator that threads share
-    return double
+    copied = copy.deepcopy(policy, {id(part): part for part in [*shared, policy.tokenizer]}).eval()
+    network = copied.network
+    logits_are_final(network, network.get_output_embeddings())  # tried now: it uses a generator that threads share
+    return copied
 
 
 @torch.no_grad()
-def follow(double: Policy, policy: Policy) -> None:
-    """Give the twin the weights that the policy has now."""
-    for copied, weight in zip(double.parameters(), policy.parameters(), strict=True):
-        if weight.requires_grad:
-            copied.copy_(weight)
+def copy_from(copied: Policy, policy: Policy) -> None:
+    """Copy the policy's current trained weights into its snapshot."""
+    for old, new in zip(copied.parameters(), policy.parameters(), strict=True):
+        if new.requires_grad:
+            old.copy_(new)

@@ -1,1 +1,1 @@
-"""Frozen references, and whose confidence without a trace is the baseline."""
+"""Frozen references, and the models that score the answers without a trace."""

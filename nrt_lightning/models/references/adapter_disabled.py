@@ -1,8 +1,10 @@
-"""The base under an adapter, as a reference."""
+"""The base under an adapter as a reference."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.references.base import Reference
@@ -15,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class AdapterDisabledReference(Reference):
-    """The policy without its adapter: the base itself, bit for bit, and no second copy of it."""
+    """The policy without its adapter: exactly the base, without a second copy of it."""
 
     def __init__(self) -> None:
-        self.policies: list[Policy] = []  # a list: a module would be registered by whoever holds this object
+        self.policies: list[Policy] = []  # a list, so that modules which hold this object do not register it
 
+    @override
     def check(self, policy: Policy) -> None:
-        """See `Reference`."""
         if policy.adapter is None:
             raise InputError(
-                "reference is AdapterDisabledReference, but the policy has no adapter to disable. Give policy.adapter "
-                "one, for instance LoRA, or set reference to FrozenReference or QuantizedReference."
+                "reference is AdapterDisabledReference, but policy.adapter is null. Set policy.adapter, for instance "
+                "to LoRA, or reference to FrozenReference or QuantizedReference."
             )
 
+    @override
     def load(self, policy: Policy) -> None:
-        """See `Reference`."""
         self.check(policy)
         self.policies = [policy]
 
+    @override
     def logprobs(self, rollouts: Rollouts) -> Tensor:
-        """See `Reference`."""
         policy = self.policies[0]
         with policy.evaluating(), policy.adapter_disabled():
             return policy.score(rollouts).logprobs

@@ -1,4 +1,4 @@
-"""Log-probs of answers, kept on disk."""
+"""A cache of answers' log-probs on disk."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ log = logging.getLogger(__name__)
 
 
 class AnswerCache:
-    """One vector of log-probs for each row, in a directory that several processes may use at once.
+    """One vector of log-probs per row, in a directory that several processes may use at the same time.
 
-    Every `add` writes a file of its own, first beside its place and then into it, so a reader sees a whole file or
-    none. Two processes that score the same rows write the same file twice. A file that cannot be read is left out, and
-    its rows are scored again.
+    Each `add` writes a new file under a temporary name and renames it, so that readers see complete files only. Two
+    processes that score the same rows write the same file. Files that cannot be read are skipped, and their rows are
+    scored again.
 
     Args:
-        directory: made when something is written.
+        directory: created by the first `add`.
 
     Example:
         >>> import tempfile
@@ -50,7 +50,7 @@ class AnswerCache:
         return len(self.values)
 
     def refresh(self) -> None:
-        """Read what other processes have written since."""
+        """Read the files that other processes have written since the last call."""
         for path in sorted(self.directory.glob("*.safetensors")):
             if path.name not in self._read:
                 self._read.add(path.name)
@@ -59,13 +59,13 @@ class AnswerCache:
                 except (SafetensorError, OSError) as error:
                     log.warning("%s cannot be read (%s); its rows are scored again.", path, error)
                     continue
-                # Rows are split and named as they were joined; what is known already stays as it is.
+                # Values that are already in memory are kept.
                 parts = found["values"].split(found["lengths"].tolist())
                 names = (bytes(row).hex() for row in found["keys"].tolist())
                 self.values = dict(zip(names, parts, strict=True)) | self.values
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Keep vectors under their keys, hexadecimal of one length, here and on disk."""
+        """Store vectors in memory and on disk; the keys are hexadecimal strings of equal length."""
         self.values |= values
         tensors = {
             "keys": torch.tensor([list(bytes.fromhex(key)) for key in values], dtype=torch.uint8),  # [n, bytes]
@@ -75,8 +75,8 @@ class AnswerCache:
         name = f"{digest(*(key.encode() for key in values))}.safetensors"
         self._read.add(name)
         self.directory.mkdir(parents=True, exist_ok=True)
-        beside = self.directory / f"{name}.{os.getpid()}.part"
-        save_file(tensors, beside)
-        with beside.open("rb") as file:
+        temporary = self.directory / f"{name}.{os.getpid()}.part"
+        save_file(tensors, temporary)
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(self.directory / name)
+        temporary.replace(self.directory / name)

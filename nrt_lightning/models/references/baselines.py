@@ -1,4 +1,4 @@
-"""Baseline scorers: whose confidence after the empty trace a trace is held against."""
+"""Baseline scorers: which model scores the answers without a trace."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.digests import digest, weights_digest
@@ -26,47 +27,47 @@ log = logging.getLogger(__name__)
 
 
 class BaselineScorer(ABC):
-    """Gives the log-probs of the answers after the empty trace. Asked only where something needs a baseline."""
+    """Computes the log-probs of the answers after the empty trace. Used only if something needs a baseline."""
 
-    from_policy_forward: bool = False  # whether the policy's own forward pass gives them
-    needs_reference: bool = False  # whether the module's reference gives them
+    from_policy_forward: bool = False  # True: `Policy.score(rollouts, baseline=True)` gives them in its forward pass
+    needs_reference: bool = False  # True: the module's reference gives them
 
-    def check(self, reference: Reference) -> None:  # noqa: B027  (most have nothing to refuse)
-        """Refuse a reference it cannot work with, before weights are read."""
+    def check(self, reference: Reference) -> None:  # noqa: B027  (optional)
+        """Raise `InputError` if it cannot use the reference; called before weights are read."""
 
-    @abstractmethod
-    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        """Make ready; called once, before a checkpoint is restored into the policy.
+    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:  # noqa: B027
+        """Prepare scoring; called before a checkpoint is restored into the policy.
 
         Args:
-            policy: with its initial weights.
+            policy: the policy with its initial weights.
             reference: the module's, not yet loaded.
-            directory: where files of the run may go.
-            precision: of the run, as Lightning names it.
+            directory: for files of the run.
+            precision: of Lightning's Trainer.
         """
 
     @abstractmethod
-    def logprobs(self, rollouts: Rollouts) -> Tensor:
-        """Log-probs of the answers after the empty trace, without gradient, 0 outside the answer. -> [B, T]"""
+    def logprobs(self, rollouts: Rollouts) -> Tensor | None:
+        """Log-probs of the answers after the empty trace, without gradient, 0 outside the answer.
+
+        Returns:
+            `[B, T]`, or None if `from_policy_forward`.
+        """
 
 
 @dataclass
 class PolicyBaseline(BaselineScorer):
-    """The policy as it is at the moment: the paper's choice (arXiv 2602.11549). Scored along with its rollouts."""
+    """The current policy, scored together with its rollouts (arXiv 2602.11549)."""
 
     from_policy_forward = True
 
-    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        """Nothing to do."""
-
-    def logprobs(self, rollouts: Rollouts) -> Tensor:
-        """Not used: `Policy.score` gives them."""
-        raise NotImplementedError
+    @override
+    def logprobs(self, rollouts: Rollouts) -> None:
+        return None
 
 
 @dataclass
 class ReferenceBaseline(BaselineScorer):
-    """The module's reference. Without a KL term, too, the reference is then loaded.
+    """The module's reference, which is then loaded even without a KL term.
 
     Raises:
         InputError: there is no reference.
@@ -75,60 +76,60 @@ class ReferenceBaseline(BaselineScorer):
     needs_reference = True
     reference: Reference | None = field(default=None, init=False, repr=False)
 
+    @override
     def check(self, reference: Reference) -> None:
-        """See `BaselineScorer`."""
         if not reference.available:
             raise InputError(
                 "baseline_scorer is ReferenceBaseline, but there is no reference. Set reference, for instance to "
                 "FrozenReference, or baseline_scorer to PolicyBaseline."
             )
 
+    @override
     def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        """See `BaselineScorer`."""
         reference.load(policy)
         self.reference = reference
 
+    @override
     def logprobs(self, rollouts: Rollouts) -> Tensor:
-        """See `BaselineScorer`."""
         assert self.reference is not None, "load first"
         return self.reference.logprobs(rollouts.empty_traces())[:, 1:]  # [B, T] without the marker
 
 
 class InitialModel(FrozenReference):
-    """The policy before training, whole in every process: each scores the rows whose values it lacks."""
+    """The policy before training, whole in every process: each process scores the rows that it lacks."""
 
+    @override
     def layout(self, policy: Policy) -> Sharding:
-        """See `FrozenReference`."""
         return NoSharding()
 
 
 @dataclass
 class InitialBaseline(BaselineScorer):
-    """The policy before training, computed once for each row and kept on disk: RLPR's choice (arXiv 2506.18254).
+    """The policy before training, computed once per row and cached on disk, as in RLPR (arXiv 2506.18254).
 
-    The directory is `baselines/MODEL-PRECISION` under the trainer's `default_root_dir`, MODEL being a digest of the
-    initial weights; a row's key is a digest of its encoded prompt and answer and of the marker. So another model, row
-    or template has other keys, and is scored anew. A second copy of the model is read when the first row is met whose
-    value is not on disk: with all values there, none is read.
+    The cache is in `baselines/MODEL-PRECISION` under the trainer's `default_root_dir`, where MODEL is a digest of the
+    initial weights. A row's key is a digest of its encoded prompt, its answer and the marker. Another model, row or
+    template therefore has other keys and is scored again. A second copy of the model is read only if the cache lacks
+    a row.
     """
 
     initial: FrozenReference = field(default_factory=InitialModel, init=False, repr=False)
-    policy: list[Policy] = field(default_factory=list, init=False, repr=False)  # a list: never a submodule
+    policy: list[Policy] = field(default_factory=list, init=False, repr=False)  # a list, so that it is no submodule
     cache: AnswerCache | None = field(default=None, init=False, repr=False)
 
+    @override
     def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        """See `BaselineScorer`."""
         if self.cache is not None:
             return
         with policy.gathered():
-            place = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
-        self.cache, self.policy = AnswerCache(place), [policy]
-        log.info("baselines of %d rows are in %s", len(self.cache), place)
+            path = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
+        self.cache, self.policy = AnswerCache(path), [policy]
+        log.info("%d rows have a cached baseline in %s", len(self.cache), path)
         if not policy.readable:
-            self.initial.load(policy)  # these weights cannot be read again later
+            self.initial.load(policy)  # copied now: the initial weights cannot be read later
 
+    @override
     def logprobs(self, rollouts: Rollouts) -> Tensor:
-        """See `BaselineScorer`."""
         assert self.cache is not None, "load first"
         keys = row_keys(rollouts)
         if not all(key in self.cache for key in keys):
@@ -149,7 +150,7 @@ class InitialBaseline(BaselineScorer):
 
 
 def row_keys(rollouts: Rollouts) -> list[str]:
-    """A key for each prompt with its answer, of their token ids and the marker's. B of them."""
+    """B keys, each a digest of the token ids of a prompt and its answer and of the marker."""
     marker = rollouts.marker_id.to_bytes(8, "big")
     prompts = (ids[mask] for ids, mask in zip(rollouts.prompt_ids.cpu(), rollouts.prompt_mask.cpu(), strict=True))
     answers = (ids[mask] for ids, mask in zip(rollouts.answer_ids.cpu(), rollouts.answer_mask.cpu(), strict=True))

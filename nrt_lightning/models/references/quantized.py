@@ -1,8 +1,10 @@
-"""A reference in four bits."""
+"""A reference in 4 bits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.adapters.four_bit import FourBit
@@ -14,15 +16,15 @@ if TYPE_CHECKING:
 
 
 class QuantizedReference(FrozenReference):
-    """A second model in about a quarter of the policy's memory, by default the policy as it was before training.
+    """A second model in about a quarter of the policy's memory, by default the policy before training.
 
-    For policies of every kind; where those are sharded, it is whole in every process. It differs from the full
-    reference by the quantization's error: docs/adapters.md has figures.
+    It is whole in every process even if the policy is sharded. It differs from `FrozenReference` by the quantization
+    error (measured in docs/adapters.md).
 
     Args:
-        model: a local directory or hub id with the policy's tokenizer; null for the policy's own initial weights.
+        model: a local directory or hub id with the policy's tokenizer; null for the policy's initial weights.
         quantization: how it is stored.
-        device: where it is, for instance `cuda:1`; null for the policy's device.
+        device: for instance `cuda:1`; null for the policy's device.
 
     Raises:
         InputError: bitsandbytes is not installed.
@@ -38,15 +40,15 @@ class QuantizedReference(FrozenReference):
         self.quantization = quantization
         quantization.check()
 
+    @override
     def build(self, policy: Policy) -> Policy:
-        """See `FrozenReference`."""
         if self.model is not None or policy.readable:
-            own = {"model": self.model} if self.model is not None else {}
-            return policy.sibling(adapter=None, quantization=self.quantization, **own).load()
+            given = {"model": self.model} if self.model is not None else {}
+            return policy.sibling(adapter=None, quantization=self.quantization, **given).load()
         if policy.adapter is not None:
             raise InputError(
-                "reference QuantizedReference cannot read the policy's weights a second time, for they are random or "
-                "live, and its adapter is in them. Set reference to AdapterDisabledReference."
+                "reference is QuantizedReference, but the policy's initial weights are random or a live model's and "
+                "cannot be read again, and a copy would include the adapter. Set it to AdapterDisabledReference."
             )
         frozen = copy_of(policy)
         self.quantization.quantize(frozen.network)

@@ -1,1 +1,1 @@
-"""The scoring forward: log-probs of completions, with the prompt shared or not."""
+"""Scoring forwards: log-probs of completions, with or without shared prompts."""

@@ -1,4 +1,4 @@
-"""The scoring forward: from rollouts to log-probs, with the output head only where a log-prob is needed."""
+"""Scoring forwards: log-probs of rollouts, with the output head at the needed positions only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
+from nrt_lightning.errors import InputError
 from nrt_lightning.functional.linear_logprobs import OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.structures import Rollouts, Scores
@@ -21,24 +23,38 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-DENSE = 2**24  # logits whose probabilities are kept: 64 MiB in float32
-FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, and whether their logits are their head's
+DENSE = 2**24  # logits whose probabilities are kept for the backward pass: 64 MiB in float32
+FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # by model: `logits_are_final`
 
 
 class ScoringForward(ABC):
-    """How a model is run over rollouts."""
+    """A forward pass that scores rollouts."""
+
+    def refusal(self, model: PreTrainedModel, length: int) -> str | None:
+        """The reason why a model cannot be scored this way at this sequence length, or None if it can."""
+        return None
+
+    def check(self, model: PreTrainedModel, length: int) -> None:
+        """Raise `InputError` if there is a `refusal`."""
+        if reason := self.refusal(model, length):
+            name = type(self).__name__
+            raise InputError(f"policy.scoring {name} cannot be used: {reason}. Set it to PromptCopies or null.")
+
+    def choose(self, model: PreTrainedModel, length: int) -> ScoringForward:
+        """The scoring forward that is used for a model and a sequence length: this one."""
+        return self
 
     @abstractmethod
-    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """Scores of every completion token; of the answers after the empty trace too if `baseline`."""
+    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
+        """Scores of all completion tokens and, if `baseline`, of the answers after the empty trace."""
 
 
 @dataclass(frozen=True)
 class PromptCopies(ScoringForward):
-    """Every completion with a copy of its prompt before it: works with any causal language model."""
+    """Puts a copy of the prompt before every completion: works with any causal language model."""
 
-    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """See `ScoringForward`."""
+    @override
+    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
         scores = self._score(model, rollouts)
         if baseline:
             empty = rollouts.empty_traces()
@@ -54,43 +70,44 @@ class PromptCopies(ScoringForward):
 
 
 def copies(rollouts: Rollouts) -> tuple[Tensor, dict[str, Any]]:
-    """The positions [N, P + C] that predict the completions' tokens, and a model's inputs: each with its prompt."""
+    """The positions [N, P + C] that predict completion tokens, and the model's inputs, each with its prompt."""
     prompts, wanted = rollouts.group_ids, rollouts.segments.completion_mask  # [N], [N, C]
     ids = torch.cat([rollouts.prompt_ids[prompts], rollouts.completion_ids], dim=1)  # [N, P + C]
     mask = torch.cat([rollouts.prompt_mask[prompts], wanted], dim=1)  # [N, P + C]
     before = torch.zeros_like(mask)
-    before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # a token is predicted at the position before it
+    before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # the position before a token predicts it
     inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions(mask), "use_cache": False}
     return before, inputs
 
 
 def positions(mask: Tensor) -> Tensor:
-    """Position ids that count real tokens only, 0 at padding before the first. [N, S] -> [N, S]"""
+    """Position ids that count real tokens only, 0 at leading padding. [N, S] -> [N, S]"""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def score_positions(
     model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], targets: Tensor, inputs: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """Log-probs of tokens and entropies of their distributions, with the head at the positions that predict them only.
+    """Log-probs of tokens and entropies of their distributions, with the head at the predicting positions only.
+
+    Above `DENSE` logits, the backward pass recomputes them.
 
     Args:
-        model: what is run.
-        where: the positions, as a mask [N, S] with M True, or as rows and columns [M].
-        targets: the token that each position predicts, in the mask's row-major order, [M].
+        model: the model to run.
+        where: the predicting positions, as a mask [N, S] with M True, or as rows and columns [M].
+        targets: the predicted tokens [M], in the mask's row-major order.
         inputs: of the model's forward.
 
     Returns:
-        Log-probs [M] with gradient and entropies [M] without. More than `DENSE` logits are not kept for the backward
-        pass, which computes them again.
+        Log-probs [M] with gradient and entropies [M] without.
     """
     head = model.get_output_embeddings()
     if logits_are_final(model, head):
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
-            linear, own = linear_head(head)  # asked for here: where weights are sharded, they are whole while it runs
+            linear, row = linear_head(head)  # read here: sharded weights are whole during the forward pass
             keep = len(targets) * linear.out_features <= DENSE
-            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=own)
+            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=row)
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
@@ -102,24 +119,24 @@ def score_positions(
 
 
 def linear_head(head: Any) -> tuple[nn.Linear, OwnRow | None]:
-    """The output head's layer, and the marker's row where an adapter trains that row alone."""
+    """The output head's linear layer, and the marker's row if an adapter trains it."""
     rows = getattr(head, "token_adapter", None)
-    return head_layer(head), None if rows is None else rows.own_row()
+    return head_layer(head), None if rows is None else rows.trained_row()
 
 
 def head_layer(head: Any) -> Any:
-    """The output head without what an adapter has put around it."""
+    """The output head without an adapter's wrapper."""
     rows = getattr(head, "token_adapter", None)
     return head if rows is None else rows.base_layer
 
 
 def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
-    """Whether the model gives out what its linear head computes, without a soft cap or a scale. Tried once."""
+    """True if the model returns its linear head's output unchanged, without soft cap or scale. Tried once per model."""
     if model not in FINAL:
         ids = torch.zeros(1, 1, dtype=torch.long, device=model.device)
         probe = torch.full((1, 1, 2), 3.0, device=ids.device)
         gpus = [ids.device] if ids.device.type == "cuda" else []
-        # Dropout draws here, and a resumed run tries its model once more than the uninterrupted one.
+        # Forked because dropout samples: a resumed run tries its model once more than an uninterrupted one.
         with (
             torch.random.fork_rng(gpus),
             torch.no_grad(),
@@ -132,7 +149,7 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
 
 @contextmanager
 def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Inside, the output head computes `forward` of the hidden states [N, S, H] instead."""
+    """A context in which the output head computes `forward` of the hidden states [N, S, H]."""
     head.forward = forward
     try:
         yield
@@ -141,7 +158,7 @@ def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterat
 
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
-    """The inputs this model's forward takes: models without rotary positions may have no `position_ids`."""
+    """The inputs that the model's forward accepts: some models have no `position_ids`."""
     plain = getattr(model, "_fsdp_wrapped_module", model)
     parameters = inspect.signature(plain.forward).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
@@ -150,6 +167,6 @@ def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
 
 
 def scatter_scores(logprobs: Tensor, entropies: Tensor, mask: Tensor) -> Scores:
-    """Scores from values [M] of the M True positions of `mask` [N, C], 0 elsewhere."""
+    """Scores from values [M] at the M True positions of `mask` [N, C], 0 elsewhere."""
     empty = torch.zeros(mask.shape, dtype=logprobs.dtype, device=mask.device)
     return Scores(logprobs=empty.masked_scatter(mask, logprobs), entropy=empty.masked_scatter(mask, entropies))

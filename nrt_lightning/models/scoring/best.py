@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
+from typing_extensions import override
+
 from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward
 from nrt_lightning.models.scoring.packed_groups import PackedGroups
 from nrt_lightning.models.scoring.prompt_tree import PromptTree
@@ -23,25 +25,24 @@ log = logging.getLogger(__name__)
 class BestScoring(ScoringForward):
     """The first of `PackedGroups`, `SharedPrompt`, `PromptTree` and `PromptCopies` that the model allows.
 
-    All give the same results; each is dearer than the one before.
+    All give the same results, at increasing cost.
     """
 
-    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """See `ScoringForward`."""
-        return choose(model, rollouts.length)(model, rollouts, baseline)
+    @override
+    def choose(self, model: PreTrainedModel, length: int) -> ScoringForward:
+        for scoring in (PackedGroups(), SharedPrompt(), PromptTree()):
+            reason = scoring.refusal(model, length)
+            if reason is None:
+                return scoring
+            log_once(f"{type(scoring).__name__} is not used: {reason}")
+        return PromptCopies()
 
-
-def choose(model: PreTrainedModel, length: int) -> ScoringForward:
-    """The cheapest scoring forward that the model allows for sequences this long; said where it is not the best."""
-    for scoring in (PackedGroups(), SharedPrompt(), PromptTree()):
-        reason = scoring.refusal(model, length)
-        if reason is None:
-            return scoring
-        say(f"prompts are not scored by {type(scoring).__name__}: {reason}")
-    return PromptCopies()
+    @override
+    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
+        return self.choose(model, rollouts.length)(model, rollouts, baseline=baseline)
 
 
 @cache
-def say(message: str) -> None:
-    """Log a message the first time it comes up."""
+def log_once(message: str) -> None:
+    """Log a message at its first occurrence."""
     log.info(message)

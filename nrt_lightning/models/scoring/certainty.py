@@ -1,4 +1,4 @@
-"""How far from uniform a model's next-token distributions are."""
+"""Self-certainty: the distance of next-token distributions from uniform."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ ROWS = 4  # completions at a time, to bound the memory of their logits
 
 @torch.no_grad()
 def token_certainty(model: PreTrainedModel, rollouts: Rollouts) -> Tensor:
-    """`KL(U || pi)` of the distribution each completion token was drawn from, U uniform over the vocabulary.
+    """`KL(U || pi)` for the distribution of each completion token, U uniform over the vocabulary. No gradient.
 
     Args:
-        model: what is run, without gradient.
+        model: the model to run.
         rollouts: N completions.
 
     Returns:

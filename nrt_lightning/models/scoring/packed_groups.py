@@ -1,4 +1,4 @@
-"""The scoring forward that computes neither a prompt twice nor any padding: all tokens of a micro-batch as one row."""
+"""Packed groups: all tokens of a micro-batch as one row, without repeated prompts and without padding."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
+from typing_extensions import override
 
-from nrt_lightning.errors import InputError
 from nrt_lightning.models.scoring.base import (
     ScoringForward,
     logits_are_final,
@@ -27,39 +27,37 @@ from nrt_lightning.structures import Rollouts, Scores
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NAME = "nrt_packed_groups"  # of the attention function, among those of transformers
-BUCKET = 8  # completions of like length that attend together
+NAME = "nrt_packed_groups"  # of the attention function, registered with transformers
+BUCKET = 8  # completions of similar length that attend together
 
 
 @dataclass(frozen=True)
 class PackedGroups(ScoringForward):
-    """All prompts, then all completions, as one row of real tokens; only attention sees them as groups.
+    """One row of real tokens, all prompts followed by all completions; only attention separates the groups.
 
-    The same log-probs and gradients as `PromptCopies`. A prompt is computed once for its group, padding not at all,
-    and of every completion the last token, which predicts nothing, is left out.
+    Gives the same log-probs and gradients as `PromptCopies`. Each prompt is computed once per group. Padding and the
+    last token of each completion, which predicts nothing, are not computed.
 
     Raises:
         InputError: at the first use, if the model's attention cannot be replaced.
     """
 
-    @classmethod
-    def refusal(cls, model: PreTrainedModel, length: int) -> str | None:
-        """Why this model cannot score packed groups with sequences this long, or None if it can."""
+    @override
+    def refusal(self, model: PreTrainedModel, length: int) -> str | None:
         if checkpoints_activations(model):
-            return "activation checkpointing would compute attention again after it has been put back"
+            return "activation checkpointing recomputes attention after it has been restored"
         attention = model.config._attn_implementation
         if attention != "sdpa":
-            return f"packed groups need attn_implementation sdpa, not {attention}"
+            return f"it needs policy.attn_implementation sdpa, not {attention}"
         if not getattr(model, "_supports_attention_backend", False):
-            return f"{type(model).__name__} does not let its attention be replaced"
+            return f"the attention of {type(model).__name__} cannot be replaced"
         if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
-            return f"{type(model).__name__} caps its attention's logits"
+            return f"{type(model).__name__} caps its attention logits"
         return cache_refusal(model, length)
 
-    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """See `ScoringForward`."""
-        if reason := self.refusal(model, rollouts.length):
-            raise InputError(f"policy.scoring PackedGroups cannot be used: {reason}. Set it to PromptCopies or null.")
+    @override
+    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
+        self.check(model, rollouts.length)
         layout = Layout(rollouts)
         wanted = rollouts.segments.completion_mask  # [N, C]
         targets = rollouts.completion_ids[wanted]  # [M]
@@ -67,8 +65,8 @@ class PackedGroups(ScoringForward):
         ids = torch.cat([prompts[0], rollouts.completion_ids[layout.read]]).unsqueeze(0)  # [1, P + R]
         inputs = {
             "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),  # all are real; which sees which is the layout's affair
-            "position_ids": torch.cat([prompts[1], layout.places]).unsqueeze(0),
+            "attention_mask": torch.ones_like(ids),  # all are real; the layout restricts attention
+            "position_ids": torch.cat([prompts[1], layout.position_ids]).unsqueeze(0),
             "use_cache": False,
         }
         with attending(model, layout):
@@ -80,17 +78,17 @@ class PackedGroups(ScoringForward):
 
 @torch.no_grad()
 def baseline_logprobs(model: PreTrainedModel, rollouts: Rollouts, known: Layout) -> Tensor:
-    """Log-probs of the answers after the empty trace, [B, T]; the prompts' keys and values are those of `known`."""
+    """Log-probs of the answers after the empty trace, [B, T], with the prompts' keys and values from `known`."""
     empty = rollouts.empty_traces()
     layout = Layout(empty, known.prompts)
     ids = empty.completion_ids[layout.read].unsqueeze(0)  # [1, R]
     inputs = {
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "position_ids": layout.places.unsqueeze(0),
+        "position_ids": layout.position_ids.unsqueeze(0),
         "use_cache": False,
     }
-    answers = rollouts.answer_mask  # [B, T], each predicted by the token before it: all that is read
+    answers = rollouts.answer_mask  # [B, T], each predicted by the token before it
     with attending(model, layout):
         read = torch.arange(int(layout.read.sum()), device=answers.device)
         scored = score_positions(model, row(read), rollouts.answer_ids[answers], inputs)
@@ -98,38 +96,38 @@ def baseline_logprobs(model: PreTrainedModel, rollouts: Rollouts, known: Layout)
 
 
 def row(columns: Tensor) -> tuple[Tensor, Tensor]:
-    """Positions in the one row."""
+    """Positions in the single row."""
     return torch.zeros_like(columns), columns
 
 
 class Layout:
-    """Where the packed tokens belong. P tokens of prompts come first, then R of completions."""
+    """Positions of the packed tokens: first P of prompts, then R of completions."""
 
     def __init__(self, rollouts: Rollouts, prompts: list[tuple[Tensor, Tensor]] | None = None) -> None:
         wanted, groups = rollouts.segments.completion_mask, rollouts.group_ids  # [N, C], [N]
-        self.given = prompts is not None  # the prompts are no part of the row
+        self.given = prompts is not None  # the row holds completions only
         self.prompts: list[tuple[Tensor, Tensor]] = prompts or []  # by layer: keys and values [B, heads, P, size]
         self.rollouts = rollouts
         self.prompt_mask = rollouts.prompt_mask  # [B, P]
-        self.prompt_places = self.prompt_mask.flatten().nonzero().squeeze(1)
+        self.prompt_index = self.prompt_mask.flatten().nonzero().squeeze(1)
         lengths = wanted.sum(dim=1)  # [N]
         column = torch.arange(wanted.shape[1], device=wanted.device)
         self.read = wanted & (column < lengths.unsqueeze(1) - 1)  # [N, C] all but the last token
-        self.places = (self.prompt_mask.sum(dim=1)[groups].unsqueeze(1) + column)[self.read]  # [R] position ids
+        self.position_ids = (self.prompt_mask.sum(dim=1)[groups].unsqueeze(1) + column)[self.read]  # [R]
         size = wanted.shape[0], self.prompt_mask.shape[1]
         causal = torch.ones(size[1], size[1], dtype=torch.bool, device=wanted.device).tril()
-        eye = torch.eye(size[1], dtype=torch.bool, device=wanted.device)  # padding must see something
+        eye = torch.eye(size[1], dtype=torch.bool, device=wanted.device)  # padding attends to itself
         self.prompt_sees = ((causal & self.prompt_mask.unsqueeze(1)) | eye).unsqueeze(1)  # [B, 1, P, P]
         self.buckets = [
             Bucket.of(rows, self.read, groups, self.prompt_mask) for rows in lengths.argsort(stable=True).split(BUCKET)
         ]
 
     def before(self) -> Tensor:
-        """The column that predicts each token of the completions, in their row-major order."""
+        """The column that predicts each completion token, in row-major order."""
         wanted, groups = self.rollouts.segments.completion_mask, self.rollouts.group_ids
         prompt_ends = self.prompt_mask.sum(dim=1).cumsum(dim=0) - 1  # [B]
         counts = self.read.sum(dim=1)
-        starts = len(self.prompt_places) + counts.cumsum(dim=0) - counts  # [N]
+        starts = len(self.prompt_index) + counts.cumsum(dim=0) - counts  # [N]
         column = torch.arange(wanted.shape[1], device=wanted.device)
         before = torch.where(column > 0, starts.unsqueeze(1) + column - 1, prompt_ends[groups].unsqueeze(1))  # [N, C]
         return before[wanted]
@@ -137,11 +135,11 @@ class Layout:
 
 @dataclass
 class Bucket:
-    """Completions of like length."""
+    """Completions of similar length."""
 
     groups: Tensor  # [n] their prompts
-    tokens: Tensor  # [m] which of the R tokens are theirs
-    places: Tensor  # [m] where these belong in [n, c]
+    tokens: Tensor  # [m] indices of their tokens among the R
+    index: Tensor  # [m] flat positions of these tokens in [n, c]
     shape: tuple[int, int]  # n, c
     sees: Tensor  # [n, 1, c, P + c]
 
@@ -156,7 +154,7 @@ class Bucket:
         return cls(
             groups=groups[rows],
             tokens=number[rows, :width][mine],
-            places=mine.flatten().nonzero().squeeze(1),
+            index=mine.flatten().nonzero().squeeze(1),
             shape=(len(rows), width),
             sees=torch.cat([prompts, causal], dim=2).unsqueeze(1),
         )
@@ -167,9 +165,11 @@ CURRENT: ContextVar[Layout] = ContextVar("layout")
 
 @contextmanager
 def attending(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
-    """Inside, the model attends as the layout says."""
+    """A context in which the model attends according to the layout."""
     config = model.config
-    logits_are_final(model, model.get_output_embeddings())  # runs the model at its first use: not with this layout
+    logits_are_final(
+        model, model.get_output_embeddings()
+    )  # cached now: it runs the model, which must not use this layout
     before, token = config._attn_implementation, CURRENT.set(layout)
     config._attn_implementation = NAME
     try:
@@ -195,42 +195,42 @@ def packed_attention(
     layer = module.layer_idx
     parts = []
     if not layout.given:
-        count, shape = len(layout.prompt_places), layout.prompt_mask.shape
-        own = [unpacked(x[:count], layout.prompt_places, shape) for x in (q, k, v)]  # [B, heads, P, size]
-        layout.prompts.append((own[1], own[2]))
-        out = attend(own[0], own[1], own[2], layout.prompt_sees, scaling, dropout)
-        parts.append(packed(out, layout.prompt_places))
+        count, shape = len(layout.prompt_index), layout.prompt_mask.shape
+        prompt = [unpacked(x[:count], layout.prompt_index, shape) for x in (q, k, v)]  # [B, heads, P, size]
+        layout.prompts.append((prompt[1], prompt[2]))
+        out = attend(prompt[0], prompt[1], prompt[2], layout.prompt_sees, scaling, dropout)
+        parts.append(packed(out, layout.prompt_index))
         q, k, v = q[count:], k[count:], v[count:]
     keys, values = layout.prompts[layer]
-    places, outs = [], []
+    index, outs = [], []
     for bucket in layout.buckets:
-        mine = [unpacked(x[bucket.tokens], bucket.places, bucket.shape) for x in (q, k, v)]
+        mine = [unpacked(x[bucket.tokens], bucket.index, bucket.shape) for x in (q, k, v)]
         all_keys = torch.cat([keys[bucket.groups], mine[1]], dim=2)
         all_values = torch.cat([values[bucket.groups], mine[2]], dim=2)
-        outs.append(packed(attend(mine[0], all_keys, all_values, bucket.sees, scaling, dropout), bucket.places))
-        places.append(bucket.tokens)
+        outs.append(packed(attend(mine[0], all_keys, all_values, bucket.sees, scaling, dropout), bucket.index))
+        index.append(bucket.tokens)
     done = torch.cat(outs)
-    parts.append(torch.empty_like(done).index_copy(0, torch.cat(places), done))
+    parts.append(torch.empty_like(done).index_copy(0, torch.cat(index), done))
     return torch.cat(parts).unsqueeze(0), None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout_p: float) -> Tensor:
-    """Attention with the heads of keys and values repeated where there are fewer of them."""
+    """Attention with repeated heads of keys and values if there are fewer than of queries."""
     fewer = query.shape[1] // key.shape[1]
     if fewer > 1:
         key, value = key.repeat_interleave(fewer, dim=1), value.repeat_interleave(fewer, dim=1)
     return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, scale=scale)
 
 
-def unpacked(tokens: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Packed tokens in their places, 0 elsewhere. [m, heads, size] -> [n, heads, c, size]"""
-    full = tokens.new_zeros(shape[0] * shape[1], *tokens.shape[1:]).index_copy(0, places, tokens)
+def unpacked(tokens: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Packed tokens at the flat positions `index`, 0 elsewhere. [m, heads, size] -> [n, heads, c, size]"""
+    full = tokens.new_zeros(shape[0] * shape[1], *tokens.shape[1:]).index_copy(0, index, tokens)
     return full.view(*shape, *tokens.shape[1:]).transpose(1, 2)
 
 
-def packed(padded: Tensor, places: Tensor) -> Tensor:
-    """The tokens at `places`. [n, heads, c, size] -> [m, heads, size]"""
-    return padded.transpose(1, 2).flatten(0, 1)[places]
+def packed(padded: Tensor, index: Tensor) -> Tensor:
+    """The tokens at the flat positions `index`. [n, heads, c, size] -> [m, heads, size]"""
+    return padded.transpose(1, 2).flatten(0, 1)[index]
 
 
 AttentionInterface.register(NAME, packed_attention)

@@ -1,4 +1,4 @@
-"""The scoring forward that reads every prompt once: a group's completions share its keys and values."""
+"""Shared prompts: each prompt is computed once, and a group's completions share its keys and values."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from typing_extensions import override
 
-from nrt_lightning.errors import InputError
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.models.scoring.base import ScoringForward, accepted, positions, scatter_scores, score_positions
 from nrt_lightning.structures import Rollouts, Scores
@@ -21,26 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SharedPrompt(ScoringForward):
-    """Every prompt goes through the model once and its completions attend to its cache, with gradient through it.
+    """Computes each prompt once; its completions attend to the cache, with gradient through it.
 
-    The same log-probs and gradients as `PromptCopies` for a fraction of the work: at prompts of 256 tokens and 8
-    completions of 128 about half of it. Needs a model whose cache keeps every key and value of the prompt.
+    Gives the same log-probs and gradients as `PromptCopies` with less work: about half for prompts of 256 tokens with
+    8 completions of 128. Needs a model whose cache keeps all keys and values of the prompt.
 
     Raises:
         InputError: at the first use, if the model's cache does not allow it.
     """
 
-    @classmethod
-    def refusal(cls, model: PreTrainedModel, length: int) -> str | None:
-        """Why this model cannot share the prompts of sequences this long, or None if it can."""
+    @override
+    def refusal(self, model: PreTrainedModel, length: int) -> str | None:
         if checkpoints_activations(model):
-            return "transformers switches the cache off under activation checkpointing"
+            return "transformers disables the cache under activation checkpointing"
         return cache_refusal(model, length)
 
-    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, baseline: bool = False) -> Scores:
-        """See `ScoringForward`."""
-        if reason := self.refusal(model, rollouts.length):
-            raise InputError(f"policy.scoring SharedPrompt cannot be used: {reason}. Set it to PromptCopies or null.")
+    @override
+    def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
+        self.check(model, rollouts.length)
         cache = DynamicCache(config=model.config)
         inputs = {
             "input_ids": rollouts.prompt_ids,
@@ -60,43 +58,43 @@ class SharedPrompt(ScoringForward):
 
 
 def checkpoints_activations(model: PreTrainedModel) -> bool:
-    """Whether the model computes activations again in the backward pass."""
-    flag = "is_activation_checkpointing"  # the old name gives a warning where there is a new one
+    """True if the model recomputes activations in the backward pass."""
+    flag = "is_activation_checkpointing"  # versions that have it warn about the old name
     return getattr(model, flag if hasattr(model, flag) else "is_gradient_checkpointing")
 
 
 def cache_refusal(model: PreTrainedModel, length: int) -> str | None:
-    """Why a cache does not keep all of a sequence this long, or None if it does."""
+    """The reason why a cache does not keep a whole sequence of this length, or None if it does."""
     for layer in DynamicCache(config=model.config).layers:
         if type(layer) is DynamicSlidingWindowLayer:
             if layer.sliding_window < length:
                 window = layer.sliding_window
-                return f"{type(model).__name__} attends to windows of {window} tokens, sequences have {length}"
+                return f"{type(model).__name__} attends to windows of {window} tokens, and sequences have {length}"
         elif type(layer) is not DynamicLayer:
-            return f"{type(model).__name__} has layers of another kind of cache ({type(layer).__name__})"
+            return f"{type(model).__name__} has cache layers of type {type(layer).__name__}"
     return None
 
 
 def score_completions(model: PreTrainedModel, rollouts: Rollouts, prompts: DynamicCache, first: Tensor) -> Scores:
-    """Scores of completions that go on from their prompts' cache.
+    """Scores of completions that continue their prompts' cache.
 
     Args:
-        model: whose cache it is.
+        model: the model to run.
         rollouts: N completions.
-        prompts: keys and values of the B prompts; left as it is.
+        prompts: keys and values of the B prompts; not changed.
         first: logits of the token after each prompt, [B, V].
     """
     groups, wanted = rollouts.group_ids, rollouts.segments.completion_mask  # [N], [N, C]
-    place = rollouts.prompt_mask.sum(dim=1, keepdim=True)[groups]  # [N, 1] of the first completion token
+    start = rollouts.prompt_mask.sum(dim=1, keepdim=True)[groups]  # [N, 1] position of the first completion token
     inputs: dict[str, Any] = {
         "input_ids": rollouts.completion_ids,
         "attention_mask": torch.cat([rollouts.prompt_mask[groups], wanted], dim=1).long(),  # [N, P + C]
-        "position_ids": place + torch.arange(wanted.shape[1], device=place.device),  # [N, C]
+        "position_ids": start + torch.arange(wanted.shape[1], device=start.device),  # [N, C]
         "past_key_values": repeated(prompts, groups, model.config),
         "use_cache": True,
     }
     later = wanted.clone()
-    later[:, 0] = False  # the first token is predicted by the prompt
+    later[:, 0] = False  # the prompt predicts the first token
     before = torch.zeros_like(later)
     before[:, :-1] = later[:, 1:]
     scores = scatter_scores(*score_positions(model, before, rollouts.completion_ids[later], inputs), later)
@@ -111,7 +109,7 @@ def score_completions(model: PreTrainedModel, rollouts: Rollouts, prompts: Dynam
 
 
 def repeated(cache: DynamicCache, groups: Tensor, config: PretrainedConfig) -> DynamicCache:
-    """A new cache with a row for every completion, that of its prompt."""
+    """A new cache with the row of its prompt for every completion."""
     new = DynamicCache(config=config)
     layers: list[Any] = cache.layers
     for index, layer in enumerate(layers):

@@ -1,1 +1,1 @@
-"""How the weights of a model are laid out over processes."""
+"""Layouts of a model's weights over processes."""

@@ -1,4 +1,4 @@
-"""How a policy's weights lie over processes: whole in every one, or sharded, and gathered to be sampled from."""
+"""Layouts of a model's weights over processes: whole in each, or sharded and gathered for sampling."""
 
 from __future__ import annotations
 
@@ -11,68 +11,70 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, get_total_norm
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.sharding.memory import free_memory
 
 
 class Sharding(ABC):
-    """How the weights of a language model are laid out over the processes.
+    """A layout of a language model's weights over processes.
 
-    `network` is the language model itself; `module` is any module that holds it, by whose names weights are told apart.
+    In all methods `network` is the language model, and `module` is a module that contains it and whose parameter names
+    are used.
     """
 
-    active: bool = True  # whether they are sharded
+    active: bool = True  # True: the weights are sharded
 
-    def check(  # noqa: B027  (whole weights can be laid out anyhow)
+    def check(  # noqa: B027  (optional)
         self, dtype: torch.dtype, *, quantized: bool, adapter_dtype: str | None
     ) -> None:
-        """Refuse weights that cannot be laid out so, before they are read.
+        """Raise `InputError` if weights cannot have this layout; called before they are read.
 
         Args:
-            dtype: of the weights, where the layout names none.
-            quantized: whether they are stored in fewer bits.
-            adapter_dtype: of an adapter's weights; None without an adapter or where it follows the base.
+            dtype: of the weights, unless the layout names another.
+            quantized: True if they are stored in fewer bits.
+            adapter_dtype: of an adapter's weights; None without an adapter or if it is the base's.
         """
 
     @abstractmethod
     def apply(self, network: nn.Module, dtype: torch.dtype, *, has_adapter: bool) -> nn.Module:
-        """Lay out the weights that have just been read, in place, and return the module to call.
+        """Lay out newly read weights in place and return the module to call.
 
         Args:
-            network: the language model, with an adapter in its layers or without.
-            dtype: of the weights, where the layout names none.
-            has_adapter: whether the weights that are trained are an adapter's.
+            network: the language model, possibly with an adapter in its layers.
+            dtype: of the weights, unless the layout names another.
+            has_adapter: True if only an adapter is trained.
         """
 
     @abstractmethod
     def gathered(self, network: nn.Module) -> Any:
-        """A context with whole weights in every process: forward passes inside do not communicate.
+        """A context with whole weights in every process, where forward passes do not communicate.
 
-        All processes enter and leave it together.
+        All processes must enter and leave it together.
         """
 
     def readable(self, network: nn.Module) -> Any:
-        """A context in which every weight can be gathered by itself. All processes enter and leave it together."""
+        """A context in which each weight can be gathered separately. All processes must enter and leave it together."""
         return nullcontext()
 
     @abstractmethod
     def read(self, module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
-        """Whole copies of these weights on the CPU, in process 0; nothing in the others, which take part."""
+        """Whole copies of the named weights on the CPU in process 0, {} in the others. All processes must call it."""
 
     @abstractmethod
     def write(self, module: nn.Module, weights: dict[str, Tensor]) -> None:
-        """Set weights to whole ones, which every process has."""
+        """Set weights from whole ones, which every process must give."""
 
     @abstractmethod
-    def blend(self, module: nn.Module, other: nn.Module, names: Collection[str], share: float) -> None:
-        """Move these weights towards those of a module with the same layout, by `share` of the way."""
+    def blend(self, module: nn.Module, other: nn.Module, names: Collection[str], rate: float) -> None:
+        """Interpolate the named weights: `module <- (1 - rate) module + rate other`, both in this layout."""
 
-    def freeze(self, network: nn.Module) -> None:  # noqa: B027  (most have nothing to do)
-        """Keep nothing gathered after a forward pass: none of a backward pass will follow."""
+    def freeze(self, network: nn.Module) -> None:  # noqa: B027  (optional)
+        """Free gathered weights after each forward pass, because no backward pass follows."""
 
-    def free(self, network: nn.Module) -> None:  # noqa: B027  (most have nothing to do)
-        """Free what a forward pass has left gathered for a backward pass that will not follow."""
+    def free(self, network: nn.Module) -> None:  # noqa: B027  (optional)
+        """Free the weights that a forward pass without a backward pass has left gathered."""
 
     @abstractmethod
     def clip(self, module: nn.Module, largest: float) -> None:
@@ -80,75 +82,76 @@ class Sharding(ABC):
 
     @abstractmethod
     def grad_norm(self, module: nn.Module) -> Tensor:
-        """The norm of the whole gradient."""
+        """The norm of the gradient over all processes."""
 
 
 class NoSharding(Sharding):
-    """Whole in every process."""
+    """Whole weights in every process."""
 
     active = False
 
+    @override
     def apply(self, network: nn.Module, dtype: torch.dtype, *, has_adapter: bool) -> nn.Module:
-        """Whole weights stay as they are."""
         return network
 
+    @override
     def gathered(self, network: nn.Module) -> Any:
-        """Whole weights need no gathering."""
         return nullcontext()
 
+    @override
     def read(self, module: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
-        """See `Sharding`. Every process has them."""
         return {name: weight.detach().cpu() for name, weight in module.named_parameters() if name in names}
 
+    @override
     @torch.no_grad()
     def write(self, module: nn.Module, weights: dict[str, Tensor]) -> None:
-        """See `Sharding`."""
-        own = dict(module.named_parameters())
+        parameters = dict(module.named_parameters())
         for name, weight in weights.items():
-            own[name].copy_(weight)
+            parameters[name].copy_(weight)
 
-    def blend(self, module: nn.Module, other: nn.Module, names: Collection[str], share: float) -> None:
-        """See `Sharding`."""
-        blend(module, other, names, share)
+    @override
+    def blend(self, module: nn.Module, other: nn.Module, names: Collection[str], rate: float) -> None:
+        blend(module, other, names, rate)
 
+    @override
     def clip(self, module: nn.Module, largest: float) -> None:
-        """See `Sharding`."""
         clip_grad_norm_(module.parameters(), largest)
 
+    @override
     def grad_norm(self, module: nn.Module) -> Tensor:
-        """See `Sharding`."""
         return get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
 
 
 class ShardedWeights(Sharding):
-    """What both generations of FSDP have in common.
+    """Base class of both generations of FSDP.
 
     Args:
-        dtype: in which the weights are stored; None for the policy's.
-        param_dtype: of the weights while they are computed with; None for that in which they are stored.
+        dtype: of the stored weights; None for the policy's.
+        param_dtype: of the weights in forward and backward passes; None for the stored dtype.
     """
 
     def __init__(self, dtype: torch.dtype | None, param_dtype: torch.dtype | None = None) -> None:
         self.dtype = dtype
         self.param_dtype = param_dtype
         self.whole_bytes = 0  # of the whole weights
-        self.depth = 0  # of contexts that have gathered the weights
+        self.depth = 0  # of nested `gathered` contexts
 
+    @override
     def check(self, dtype: torch.dtype, *, quantized: bool, adapter_dtype: str | None) -> None:
-        """See `Sharding`."""
         if quantized:
             raise InputError(
-                "policy.quantization stores weights in blocks that cannot be sharded with their scales. A base in 4 "
-                "bits is an eighth of its size in float32: set trainer.strategy to ddp, with the whole of it on every "
-                "device, or set policy.quantization to null."
+                "policy.quantization stores weights in blocks whose scales cannot be sharded. Set trainer.strategy to "
+                "ddp, with the whole base on every device (in 4 bits an eighth of float32), or policy.quantization to "
+                "null."
             )
 
+    @override
     @contextmanager
     def gathered(self, network: nn.Module) -> Iterator[None]:
-        """See `Sharding`. Inside another such context it does nothing.
+        """Gather the weights, unless an outer context has gathered them.
 
         Raises:
-            InputError: the whole weights do not fit on one of the devices. All processes raise it.
+            InputError: the whole weights do not fit on a device. All processes raise it.
         """
         if self.depth == 0:
             self.check_fit(network)
@@ -164,7 +167,7 @@ class ShardedWeights(Sharding):
 
     @abstractmethod
     def gather(self, network: nn.Module) -> Any:
-        """The context that gathers and frees."""
+        """The context that gathers the weights and frees them on exit."""
 
     def check_fit(self, network: nn.Module) -> None:
         """Raise on all ranks if gathering would not fit on any; otherwise the collective deadlocks."""
@@ -174,20 +177,19 @@ class ShardedWeights(Sharding):
         dist.all_reduce(spare, op=dist.ReduceOp.MIN)
         if spare < 0:
             raise InputError(
-                f"Traces are sampled from whole weights, which take {needed / 2**30:.2f} GiB on every device, and "
-                f"{-int(spare) / 2**30:.2f} GiB of that are missing on at least one ({device} has "
-                f"{(free or 0) / 2**30:.2f} GiB free). Sample elsewhere with an engine that has devices of its own, "
-                "set trainer.precision to bf16-mixed or bf16-true, or choose a smaller policy.model."
+                f"Sampling needs whole weights, {needed / 2**30:.2f} GiB on every device. At least one device lacks "
+                f"{-int(spare) / 2**30:.2f} GiB ({device} has {(free or 0) / 2**30:.2f} GiB free). Use an engine on "
+                "other devices, set trainer.precision to bf16-mixed or bf16-true, or choose a smaller policy.model."
             )
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """The device that the weights are on."""
+    """The device of the weights."""
     return next(network.parameters()).device
 
 
 def plain_name(name: str) -> str:
-    """The name of a weight without the wrappers that FSDP1 puts around its module.
+    """The name of a weight without FSDP1's wrappers.
 
     >>> plain_name("model.layers.0._fsdp_wrapped_module.mlp.weight")
     'model.layers.0.mlp.weight'
@@ -196,38 +198,37 @@ def plain_name(name: str) -> str:
 
 
 def layers_of(network: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of a language model, each a unit that is gathered by itself.
+    """The repeated blocks of a language model, each of which is gathered as a unit.
 
     Raises:
-        InputError: the model does not say which they are.
+        InputError: the model does not name them.
     """
     names = set(getattr(network, "_no_split_modules", None) or ())
     layers = [module for module in network.modules() if type(module).__name__ in names]
     if not layers:
         raise InputError(
-            f"{type(network).__name__} does not name the blocks that it consists of (`_no_split_modules`), so it "
-            "cannot be sharded block by block. Set trainer.strategy to ddp, or use a model of transformers."
+            f"{type(network).__name__} does not name its blocks (`_no_split_modules`) and cannot be sharded. Set "
+            "trainer.strategy to ddp, or use a model of transformers."
         )
     return layers
 
 
-def cast(module: nn.Module, dtype: torch.dtype, frozen_only: bool) -> None:
-    """Change the dtype of a module's weights; with `frozen_only` those of an adapter stay as they are."""
+def cast(module: nn.Module, dtype: torch.dtype, *, frozen_only: bool) -> None:
+    """Change the dtype of a module's weights; with `frozen_only`, of the frozen ones."""
     for parameter in module.parameters():
         if parameter.is_floating_point() and not (frozen_only and parameter.requires_grad):
             parameter.data = parameter.data.to(dtype)
 
 
 @torch.no_grad()
-def blend(module: nn.Module, other: nn.Module, names: Collection[str], share: float) -> None:
-    """Move these weights towards those of another: whole ones, or shares that belong to one another."""
-    theirs = {plain_name(name): weight for name, weight in other.named_parameters()}
+def blend(module: nn.Module, other: nn.Module, names: Collection[str], rate: float) -> None:
+    """Interpolate the named weights, whole or sharded: `module <- (1 - rate) module + rate other`."""
+    targets = {plain_name(name): weight for name, weight in other.named_parameters()}
     for name, weight in module.named_parameters():
         if plain_name(name) in names:
-            its = theirs[plain_name(name)]
-            weight.lerp_(its.to(weight.device, weight.dtype), share)
+            weight.lerp_(targets[plain_name(name)].to(weight.device, weight.dtype), rate)
 
 
 def size_of(network: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of all weights in this dtype."""
+    """Bytes of all weights in a dtype."""
     return sum(parameter.numel() for parameter in network.parameters()) * dtype.itemsize

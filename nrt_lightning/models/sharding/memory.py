@@ -1,4 +1,4 @@
-"""Memory of a device: what is free, and what has been taken up at most."""
+"""Free memory and peak memory of a device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch.distributed as dist
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that a process can still take up on a device; None where that is not known.
+    """Bytes that a process can still allocate on a device; None if unknown.
 
-    On a CPU the processes share what is available; there is no knowing how many of them are on this machine, so all
-    are taken to be.
+    On a CPU, all processes are assumed to share this machine's memory.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -28,13 +27,13 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Forget the peak so far, where the device allows it."""
+    """Reset the peak on devices that allow it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: on a GPU by tensors since the last reset, on a CPU by the process since it began."""
+    """Peak bytes: on a GPU of tensors since the last reset, on a CPU of the process since its start."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

@@ -14,6 +14,7 @@ from nrt_lightning.losses import TruncatedImportance
 from nrt_lightning.models.policy.weights_state import weights_state
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.remote.jobs import Job, Line, gather, jobs_of, sampling_settings
+from nrt_lightning.rollouts.remote.processes import in_any
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -24,8 +25,9 @@ PROBE_TOKENS = 8  # written and compared after a hand-over
 class VLLMEngine(RolloutEngine):
     """An engine with weights of its own.
 
-    `generate` sends the policy's weights first, if they have changed since they were sent last. In threads other than
-    the main one it does not: there it samples from those that were last sent.
+    `generate` sends the policy's weights first, if they have changed since they were sent last. Not in threads other
+    than the main one, and not a sharded policy's, which all processes must send together: there it samples from the
+    weights that were last sent.
 
     Args:
         sampler_correction: what the loss corrects for this sampler with, where it has no `sampler_correction` itself;
@@ -40,11 +42,11 @@ class VLLMEngine(RolloutEngine):
         self.sampler_correction = sampler_correction  # type: ignore[assignment]
         self.tolerance = tolerance
         self.version = -1  # of the weights that were sent: 0 for the first
-        self.sent: tuple[int, int, int] | None = None  # the state of the policy's weights when they were
+        self.sent: tuple[int, ...] | None = None  # the state of the policy's weights when they were
 
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         """See `RolloutEngine`."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not (policy.sharding.active and self.sent):
             self.send(policy)
         limit, longest = self.max_tokens, int(request.prompt_mask.sum(dim=1).max()) + request.max_new_tokens
         if longest > limit:
@@ -58,7 +60,8 @@ class VLLMEngine(RolloutEngine):
     def send(self, policy: Policy) -> None:
         """See `RolloutEngine`. Weights that have not changed are not sent again."""
         state = weights_state(policy)
-        if state == self.sent:
+        changed = state != self.sent
+        if not (in_any(changed, policy.device) if policy.sharding.active else changed):
             return
         if self.version < 0:
             self.check(policy)

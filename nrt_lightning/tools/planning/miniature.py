@@ -16,7 +16,6 @@ from torch import Tensor
 from nrt_lightning.functional.linear_logprobs import linear_logprobs
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.scoring import base as scoring
-from nrt_lightning.models.scoring.best import BestScoring, choose
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
 from nrt_lightning.rollouts.decoding import fixed_refusal
 from nrt_lightning.structures import Prompts, Rollouts
@@ -124,13 +123,12 @@ class Miniature:
             reference: whether a second model scores the completions.
             accumulate: whether gradients of an earlier pass are there already.
         """
-        network, rollouts, forward = self.policy.network, self.rollouts(), self.policy.scoring
-        if isinstance(forward, BestScoring):
-            forward = choose(network, self.lengths.prompt + self.lengths.completion)
+        network, rollouts = self.policy.network, self.rollouts()
+        forward = self.policy.scoring.choose(network, self.lengths.prompt + self.lengths.completion)
         with self.at_full_size(), LiveMemory(self.scale.full, self.part, self.shares) as memory, self.autocast():
             for _ in range(1 + accumulate):
                 self.tokens = [0, 0]
-                loss = forward(network, rollouts, baseline).logprobs.sum()
+                loss = forward(network, rollouts, baseline=baseline).logprobs.sum()
                 if reference:
                     with torch.no_grad():
                         forward(network, rollouts)

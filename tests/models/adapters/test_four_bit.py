@@ -9,7 +9,6 @@ from tiny import BASE, sampled
 from torch import nn
 
 from nrt_lightning import FourBit, InputError, LoRA, PackedGroups, Policy, PromptTree, SharedPrompt
-from nrt_lightning.models.scoring.best import choose
 
 bitsandbytes = pytest.importorskip("bitsandbytes")
 
@@ -54,7 +53,9 @@ def test_linear_layers_are_quantized_and_nothing_else():
 @pytest.mark.parametrize("double_quant", [True, False])
 @pytest.mark.parametrize("storage_dtype", ["uint8", "bfloat16"])
 def test_settings_reach_the_layers(quant_type, double_quant, storage_dtype):
-    quantization = FourBit(quant_type, double_quant, "bfloat16", storage_dtype)
+    quantization = FourBit(
+        quant_type=quant_type, double_quant=double_quant, compute_dtype="bfloat16", storage_dtype=storage_dtype
+    )
     policy = Policy(BASE, adapter=LoRA(rank=2), quantization=quantization).load()
     layer = next(iter(four_bit_layers(policy.network).values()))
     state = layer.weight.quant_state
@@ -84,7 +85,7 @@ def test_random_weights_can_be_quantized():
 @pytest.mark.parametrize("scoring", [SharedPrompt(), PromptTree(), PackedGroups()])
 def test_scoring_is_that_of_copies(scoring):
     policy = qlora()
-    assert isinstance(choose(policy.network, 99), PackedGroups)
+    assert isinstance(policy.scoring.choose(policy.network, 99), PackedGroups)
     check_scoring(policy, scoring)
 
 
@@ -145,5 +146,5 @@ def test_gradients_reach_every_trained_weight_under_activation_checkpointing():
 
 def test_without_bitsandbytes_the_installation_is_named(monkeypatch):
     monkeypatch.setattr("nrt_lightning.models.adapters.extras.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"FourBit needs bitsandbytes: pip install 'nrt-lightning\[qlora\]'"):
+    with pytest.raises(InputError, match=r"FourBit.*bitsandbytes.*pip install 'nrt-lightning\[qlora\]'"):
         Policy(BASE, adapter=None, quantization=FourBit())

@@ -7,7 +7,6 @@ from torch import nn
 
 from nrt_lightning import FourBit, InputError, LoRA, Policy
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
-from nrt_lightning.models.scoring.best import choose
 
 
 def perturbed(policy):
@@ -28,7 +27,7 @@ def gradients(policy, rollouts, scoring=None):
     policy.zero_grad()
     torch.manual_seed(3)
     weights = torch.randn(rollouts.completion_ids.shape)
-    scores = (scoring or policy.scoring)(policy.network, rollouts, True)
+    scores = (scoring or policy.scoring)(policy.network, rollouts, baseline=True)
     (scores.logprobs * weights).sum().backward()
     return scores, {name: p.grad.clone() for name, p in trained(policy).items()}
 
@@ -37,8 +36,8 @@ def test_training_begins_at_the_base_and_leaves_it_alone(tiny_dir):
     base = Policy(tiny_dir).load()
     policy = Policy(tiny_dir, adapter=LoRA(rank=2)).load()
     rollouts = sampled(base)
-    expected = base.score(rollouts, True)
-    torch.testing.assert_close(policy.score(rollouts, True).logprobs, expected.logprobs, atol=2e-5, rtol=1e-5)
+    expected = base.score(rollouts, baseline=True)
+    torch.testing.assert_close(policy.score(rollouts).logprobs, expected.logprobs, atol=2e-5, rtol=1e-5)
     optimizer = torch.optim.SGD(trained(policy).values(), lr=0.5)
     policy.score(rollouts).logprobs.sum().backward()
     optimizer.step()
@@ -58,7 +57,7 @@ def test_what_is_trained(policy):
 def test_a_new_marker_without_rows_of_its_own_is_warned_of(tmp_path, caplog):
     without = Policy(BASE, adapter=LoRA(rank=2, targets=["q_proj"], marker_rows=False)).load()
     assert all("lora" in name for name in trained(without))
-    assert "does not learn to end its traces with it" in caplog.text
+    assert "policy.adapter.marker_rows" in caplog.text
     caplog.clear()
     known = Policy(BASE).load()
     known.network.save_pretrained(tmp_path)
@@ -132,9 +131,9 @@ def test_scoring_is_that_of_copies(tiny_dir, scoring):
 
 def test_prompts_are_shared_by_default(llama_dir):
     policy = Policy(llama_dir, adapter=LoRA(rank=2)).load()
-    assert isinstance(choose(policy.network, 99), PackedGroups)
+    assert isinstance(policy.scoring.choose(policy.network, 99), PackedGroups)
     checkpointing = perturbed(Policy(llama_dir, adapter=LoRA(rank=2), activation_checkpointing=True).load())
-    assert isinstance(choose(checkpointing.network, 99), PromptTree)
+    assert isinstance(checkpointing.scoring.choose(checkpointing.network, 99), PromptTree)
     check_scoring(checkpointing, PromptTree())
     assert gradients(checkpointing, sampled(checkpointing))[1].keys() == trained(checkpointing).keys()
 
@@ -182,21 +181,21 @@ def test_the_adapter_has_its_own_dtype(llama_dir):
 @pytest.mark.parametrize(
     ("targets", "message"),
     [
-        (["q_prj"], r"\['q_prj'\] match no linear layer of LlamaForCausalLM. It has down_proj, gate_proj.*q_proj"),
-        (["q_proj", "c_attn"], r"\['c_attn'\] match no"),
-        (["lm_head"], r"\['lm_head'\] match no"),
-        ([], r"\[\] match no linear layer"),
+        (["q_prj"], r"\['q_prj'\].*LlamaForCausalLM.*down_proj, gate_proj.*q_proj"),
+        (["q_proj", "c_attn"], r"\['c_attn'\]"),
+        (["lm_head"], r"\['lm_head'\]"),
+        ([], r"\[\]"),
     ],
 )
 def test_targets_that_match_nothing_are_refused_before_weights_are_read(llama_dir, monkeypatch, targets, message):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=rf"adapter\.targets {message}"):
         Policy(llama_dir, adapter=LoRA(targets=targets))
 
 
 @pytest.mark.parametrize("settings", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(InputError, match=r"adapter\.rank is"):
+    with pytest.raises(InputError, match=r"adapter\.rank.*alpha.*dropout"):
         LoRA(**settings)
 
 
@@ -212,13 +211,13 @@ def test_settings_out_of_range_are_refused(settings):
     ],
 )
 def test_names_that_are_not_known_are_refused_with_those_that_are(make, field):
-    with pytest.raises(InputError, match=rf"{field}='\w+' is not known. Use one of: '\w+'"):
+    with pytest.raises(InputError, match=rf"{field}='\w+'.*'\w+', '\w+'"):
         make()
 
 
 def test_without_peft_the_installation_is_named(monkeypatch):
     monkeypatch.setattr("nrt_lightning.models.adapters.extras.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"LoRA needs peft: pip install 'nrt-lightning\[qlora\]'"):
+    with pytest.raises(InputError, match=r"LoRA.*peft.*pip install 'nrt-lightning\[qlora\]'"):
         Policy(BASE, adapter=LoRA())
 
 

@@ -10,7 +10,6 @@ from transformers import AutoModelForCausalLM
 from nrt_lightning import FourBit, LoRA, Policy
 from nrt_lightning.export.merging import merged
 from nrt_lightning.models.policy.plain_weights import plain_weights
-from nrt_lightning.models.policy.weights_state import weights_state
 
 KINDS = {
     "full": None,
@@ -69,46 +68,5 @@ def test_four_bits_are_dequantized_before_an_adapter_is_merged(tmp_path):
 
 def test_the_policy_stays_as_it_is(policy):
     before = {name: weight.clone() for name, weight in policy.state_dict().items()}
-    state = weights_state(policy)
     list(plain_weights(policy))
-    assert weights_state(policy) == state
     assert all(torch.equal(weight, before[name]) for name, weight in policy.state_dict().items())
-
-
-def test_every_change_of_the_weights_is_seen(policy):
-    seen = [weights_state(policy)]
-
-    def changed() -> bool:
-        seen.append(weights_state(policy))
-        return seen[-1] not in seen[:-1]
-
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3)
-    sum(parameter.sum() for parameter in policy.parameters()).backward()
-    optimizer.step()
-    assert changed()
-    policy.load_state_dict(policy.state_dict())
-    assert changed()
-    with torch.no_grad():
-        next(policy.parameters()).add_(1)
-    assert changed()
-    with policy.evaluating():
-        policy.network(torch.tensor([[1, 5, 6]]))
-    assert not changed()
-
-
-class PastTorch(torch.optim.Optimizer):
-    """Writes weights in a way that torch does not count, as 8-bit optimizers do."""
-
-    def __init__(self, params) -> None:
-        super().__init__(params, {})
-
-    def step(self, closure=None) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                parameter.detach().numpy()[...] += 1
-
-
-def test_a_step_past_torchs_counting_is_seen_too(policy):
-    before = weights_state(policy)
-    PastTorch(policy.parameters()).step()
-    assert weights_state(policy) != before

@@ -9,7 +9,7 @@ def step(policy, reference, number, by=0.01):
     with torch.no_grad():
         for p in policy.parameters():
             p.add_(by)
-    reference.follow(policy, number)
+    reference.update(policy, number)
 
 
 def loaded(policy, **settings):
@@ -70,7 +70,7 @@ def test_of_a_policy_with_an_adapter_the_adapter_moves():
         for p in policy.parameters():
             if p.requires_grad:
                 p.add_(0.02)
-    reference.follow(policy, 1)
+    reference.update(policy, 1)
     rollouts = sampled(policy)
     torch.testing.assert_close(reference.logprobs(rollouts), policy.score(rollouts).logprobs.detach())
     state = reference.state_dict()

@@ -32,8 +32,8 @@ def test_frozen_reference_is_the_policy_before_training(policy):
     assert not torch.allclose(policy.score(rollouts).logprobs, before)
 
 
-def test_reference_of_a_wrapped_policy_is_a_copy(policy):
-    policy.settings = {}
+def test_reference_of_a_live_policy_is_a_copy(policy):
+    policy.live = True
     reference = FrozenReference()
     reference.load(policy)
     assert reference.frozen[0].network is not policy.network
@@ -64,9 +64,9 @@ def test_reference_is_not_loaded_when_its_coefficient_is_zero():
 
 
 def test_no_reference_says_what_to_do(policy):
-    with pytest.raises(InputError, match=r"set model\.reference"):
+    with pytest.raises(InputError, match=r"model\.reference"):
         NoReference().logprobs(sampled(policy))
-    with pytest.raises(InputError, match=r"kl_coef is 0.1.*Set reference to FrozenReference"):
+    with pytest.raises(InputError, match=r"kl_coef.*0\.1.*FrozenReference"):
         NRTModule(Policy(BASE), loss=NRTLoss(kl_coef=0.1))
 
 
@@ -75,7 +75,7 @@ def test_reference_with_another_vocabulary_is_refused(policy, tmp_path):
     other = Policy(directory)
     other.tokenizer.add_tokens(["zebra"])
     other.tokenizer.save_pretrained(directory)
-    with pytest.raises(InputError, match="another vocabulary"):
+    with pytest.raises(InputError, match=r"reference\.model"):
         FrozenReference(model=directory).load(policy)
 
 
@@ -105,7 +105,7 @@ def test_the_policy_without_its_adapter_is_the_base_bit_for_bit(quantization):
 
 
 def test_a_reference_that_needs_an_adapter_is_refused_without_one():
-    with pytest.raises(InputError, match=r"policy has no adapter to disable. Give policy\.adapter"):
+    with pytest.raises(InputError, match=r"AdapterDisabledReference.*policy\.adapter"):
         NRTModule(Policy(BASE), reference=AdapterDisabledReference())
 
 
@@ -141,7 +141,7 @@ def test_quantized_reference_of_a_live_policy_is_that_of_its_files(policy):
     rollouts = sampled(policy)
     read, live = QuantizedReference(), QuantizedReference()
     read.load(policy)
-    policy.settings = {}
+    policy.live = True
     live.load(policy)
     assert torch.equal(read.logprobs(rollouts), live.logprobs(rollouts))
     assert not any("4bit" in type(m).__name__ for m in policy.modules())
@@ -154,15 +154,13 @@ def test_random_weights_are_copied_not_drawn_again():
     reference.load(policy)
     assert difference(reference, rollouts, policy.score(rollouts).logprobs.detach()) < 1e-6
     adapted = Policy(BASE, weights="random", adapter=LoRA(rank=2)).load()
-    with pytest.raises(
-        InputError, match=r"cannot read the policy's weights a second time.*Set reference to AdapterDisabledReference"
-    ):
+    with pytest.raises(InputError, match=r"QuantizedReference.*AdapterDisabledReference"):
         QuantizedReference().load(adapted)
 
 
 def test_a_reference_may_have_a_device_of_its_own(policy):
     reference = FrozenReference(device="meta")
-    policy.settings = {}
+    policy.live = True
     reference.load(policy)
     assert reference.frozen[0].device.type == "cpu"  # a copy; it moves at its first use
     with pytest.raises(NotImplementedError):  # nothing can be computed there, so it was there

@@ -20,7 +20,7 @@ from nrt_lightning import PackedGroups, Policy, PromptCopies, PromptTree, Shared
 
 def gradients(policy, rollouts, scoring):
     policy.zero_grad()
-    scores = scoring(policy.network, rollouts, True)
+    scores = scoring(policy.network, rollouts, baseline=True)
     scores.logprobs.sum().backward()
     whole = lambda grad: grad.full_tensor() if hasattr(grad, "full_tensor") else grad
     return scores, {{name: whole(p.grad).clone() for name, p in policy.named_parameters()}}

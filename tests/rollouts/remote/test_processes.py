@@ -16,10 +16,10 @@ SCRIPT = """
 import json, sys
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, {tests!r})
-from rollouts.test_vllm_server_engine import moved, request_of
+from rollouts.vllm.test_vllm_server_engine import moved, request_of
 from nrt_lightning import InputError, Policy, VLLMServerEngine
+from nrt_lightning.models.sharding.fsdp2 import FSDP2Sharding
 
 rank = int(sys.argv[1])
 dist.init_process_group("gloo", init_method="file://{out}/meeting", rank=rank, world_size=2)
@@ -30,17 +30,16 @@ engine.send(policy)
 text = ("a4b*2c+2d+3?dc:", "b*2c+1?c:")[rank]
 greedy = request_of(policy, (text,), temperature=0.0)
 seen["tokens"] = engine.generate(policy, greedy).token_ids.tolist()
-for layer in policy.network.model.layers:
-    fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
-fully_shard(policy.network, mesh=init_device_mesh("cpu", (2,)))
+policy.load(FSDP2Sharding(init_device_mesh("cpu", (2,))))
 with torch.no_grad():
     for parameter in policy.parameters():
         parameter.mul_(0.5)
 engine.send(policy)
 seen["version"], seen["name"] = engine.version, engine.current[0]
 engine.servers[0].patience = 0.1
-with torch.no_grad():
-    next(policy.parameters()).mul_(1.0)
+engine.send(policy)  # unchanged
+if rank == 0:  # a change that the other process cannot see
+    next(policy.parameters()).data.to_local().add_(1.0)
 dist.barrier()
 if rank == 0:
     engine.next_place = lambda: (_ for _ in ()).throw(InputError("the disk is full"))
@@ -67,7 +66,7 @@ def test_one_process_hands_over_the_whole_weights_for_all(tmp_path):
     assert seen[0]["name"] == seen[1]["name"] == fake.version
     assert seen[0]["error"] == seen[1]["error"] == "the disk is full"
 
-    from rollouts.test_vllm_server_engine import moved, request_of
+    from rollouts.vllm.test_vllm_server_engine import moved, request_of
 
     policy = Policy("embedded:registers-base").load().eval()
     moved(policy)

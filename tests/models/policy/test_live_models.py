@@ -1,4 +1,6 @@
-"""Policies around live models, with an adapter: the same as those that are read from files."""
+"""Policies of live models: the same as those that are read from files."""
+
+import re
 
 import pytest
 import torch
@@ -24,8 +26,8 @@ def live(**settings):
     return AutoModelForCausalLM.from_pretrained(BASE, **settings)
 
 
-def wrapped(model=None, **settings):
-    return Policy.wrap(model or live(), AutoTokenizer.from_pretrained(BASE), **settings)
+def around(model=None, **settings):
+    return Policy(model or live(), tokenizer=AutoTokenizer.from_pretrained(BASE), **settings)
 
 
 def four_bits():
@@ -33,11 +35,67 @@ def four_bits():
     return live(quantization_config=FourBit().config(torch.float32))
 
 
+def test_model_and_tokenizer_are_used_themselves():
+    model, tokenizer = live(), AutoTokenizer.from_pretrained(BASE)
+    policy = Policy(model, "<think_end>", tokenizer=tokenizer)
+    assert policy.network is model
+    assert tokenizer.convert_tokens_to_ids("<think_end>") == policy.marker_id
+    assert policy.load() is policy
+    assert policy.network is model
+
+
+def test_the_model_keeps_its_dtype():
+    policy = around(live(dtype=torch.bfloat16))
+    assert policy.dtype == torch.bfloat16
+    assert {p.dtype for p in policy.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("revision", "main"),
+        ("dtype", "bfloat16"),
+        ("weights", "random"),
+        ("attn_implementation", "eager"),
+        ("trust_remote_code", True),
+        ("quantization", FourBit()),
+    ],
+)
+def test_settings_that_only_files_can_have_are_refused(setting, value):
+    model = live()
+    with pytest.raises(InputError, match=rf"LlamaForCausalLM.*policy\.{setting}={re.escape(repr(value))}"):
+        around(model, **{setting: value})
+    assert around(model).marker_is_new, "nothing was changed"
+
+
+def test_a_live_model_needs_its_tokenizer_and_a_path_none():
+    with pytest.raises(InputError, match=r"LlamaForCausalLM.*tokenizer="):
+        Policy(live())
+    with pytest.raises(InputError, match=r"policy\.tokenizer.*registers-base"):
+        Policy(BASE, tokenizer=AutoTokenizer.from_pretrained(BASE))
+    with pytest.raises(InputError, match=r"policy\.model.*Linear"):
+        around(torch.nn.Linear(2, 2))
+
+
+def test_its_tokenizer_may_be_given_a_padding_token():
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+    tokenizer.pad_token = None
+    with pytest.raises(InputError, match=r"policy\.pad_token"):
+        Policy(live(), tokenizer=tokenizer)
+    assert Policy(live(), tokenizer=tokenizer, pad_token="</s>").tokenizer.pad_token_id == 2
+
+
+def test_another_model_takes_its_settings():
+    other = around(marker="<think_end>", adapter=LoRA(rank=2)).sibling(model=BASE, adapter=None)
+    assert other.tokenizer.decode([other.marker_id]) == "<think_end>"
+    assert not other.live
+
+
 @pytest.mark.parametrize("quantized", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_it_is_the_policy_of_its_files(quantized, checkpointing):
     settings = {"adapter": LoRA(rank=2), "activation_checkpointing": checkpointing}
-    policy = wrapped(four_bits() if quantized else None, **settings)
+    policy = around(four_bits() if quantized else None, **settings)
     read = Policy(BASE, quantization=FourBit() if quantized else None, **settings).load()
     rollouts = sampled(policy)  # in eval mode, which must not repack a live model's weights either
     ours, theirs = (gradients(perturbed(each), rollouts) for each in (policy, read))
@@ -48,7 +106,7 @@ def test_it_is_the_policy_of_its_files(quantized, checkpointing):
 
 
 def test_its_references_are_the_base():
-    policy, base = wrapped(adapter=LoRA(rank=2)), Policy(BASE).load()
+    policy, base = around(adapter=LoRA(rank=2)), Policy(BASE).load()
     frozen, disabled = FrozenReference(), AdapterDisabledReference()
     for reference in (frozen, disabled):
         reference.load(policy)
@@ -57,21 +115,21 @@ def test_its_references_are_the_base():
         expected = base.score(rollouts).logprobs
     assert torch.equal(disabled.logprobs(rollouts), expected)
     torch.testing.assert_close(frozen.logprobs(rollouts), expected, atol=1e-5, rtol=0)
-    with pytest.raises(InputError, match=r"random or live.*AdapterDisabledReference"):
+    with pytest.raises(InputError, match=r"QuantizedReference.*AdapterDisabledReference"):
         QuantizedReference().load(policy)
 
 
 def test_the_base_is_told_by_its_weights():
-    first, same = (wrapped(adapter=LoRA(rank=2)).fingerprint() for _ in range(2))
+    first, same = (around(adapter=LoRA(rank=2)).fingerprint() for _ in range(2))
     other = live()
     with torch.no_grad():
         other.model.layers[0].mlp.up_proj.weight.add_(1e-3)
     assert first == same
-    assert wrapped(other, adapter=LoRA(rank=2)).fingerprint()["base"] != first["base"]
+    assert around(other, adapter=LoRA(rank=2)).fingerprint()["base"] != first["base"]
 
 
 def test_it_is_exported_like_any_other(tmp_path):
-    policy = perturbed(wrapped(adapter=LoRA(rank=2)))
+    policy = perturbed(around(adapter=LoRA(rank=2)))
     ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
     directory = export_policy(policy, tmp_path / "merged", Merged("float32"))
     with torch.no_grad():
@@ -80,26 +138,26 @@ def test_it_is_exported_like_any_other(tmp_path):
     assert export_policy(policy, tmp_path / "adapter", AdapterFiles())
     nameless = live()
     nameless.name_or_path = ""
-    with pytest.raises(InputError, match=r"base is live and in no files.*Use Merged"):
-        export_policy(wrapped(nameless, adapter=LoRA(rank=2)), tmp_path / "nowhere", AdapterFiles())
+    with pytest.raises(InputError, match=r"AdapterFiles.*live.*Merged"):
+        export_policy(around(nameless, adapter=LoRA(rank=2)), tmp_path / "nowhere", AdapterFiles())
 
 
 def test_a_second_adapter_and_one_that_does_not_fit_are_refused():
-    policy = wrapped(adapter=LoRA(rank=2))
+    policy = around(adapter=LoRA(rank=2))
     for model in (policy.model, policy.network):
-        with pytest.raises(InputError, match=r"has an adapter already. Give the base"):
-            wrapped(model, adapter=LoRA(rank=2))
-    with pytest.raises(InputError, match=r"\['q_prj'\] match no linear layer.*q_proj"):
-        wrapped(adapter=LoRA(targets=["q_prj"]))
-    assert wrapped(policy.model.merge_and_unload(), adapter=LoRA(rank=2)).fingerprint()
+        with pytest.raises(InputError, match=r"adapter.*merge_and_unload"):
+            around(model, adapter=LoRA(rank=2))
+    with pytest.raises(InputError, match=r"adapter\.targets \['q_prj'\].*q_proj"):
+        around(adapter=LoRA(targets=["q_prj"]))
+    assert around(policy.model.merge_and_unload(), adapter=LoRA(rank=2)).fingerprint()
 
 
 def test_an_exported_adapter_is_no_model(tmp_path):
     directory = export_policy(Policy(BASE, adapter=LoRA(rank=2)).load(), tmp_path / "m", AdapterFiles())
-    with pytest.raises(InputError, match=r"holds an adapter without its base. Give the base.*Merged"):
+    with pytest.raises(InputError, match=r"policy\.model .*Merged"):
         Policy(str(directory))
     policy = Policy(BASE, weights="random", adapter=LoRA(rank=2)).load()
-    with pytest.raises(InputError, match=r"base is random and in no files.*Use Merged"):
+    with pytest.raises(InputError, match=r"AdapterFiles.*random.*Merged"):
         export_policy(policy, tmp_path / "n", AdapterFiles())
 
 
