@@ -21,8 +21,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from nrt_lightning import Policy, RolloutEngine, TransformersEngine, VLLMServerEngine
 from nrt_lightning.models.policy.loading import resolve
 from nrt_lightning.rollouts import GenerationRequest
-from nrt_lightning.rollouts.remote.files import write_model
-from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings
+from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, write_served_model
 
 ROUNDS, PROMPTS, GROUP, PROMPT_TOKENS, NEW_TOKENS = 5, 4, 8, 64, 128
 VOCABULARY, ENDS = 1024, 20  # tokens, of which so many end an uneven row
@@ -60,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         policy = Policy(base(place / "base")).load().eval()
-        served = write_model(policy, place / "served")
+        served = write_served_model(policy, place / "served")
         serve = ServerSettings(port=8790, dtype="float32", max_model_len=PROMPT_TOKENS + NEW_TOKENS + 1)
         with ServerProcess(served, serve, log=place / "log.txt") as server:
             assert server.process is not None

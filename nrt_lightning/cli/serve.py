@@ -12,8 +12,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from nrt_lightning.cli.main import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.rollouts.remote.files import write_model
-from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text
+from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text, write_served_model
 from nrt_lightning.rollouts.vllm.sync import adapter_refusal
 from nrt_lightning.structures import Sampling
 
@@ -69,7 +68,7 @@ def server_of(cli: NRTCLI) -> ServerProcess:
         settings.dtype = "bfloat16" if half else str(policy.dtype).removeprefix("torch.")
     alone = adapter_refusal(policy) is None
     process = ServerProcess(target.absolute(), settings, policy.adapter.rank if alone else None)  # type: ignore[union-attr]
-    write_model(policy.load(), target)
+    write_served_model(policy.load(), target)
     return process
 
 

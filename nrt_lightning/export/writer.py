@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.card import model_card
+from nrt_lightning.export.directories import atomic_directory
 from nrt_lightning.export.forms import ExportForm, WholeModel, default_form
 from nrt_lightning.export.gathering import whole_policy
 from nrt_lightning.export.record import RunRecord
@@ -74,16 +74,10 @@ def export_policy(
     target, form = Path(directory).expanduser().absolute(), form or default_form(policy)
     form.check(policy)
     whole = whole_policy(policy)
-    if whole is None:
-        return target
-    check_target(target, overwrite)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write_files(whole, beside, form, record or RunRecord())
-        beside.chmod(0o755)
-        replace(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    if whole is not None:
+        check_target(target, overwrite=overwrite)
+        with atomic_directory(target) as new:
+            write_files(whole, new, form, record or RunRecord())
     return target
 
 
@@ -108,14 +102,3 @@ def generation_config(policy: Policy) -> GenerationConfig:
     config.eos_token_id = policy.eos_ids if len(policy.eos_ids) > 1 else policy.eos_ids[0]
     config.pad_token_id = policy.tokenizer.pad_token_id
     return config
-
-
-def replace(new: Path, target: Path) -> None:
-    """Put a directory in the place of another."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    target.rename(old / target.name)
-    new.rename(target)
-    shutil.rmtree(old)

@@ -104,7 +104,7 @@ def test_a_server_is_started_and_stopped_with_its_token(stand_in, tmp_path, monk
 
 
 def test_the_command_is_printed_and_ends_with_the_server(stand_in, tmp_path, capsys):
-    with pytest.raises(InputError, match="vLLM ended with code 3 before it was ready"):
+    with pytest.raises(InputError, match=r"vLLM.*code 3"):
         run(["serve", *QUICKSTART, "--trainer.default_root_dir", str(tmp_path), "--serve.arguments=[--fail]"])
     said = capsys.readouterr().out
     assert f"{stand_in} -m vllm.entrypoints.openai.api_server --model {tmp_path / 'served'}" in said
@@ -131,7 +131,7 @@ def test_the_server_ends_with_the_command(stand_in, tmp_path, sign):
 
 def test_an_address_that_others_reach_needs_a_token(monkeypatch):
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    with pytest.raises(InputError, match=r"serve.host '0.0.0.0' is reached from other machines"):
+    with pytest.raises(InputError, match=r"serve\.host '0\.0\.0\.0'.*VLLM_API_KEY"):
         ServerSettings(host="0.0.0.0")
     monkeypatch.setenv("VLLM_API_KEY", "secret")
     assert ServerSettings(host="0.0.0.0").url == "http://127.0.0.1:8000"
@@ -141,13 +141,13 @@ def test_vllm_is_found_by_a_variable_then_beside_then_here(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VLLM_PYTHON", raising=False)
     monkeypatch.setattr("nrt_lightning.rollouts.vllm.environment.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"vLLM is not installed here.*VLLM_PYTHON"):
+    with pytest.raises(InputError, match=r"vLLM.*serve\.python.*VLLM_PYTHON"):
         vllm_python()
     beside = tmp_path / ".venv-vllm" / "bin" / "python"
     beside.parent.mkdir(parents=True)
     beside.touch()
     assert vllm_python() == str(beside)
     monkeypatch.setenv("VLLM_PYTHON", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match=r"VLLM_PYTHON.*nowhere"):
         vllm_python()
     assert vllm_python(str(beside)) == str(beside)

@@ -8,12 +8,12 @@ from tiny import save_tiny
 from transformers import AutoModelForCausalLM
 
 from nrt_lightning import Policy
-from nrt_lightning.rollouts.remote.files import appearing, write_model
+from nrt_lightning.rollouts.remote import atomic_directory, write_model
 
 
 def test_a_directory_appears_when_it_is_full(tmp_path):
     target = tmp_path / "d"
-    with appearing(target) as place:
+    with atomic_directory(target) as place:
         (place / "a").write_text("x")
         assert not target.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
@@ -23,7 +23,7 @@ def test_a_directory_appears_when_it_is_full(tmp_path):
 def test_what_breaks_off_leaves_the_old_directory_and_nothing_else(tmp_path):
     target = tmp_path / "d"
     target.mkdir()
-    with pytest.raises(RuntimeError), appearing(target):
+    with pytest.raises(RuntimeError), atomic_directory(target):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 

@@ -18,7 +18,7 @@ import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 sys.path.insert(0, {tests!r})
-from rollouts.test_vllm_server_engine import moved, request_of
+from rollouts.vllm.test_vllm_server_engine import moved, request_of
 from nrt_lightning import InputError, Policy, VLLMServerEngine
 
 rank = int(sys.argv[1])
@@ -43,7 +43,7 @@ with torch.no_grad():
     next(policy.parameters()).mul_(1.0)
 dist.barrier()
 if rank == 0:
-    engine.next_place = lambda: (_ for _ in ()).throw(InputError("the disk is full"))
+    engine.new_version = lambda version: (_ for _ in ()).throw(InputError("the disk is full"))
 try:
     engine.send(policy)
 except InputError as error:
@@ -67,7 +67,7 @@ def test_one_process_hands_over_the_whole_weights_for_all(tmp_path):
     assert seen[0]["name"] == seen[1]["name"] == fake.version
     assert seen[0]["error"] == seen[1]["error"] == "the disk is full"
 
-    from rollouts.test_vllm_server_engine import moved, request_of
+    from rollouts.vllm.test_vllm_server_engine import moved, request_of
 
     policy = Policy("embedded:registers-base").load().eval()
     moved(policy)

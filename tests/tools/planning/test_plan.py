@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from planning.peaks import build
 from tiny import tiny_config
+from tools.planning.peaks import build
 
 from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config
@@ -61,7 +61,7 @@ def measured(work: Workload, rank: int) -> dict[str, int]:
     """Bytes at the peak of each phase. Freed memory is given back at once, so that only what is held counts."""
     settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     arguments = json.dumps({"work": work.to_json(), "rank": rank})
-    command = [sys.executable, "-W", "ignore", "-m", "planning.peaks", arguments]
+    command = [sys.executable, "-W", "ignore", "-m", "tools.planning.peaks", arguments]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
