@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.export.merging import merged
+from nrt_lightning.models.policy.plain_weights import plain_config, plain_weights
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -105,7 +105,14 @@ class Merged(ExportForm):
 
     def write(self, policy: Policy, directory: Path) -> None:
         """See `ExportForm`."""
-        merged(policy, getattr(torch, self.dtype)).save_pretrained(directory)
+        network, dtype = policy.network, getattr(torch, self.dtype)
+        with torch.random.fork_rng(devices=[]):  # its random weights are overwritten
+            plain = type(network)._from_config(plain_config(network), dtype=dtype)
+        found = plain.state_dict()
+        for name, weight in plain_weights(policy, dtype):
+            found[name].copy_(weight)
+        plain.generation_config = network.generation_config
+        plain.save_pretrained(directory)
 
 
 def default_form(policy: Policy) -> ExportForm:

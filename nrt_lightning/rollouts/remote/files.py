@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from nrt_lightning.export.directories import atomic_directory
-from nrt_lightning.models.policy.plain_weights import plain_weights, whole
+from nrt_lightning.models.policy.plain_weights import plain_config, plain_weights, whole
 from nrt_lightning.models.sharding.base import plain_name
 
 if TYPE_CHECKING:
@@ -83,11 +83,10 @@ def write_model(policy: Policy, target: Path, *, tied: bool = True) -> Path:
         tied: False serves a tied output head as a weight of its own.
     """
     network = policy.network
-    plain = {key: value for key, value in network.config.to_dict().items() if key != "quantization_config"}
-    plain["tie_word_embeddings"] = network.config.tie_word_embeddings and tied
+    config = plain_config(network, tie_word_embeddings=network.config.tie_word_embeddings and tied)
     with atomic_directory(target) as directory:
         write_weights(policy, directory)
-        type(network.config).from_dict(plain).save_pretrained(directory)
+        config.save_pretrained(directory)
         if network.generation_config is not None:
             network.generation_config.save_pretrained(directory)
         policy.tokenizer.save_pretrained(directory)
