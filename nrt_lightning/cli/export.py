@@ -33,7 +33,7 @@ def export(
         InputError: no such checkpoint, or one without settings; the base is missing or another one; the directory
             holds something already; the policy has no such form.
     """
-    check_target(Path(out).expanduser().absolute(), overwrite)
+    check_target(Path(out).expanduser().absolute(), overwrite=overwrite)
     saved = read(checkpoint)
     policy = build_policy(saved, base)
     if policy.adapter is not None and not policy.readable:
@@ -48,7 +48,7 @@ def export(
     policy.load()
     weights = {k.removeprefix("policy."): v for k, v in saved["state_dict"].items() if k.startswith("policy.")}
     policy.load_state_dict(weights)
-    directory = export_policy(policy.eval(), out, form, RunRecord(**noted.get("run", {})), overwrite)
+    directory = export_policy(policy.eval(), out, form, RunRecord(**noted.get("run", {})), overwrite=overwrite)
     print(f"written to {directory}")
     return directory
 

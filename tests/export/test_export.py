@@ -163,7 +163,7 @@ def test_the_card_says_where_it_comes_from(tmp_path):
 def test_nothing_is_overwritten_unless_told(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "precious").write_text("x")
-    with pytest.raises(InputError, match=r"is not empty.*overwrite"):
+    with pytest.raises(InputError, match=rf"{tmp_path / 'm'}.*overwrite"):
         export_policy(trained(), tmp_path / "m")
     assert (tmp_path / "m" / "precious").read_text() == "x"
     export_policy(trained(), tmp_path / "m", overwrite=True)
@@ -189,10 +189,10 @@ def test_an_export_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("adapter", "form", "message"),
     [
-        (None, AdapterFiles(), "has no adapter. Use WholeModel"),
-        (None, Merged(), "no adapter to merge. Use WholeModel"),
-        (LoRA(rank=2), WholeModel(), "Use Merged"),
-        (LoRA(rank=2, marker_rows=False), AdapterFiles(), "marker_rows is false"),
+        (None, AdapterFiles(), "AdapterFiles.*WholeModel"),
+        (None, Merged(), "Merged.*WholeModel"),
+        (LoRA(rank=2), WholeModel(), "WholeModel.*Merged"),
+        (LoRA(rank=2, marker_rows=False), AdapterFiles(), r"AdapterFiles.*adapter\.marker_rows"),
     ],
 )
 def test_forms_that_a_policy_does_not_have_are_refused(tmp_path, adapter, form, message):
