@@ -14,7 +14,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.strategies.checkpoints import NOTES, read_sharded
+from nrt_lightning.strategies.checkpoints import METADATA, read_sharded
 
 
 def export(
@@ -60,7 +60,7 @@ def read(checkpoint: str) -> dict[str, Any]:
         InputError: it cannot be read, or holds no policy.
     """
     path = Path(checkpoint).expanduser()
-    if not path.is_file() and not (path / NOTES).is_file():
+    if not path.is_file() and not (path / METADATA).is_file():
         raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
     try:
         saved = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,7 +46,7 @@ class WholeModel(ExportForm):
             trained with the marker.
     """
 
-    marker: bool = True
+    marker: bool = field(default=True, kw_only=True)
 
     @override
     def check(self, policy: Policy) -> None:

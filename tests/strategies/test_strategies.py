@@ -171,14 +171,14 @@ def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
 )
 def test_what_cannot_work_is_refused_before_training(several, name):
     said = {
-        "auto_sizes": ("tensor_parallel_size 2", "Set data_parallel_size to 2 and tensor_parallel_size to 1"),
-        "quantized": ("policy.quantization", "set trainer.strategy to ddp"),
-        "memory": ("GiB of that are missing", "bf16-mixed"),
-        "other_rows": ("batch_size x processes=4 (now 6)", "the product is the same"),
-        "other_model": ("of another model", "adapter"),
-        "half": ("trainer.precision is 16-mixed", "bf16-mixed"),
-        "checkpointing": ("activation_checkpointing_policy", "policy.activation_checkpointing to true"),
-        "two_dtypes": ("adapter.dtype is bfloat16", "Set adapter.dtype to float32"),
+        "auto_sizes": ("tensor_parallel_size 2", "data_parallel_size to 2"),
+        "quantized": ("policy.quantization", "trainer.strategy"),
+        "memory": ("GiB", "bf16-mixed"),
+        "other_rows": ("batch_size x processes=4", "6"),
+        "other_model": ("adapter",),
+        "half": ("trainer.precision", "16-mixed", "bf16-mixed"),
+        "checkpointing": ("activation_checkpointing_policy", "policy.activation_checkpointing"),
+        "two_dtypes": ("adapter.dtype", "bfloat16", "float32"),
     }
     for words in said[name]:
         assert words in several[name]["error"]
@@ -212,7 +212,7 @@ def test_a_directory_of_shares_is_exported_by_the_command(several, place):
     whole = torch.load(place / "fsdp2_file.ckpt", weights_only=True)["state_dict"]
     assert saved["state_dict"].keys() == whole.keys()
     assert all(torch.equal(saved["state_dict"][name], weight) for name, weight in whole.items())
-    with pytest.raises(ValueError, match="no settings of a policy"):
+    with pytest.raises(ValueError, match="fsdp2_directory"):
         export(str(place / "fsdp2_directory.ckpt"), str(place / "out"))
 
 
