@@ -136,7 +136,7 @@ def test_no_new_tokens(policy):
 
 
 def test_settings_are_checked():
-    with pytest.raises(InputError, match="drop_share is 2"):
+    with pytest.raises(InputError, match=r"engine\.drop_share is 2"):
         TransformersEngine(drop_share=2)
-    with pytest.raises(InputError, match="max_rows"):
+    with pytest.raises(InputError, match=r"engine\.max_rows"):
         TransformersEngine(max_rows=-1)
