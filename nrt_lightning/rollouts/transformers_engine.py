@@ -57,13 +57,13 @@ class TransformersEngine(RolloutEngine):
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         count = request.prompt_ids.shape[0]
         uniform = draws(request)  # [L, N]
-        written = Writing(request, count * request.group_size)
+        sampled = SampledTokens(request, count * request.group_size)
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
             for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
-                self._decode(policy, request, prompts, uniform, written, progress)
-        return written.generations()
+                self._decode(policy, request, prompts, uniform, sampled, progress)
+        return sampled.generations()
 
     def _decode(
         self,
@@ -71,7 +71,7 @@ class TransformersEngine(RolloutEngine):
         request: GenerationRequest,
         prompts: Tensor,  # [b]
         uniform: Tensor,  # [L, N]
-        written: Writing,
+        sampled: SampledTokens,
         progress: Progress | None,
     ) -> None:
         model, group_size = policy.network, request.group_size
@@ -86,19 +86,19 @@ class TransformersEngine(RolloutEngine):
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
         for step in range(request.max_new_tokens):
-            tokens, logprobs = next_tokens(logits, request, written.banned_ids, uniform[step, rows])  # [A]
-            tokens = written.add(step, rows, tokens, logprobs)
+            tokens, logprobs = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            tokens = sampled.add(step, rows, tokens, logprobs)
             if step + 1 == request.max_new_tokens:
                 break
             if (step + 1) % check_every == 0:
-                writing = ~written.stopped[rows]  # [A]
-                still = int(writing.sum())
+                unfinished = ~sampled.stopped[rows]  # [A]
+                still = int(unfinished.sum())
                 if progress is not None:
                     progress(step + 1, request.max_new_tokens, still)
                 if still == 0:
                     break
                 if 1 - still / len(rows) >= drop_share and still < len(rows):
-                    keep = writing.nonzero().squeeze(-1)
+                    keep = unfinished.nonzero().squeeze(-1)
                     decoder.keep(keep)
                     rows, tokens = rows[keep], tokens[keep]
             logits = decoder.step(tokens)  # [A, V]
@@ -124,7 +124,7 @@ def draws(request: GenerationRequest) -> Tensor:
     return uniforms(hashed(keys.repeat_interleave(group_size) ^ hashed(numbers)), request.max_new_tokens)
 
 
-class Writing:
+class SampledTokens:
     """Tokens of the rows that are being sampled."""
 
     def __init__(self, request: GenerationRequest, rows: int) -> None:
@@ -139,13 +139,13 @@ class Writing:
 
     def add(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor | None) -> Tensor:
         """Store the tokens of unfinished rows; return the tokens, 0 for finished rows. [A]"""
-        writing = ~self.stopped[rows]
-        tokens = tokens * writing
+        unfinished = ~self.stopped[rows]
+        tokens = tokens * unfinished
         self.token_ids[rows, step] = tokens
-        self.token_mask[rows, step] = writing
+        self.token_mask[rows, step] = unfinished
         if self.logprobs is not None and logprobs is not None:
-            self.logprobs[rows, step] = logprobs * writing
-        self.stopped[rows] = ~writing | torch.isin(tokens, self.stop_ids)
+            self.logprobs[rows, step] = logprobs * unfinished
+        self.stopped[rows] = ~unfinished | torch.isin(tokens, self.stop_ids)
         return tokens
 
     def generations(self) -> Generations:

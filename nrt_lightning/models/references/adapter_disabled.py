@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class AdapterDisabledReference(Reference):
     """The policy without its adapter: the base itself, bit for bit, and no second copy of it."""
 
+    second_model = False
+
     def __init__(self) -> None:
         self.policies: list[Policy] = []  # a list: a module would be registered by whoever holds this object
 

@@ -26,6 +26,7 @@ class Reference(ABC):
     """A frozen model."""
 
     available: bool = True
+    second_model: bool | None = None  # it holds weights besides the policy's; None: unknown to `nrt-lightning plan`
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (most have nothing to refuse)
         """Refuse a policy that this cannot be the reference of, before weights are read."""
@@ -68,6 +69,7 @@ class NoReference(Reference):
     """None: no second model is held."""
 
     available = False
+    second_model = False
 
     def load(self, policy: Policy) -> None:
         """Nothing to read."""
@@ -92,6 +94,8 @@ class FrozenReference(Reference):
         dtype: of its weights; null for the policy's.
         device: where it is, for instance `cuda:1`; null for the policy's device.
     """
+
+    second_model = True
 
     def __init__(self, model: str | None = None, dtype: str | None = None, device: str | None = None) -> None:
         self.model = model

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from nrt_lightning.functional.linear_logprobs import OwnRow, linear_logprobs
+from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -22,6 +22,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DENSE = 2**24  # logits whose probabilities are kept: 64 MiB in float32
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Memory settings of a model's output head."""
+
+    keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
+    chunk: int = CHUNK  # positions at a time
+
+
+HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
 FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, and whether their logits are their head's
 
 
@@ -89,8 +100,11 @@ def score_positions(
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
             linear, own = linear_head(head)  # asked for here: where weights are sharded, they are whole while it runs
-            keep = len(targets) * linear.out_features <= DENSE
-            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=own)
+            settings = HEADS.get(model, HeadSettings())
+            keep = len(targets) * linear.out_features <= DENSE if settings.keep is None else settings.keep
+            pair = linear_logprobs(
+                hidden[where], linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=own
+            )
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
