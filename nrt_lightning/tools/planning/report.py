@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nrt_lightning.callbacks.results import aligned
 from nrt_lightning.tools.planning.duration import Speed, durations
 from nrt_lightning.tools.planning.plan import Plan
 
@@ -107,16 +108,3 @@ def gib(size: int | None) -> str:
     if not size:
         return "-"
     return f"{size / GIB:,.2f}" if size >= GIB / 100 else f"{size / GIB:.2g}"
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Align rows as a table with a rule under the first.
-
-    >>> aligned([["a", "b"], ["long", "1.0"]])
-    ['a    |   b', '-----|----', 'long | 1.0']
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [" | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-             for row in rows]  # fmt: skip
-    lines.insert(1, "-|-".join("-" * width for width in widths))
-    return lines
