@@ -38,7 +38,7 @@ def test_the_embedded_base_can_start(embedded: dict) -> None:
 def test_random_weights_cannot() -> None:
     figures = preflight("--rows=64", "--model.policy.weights=random")
     assert figures["verdict"]["can_start"] == "no"
-    assert "no more than traces written for another question" in figures["verdict"]["reason"]
+    assert "another question" in figures["verdict"]["reason"]
     assert any(knob.startswith("policy.model:") for knob in figures["verdict"]["knobs"])
     assert figures["aggregations"]["log_prob"]["groups_with_gain"] > 0.8, "a gain alone says nothing"
 
@@ -83,8 +83,8 @@ def test_training_rows_serve_where_there_are_no_others() -> None:
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(InputError, match="rows is 1"):
         preflight("--rows=1")
-    with pytest.raises(InputError, match="SFTModule writes none"):
+    with pytest.raises(InputError, match="SFTModule"):
         preflight("--rows=4", "--config", str(CONFIGS / "methods" / "sft.yaml"))
     Path("file").write_text("")
-    with pytest.raises(InputError, match="the directory of json, 'file' cannot be written"):
+    with pytest.raises(InputError, match="json.*'file'"):
         preflight("--rows=4", "--json=file/figures.json")
