@@ -1,4 +1,4 @@
-"""A batch in micro-batches under a token budget (`token_budget.py`) against all of it at once."""
+"""A batch in micro-batches under a token budget (`training/micro_batches.py`) against the whole batch at once."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SCORING: dict[str, ScoringForward] = {"packed groups": BestScoring(), "copies": 
 
 
 class Untrained(NRTModule):
-    """Takes gradients without a trainer."""
+    """Computes gradients without a trainer."""
 
     def backward_part(self, loss: Tensor) -> None:
-        """At once."""
+        """Call `backward` directly."""
         loss.backward()
 
 

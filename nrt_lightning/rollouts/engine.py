@@ -32,7 +32,7 @@ class GenerationRequest(TensorStruct):
     top_k: int = 0
     banned_ids: list[int] = field(default_factory=list)  # never sampled
     seed: int = 0
-    logprobs: bool = False  # return the log-probs of the sampled tokens
+    logprobs: bool = field(default=False, kw_only=True)  # return the log-probs of the sampled tokens
     names: list[str] | None = None  # [B] that seed the prompts' random draws; None for the prompts' indices
 
 

@@ -36,7 +36,7 @@ LONG_PROMPTS = dataclasses.replace(
 def gflop(forward, rollouts, baseline=True, counter=None) -> float:
     policy = build_policy(SMALL, scoring=forward)
     with counter or flop_counter() as counter:
-        policy.score(rollouts, baseline).logprobs.sum().backward()
+        policy.score(rollouts, baseline=baseline).logprobs.sum().backward()
     return counter.get_total_flops() / 1e9
 
 

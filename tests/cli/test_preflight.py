@@ -86,5 +86,5 @@ def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(InputError, match="SFTModule"):
         preflight("--rows=4", "--config", str(CONFIGS / "methods" / "sft.yaml"))
     Path("file").write_text("")
-    with pytest.raises(InputError, match="json.*'file'"):
+    with pytest.raises(InputError, match=r"json.*'file'"):
         preflight("--rows=4", "--json=file/figures.json")

@@ -58,6 +58,7 @@ class VLLMColocatedEngine(RemoteEngine):
         max_model_len: int,
         dtype: str | None = None,
         gpu_memory_utilization: float = 0.4,
+        *,
         enforce_eager: bool = False,
         options: dict[str, Any] | None = None,
         sampler_correction: TruncatedImportance | None = TruncatedImportance(),  # noqa: B008  (frozen settings)

@@ -130,7 +130,7 @@ class Miniature:
         with LiveMemory(self.scale.full, self.part, self.fractions) as memory, self.autocast():
             for _ in range(1 + accumulate):
                 self.tokens = [0, 0]
-                loss = forward(network, rollouts, baseline).logprobs.sum()
+                loss = forward(network, rollouts, baseline=baseline).logprobs.sum()
                 if reference:
                     with torch.no_grad():
                         forward(network, rollouts)

@@ -108,9 +108,8 @@ def reward_knobs(measures: Measures) -> list[str]:
     """Settings to change for the aggregation."""
     knobs, current = [], measures.aggregations[measures.aggregator]
     if current.zero_variance > 0.5:
-        knobs.append(
-            f"sampling: {percent(current.zero_variance)} of the groups have equal rewards, from which nothing is learned"
-        )
+        equal = percent(current.zero_variance)
+        knobs.append(f"sampling: {equal} of the groups have equal rewards, from which nothing is learned")
     firsts = {name: a.right_first for name, a in measures.aggregations.items() if a.right_first is not None}
     best = max(firsts, key=lambda name: firsts[name], default=None)
     if best is not None and firsts[best] > firsts[measures.aggregator] + 0.1:

@@ -325,11 +325,11 @@ def test_the_report_names_the_largest_part_its_knob_and_warns(tmp_path):
 def test_peaks_on_a_gpu_are_those_measured(tmp_path):
     work = dataclasses.replace(WORK, vocabulary=40_000, hidden=512, intermediate=1408, layers=12, heads=8, kv_heads=8)
     policy, rollouts = build_policy(work).to("cuda", torch.bfloat16), fixed_rollouts(work).to("cuda")
-    policy.score(rollouts, True).logprobs.sum().backward()
+    policy.score(rollouts, baseline=True).logprobs.sum().backward()
     policy.zero_grad()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    policy.score(rollouts, True).logprobs.sum().backward()
+    policy.score(rollouts, baseline=True).logprobs.sum().backward()
     real = torch.cuda.max_memory_allocated() - before
     small = sketch(tmp_path, work, dtype="bfloat16")
     needs = of_all_layers(small, LENGTHS, "bf16-true", lambda mini: mini.learn(**LEARN))
