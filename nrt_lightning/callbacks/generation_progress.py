@@ -1,4 +1,4 @@
-"""Progress of sampling below the trainer's progress bar."""
+"""Progress of trace sampling, below the trainer's progress bar."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
     from nrt_lightning.rollouts.engine import Progress
 
-DELAY = 2.0  # seconds before the bar is shown
+DELAY = 2.0  # seconds; shorter generations show no bar
 
 
 @contextmanager
 def generation_progress(trainer: Trainer, *, enabled: bool = True) -> Iterator[Progress | None]:
-    """Yield a function that shows sampled tokens and unfinished rows; None if there is no progress bar."""
+    """Yield a function that shows sampled tokens and unfinished rows; None if the trainer has no progress bar."""
     bar = trainer.progress_bar_callback if enabled and trainer.is_global_zero else None
     if isinstance(bar, TQDMProgressBar) and not bar.is_disabled:
         with tqdm(desc="  sampling traces", unit="token", position=1, leave=False, delay=DELAY) as line:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NoReturn
 
 import torch
@@ -19,13 +20,10 @@ from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.cli.suggestions import suggestion
 from nrt_lightning.errors import InputError
 
-# Commands that are no methods of Lightning's Trainer: the module of each has a `main` that takes its arguments.
-COMMANDS: dict[str, str] = {
-    "compare": "nrt_lightning.cli.compare",
-    "export": "nrt_lightning.cli.export",
-    "plan": "nrt_lightning.cli.plan",
-    "preflight": "nrt_lightning.cli.preflight",
-    "serve": "nrt_lightning.cli.serve",
+# Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
+COMMANDS = {
+    module.name: f"nrt_lightning.cli.commands.{module.name}"
+    for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
 # A command of our own passes its arguments on.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

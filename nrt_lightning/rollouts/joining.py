@@ -15,15 +15,15 @@ from nrt_lightning.structures import Prompts, Struct, TensorStruct
 
 
 def singles(window: list[Prompts]) -> list[Prompts]:
-    """The groups of a window, one batch per group."""
+    """The groups of a window, each by itself."""
     groups = []
-    for batch in window:
-        rollouts = batch.rollouts
+    for share in window:
+        rollouts = share.rollouts
         assert rollouts is not None, "sample first"
-        for index in range(len(batch)):
-            group = batch.select(index, index + 1)
-            rows = (rollouts.group_ids == index).nonzero().squeeze(1)
-            group.rollouts = rollouts.select(rows.new_tensor([index]), rows)
+        for place in range(len(share)):
+            group = share.select(place, place + 1)
+            rows = (rollouts.group_ids == place).nonzero().squeeze(1)
+            group.rollouts = rollouts.select(rows.new_tensor([place]), rows)
             groups.append(group)
     return groups
 

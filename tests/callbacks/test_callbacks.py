@@ -135,7 +135,7 @@ def test_export_is_what_was_trained(trainer, tmp_path):
     assert not again.marker_is_new
     for name, weight in module.policy.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name
-    with pytest.raises(InputError, match="overwrite"):
+    with pytest.raises(InputError, match="exported"):
         trainer(callbacks=[ExportPolicy(str(directory))]).fit(nrt_module(), registers())
 
 

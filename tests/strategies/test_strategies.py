@@ -11,7 +11,7 @@ import torch
 from fake_vllm import FakeVLLM, listening
 
 from nrt_lightning import Policy
-from nrt_lightning.cli.export import export
+from nrt_lightning.cli.commands.export import export
 from strategies.runs import in_processes, run
 
 RESUMED = {"fsdp2": ("file", "directory"), "fsdp1": ("file", "directory")}

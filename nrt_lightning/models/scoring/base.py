@@ -22,17 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DENSE = 2**24  # logits whose probabilities are kept: 64 MiB in float32
-
-
-@dataclass(frozen=True)
-class HeadSettings:
-    """Memory settings of a model's output head."""
-
-    keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
-    chunk: int = CHUNK  # positions at a time
-
-
-HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
 FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # models, and whether their logits are their head's
 
 
@@ -78,6 +67,17 @@ def copies(rollouts: Rollouts) -> tuple[Tensor, dict[str, Any]]:
 def positions(mask: Tensor) -> Tensor:
     """Position ids that count real tokens only, 0 at padding before the first. [N, S] -> [N, S]"""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+@dataclass(frozen=True)
+class HeadSettings:
+    """Memory settings of a model's output head."""
+
+    keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
+    chunk: int = CHUNK  # positions at a time
+
+
+HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
 
 
 def score_positions(

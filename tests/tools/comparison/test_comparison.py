@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nrt_lightning.cli.compare import main
+from nrt_lightning.cli.commands.compare import main
 from nrt_lightning.errors import InputError
 from nrt_lightning.tools.comparison import Comparison, Outcome, Run, markdown_table, run_all, summarize, write_csv
 from nrt_lightning.tools.comparison.plot import draw
