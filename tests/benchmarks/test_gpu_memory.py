@@ -1,4 +1,4 @@
-"""The script that measures whole steps on a GPU: run in small on a CPU, and in full where there is a GPU."""
+"""The script that measures steps on a GPU: a small version on a CPU, and the full one on a GPU."""
 
 from __future__ import annotations
 

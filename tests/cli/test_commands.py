@@ -18,7 +18,7 @@ def test_every_file_is_a_command_that_says_what_it_does() -> None:
         assert str(import_module(COMMANDS[name]).__doc__).startswith(f"`nrt-lightning {name}`: ")
 
 
-def test_a_new_file_is_a_new_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_a_command_gets_its_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     (tmp_path / "greet.py").write_text("def main(args):\n    print('hello', *args)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(COMMANDS, "greet", "greet")

@@ -1,4 +1,4 @@
-"""Engines with weights of their own in training: corrected for by default, checked before weights are read."""
+"""Training with engines that have their own weights: corrected by default, checked before weights are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Buffers of fixed shape write the tokens that a growing cache writes."""
+"""Fixed-shape buffers sample the same tokens as a growing cache."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The door for engines: a server with another API than vLLM's, run by transformers in a thread of the test."""
+"""An engine for a server with another API than vLLM's. The server runs in a thread of the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client of vLLM servers, against a server on loopback that answers as vLLM does."""
+"""The client of vLLM servers, tested with a fake server on loopback."""
 
 from __future__ import annotations
 

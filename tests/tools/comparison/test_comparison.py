@@ -1,4 +1,4 @@
-"""Runs are stood in for by a few lines of Python; one test runs the real thing."""
+"""Most tests replace runs by a few lines of Python; one test runs a real run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans against what is measured."""
+"""Plans compared with measurements."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LEARN = {"baseline": True, "reference": False, "accumulate": False}
 
 
 def config_only(directory: Path, config) -> str:
-    """A directory that holds a config.json and nothing else."""
+    """A directory with only a config.json."""
     config.save_pretrained(directory)
     assert [path.name for path in directory.iterdir()] == ["config.json"]
     return str(directory)
@@ -62,7 +62,7 @@ def sketch(directory: Path, work: Workload = WORK, **settings) -> Sketch:
 
 
 def measured(work: Workload, rank: int) -> dict[str, int]:
-    """Bytes at the peak of each phase. Freed memory is given back at once, so that only what is held counts."""
+    """Bytes at the peak of each phase. Freed memory is returned at once, so only live memory counts."""
     settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     arguments = json.dumps({"work": work.to_json(), "rank": rank})
     command = [sys.executable, "-W", "ignore", "-m", "tools.planning.peaks", arguments]
