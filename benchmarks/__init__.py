@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks.step`, `.techniques`, `.growth` and `.gpu`; docs/performance.md explains them."""
+"""Benchmarks: `python -m benchmarks.step`, `.techniques`, `.growth` and `.gpu`. See docs/performance.md."""

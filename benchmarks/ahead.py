@@ -1,8 +1,7 @@
-"""What sampling one window ahead saves where traces come from elsewhere: steps with a server that takes its time.
+"""Time that sampling one window ahead saves when traces come from a slow server.
 
-The server is stood in for by an engine that samples with weights of its own and then waits, without using the
-processor, until a given time has passed. `python -m benchmarks.ahead --seconds 1` prints seconds of a step, medians of
-runs that take turns.
+The server is simulated by an engine that samples with a copy of the weights and then sleeps until a given time has
+passed. `python -m benchmarks.ahead --seconds 1` prints seconds per step, as medians of alternating runs.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from typing_extensions import override
 
 from nrt_lightning import (
     AheadRollout,
@@ -33,11 +33,11 @@ from nrt_lightning import (
 )
 from nrt_lightning.rollouts import GenerationRequest, Generations, Progress
 
-ROWS, TRACE = 16, 32  # prompts of a step and tokens of a trace, those of the quickstart
+ROWS, TRACE = 16, 32  # prompts per step and tokens per trace, as in the quickstart
 
 
 class SlowServer(RolloutEngine):
-    """Answers when `seconds` have passed, or at once if it took longer anyway."""
+    """Returns when `seconds` have passed, or at once if sampling took longer."""
 
     own_weights = True
 
@@ -45,12 +45,12 @@ class SlowServer(RolloutEngine):
         self.seconds = seconds
         self.policy: Policy | None = None
 
+    @override
     def send(self, policy: Policy) -> None:
-        """See `RolloutEngine`."""
         self.policy = copy.deepcopy(policy)
 
+    @override
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
-        """See `RolloutEngine`."""
         started = time.perf_counter()
         found = TransformersEngine().generate(self.policy or policy, request, progress)
         time.sleep(max(0.0, self.seconds - (time.perf_counter() - started)))
@@ -58,23 +58,23 @@ class SlowServer(RolloutEngine):
 
 
 class Clock(L.Callback):
-    """Seconds between the ends of steps, without the first two: the first window is waited for in any case."""
+    """Seconds between the ends of steps, without the first two, which wait for the first window."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     def on_train_batch_end(self, *args: Any) -> None:
-        """Note the time."""
+        """Store the time."""
         self.ends.append(time.perf_counter())
 
     @property
     def step(self) -> float:
-        """Median seconds of a step."""
+        """Median seconds per step."""
         return statistics.median(b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False))
 
 
 def run(rollout: OnPolicyRollout, engine: RolloutEngine, steps: int) -> tuple[float, float]:
-    """Seconds of a step, and CPU seconds of a step."""
+    """Seconds and CPU seconds per step."""
     L.seed_everything(0)
     module = NRTModule(
         Policy("embedded:registers-base"),
@@ -94,11 +94,9 @@ def run(rollout: OnPolicyRollout, engine: RolloutEngine, steps: int) -> tuple[fl
 
 
 def main() -> None:
-    """Compare the two, taking turns."""
+    """Compare the two in alternating runs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--seconds", type=float, default=1.0, help="that the server takes for a window; 0 for in-process"
-    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="server time per window; 0 samples in this process")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,4 +1,4 @@
-"""What a base can do before any training: the table of bases in docs/results.md.
+"""Skills of a base before training: the table of bases in docs/results.md.
 
 python -m benchmarks.bases embedded:registers-base registers
 """
@@ -27,7 +27,7 @@ from nrt_lightning import (
 )
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.templates import PlainTemplate
-from nrt_lightning.functional import pack_segment
+from nrt_lightning.functional import pack_segment, pad_rows
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble
 from nrt_lightning.structures import Prompts
 from nrt_lightning.tasks import pointers, registers
@@ -45,25 +45,25 @@ AGGREGATORS = {
 
 @dataclass(frozen=True)
 class Task:
-    """How a task's traces are read."""
+    """How traces of a task are parsed."""
 
     rows: type[MadeRows]
-    step: str  # a step of a trace: what it names and what it finds
-    asked: Callable[[str], str]  # from the text before the colon to what is asked
+    step: str  # regular expression of a step: a name and its value
+    asked: Callable[[str], str]  # from the end of the question to the names that are asked for
     worked_trace: Callable[[str], str]
-    hard: str  # the answer's tokens that a trace must tell
+    hard: str  # tokens of the answer that depend on the trace
 
     def found(self, trace: str) -> dict[str, str]:
-        """What a trace says, by name; the last word counts."""
+        """Values in a trace by name; the last one counts."""
         return dict(re.findall(self.step, trace.replace(" ", "")))
 
     def useful(self, question: str, trace: str) -> bool:
-        """Whether a trace says what is asked, and says it right."""
-        right, said = self.found(self.worked_trace(question)), self.found(trace)
-        return all(said.get(name) == right[name] for name in self.asked(question.rpartition("?")[2][:-1]))
+        """True if a trace has the right values of the names that are asked for."""
+        right, found = self.found(self.worked_trace(question)), self.found(trace)
+        return all(found.get(name) == right[name] for name in self.asked(question.rpartition("?")[2][:-1]))
 
     def worked(self, question: str, trace: str) -> bool:
-        """Whether a trace has all steps, right or wrong."""
+        """True if a trace has all steps, right or wrong."""
         return self.found(self.worked_trace(question)).keys() <= self.found(trace).keys()
 
 
@@ -84,15 +84,12 @@ def encode(policy: Policy, task: Task, size: int) -> Prompts:
 
 
 def from_texts(policy: Policy, texts: list[str]) -> Generations:
-    """Traces given as text, as if they had ended by themselves."""
+    """Traces from texts, each ended by the end token."""
     ids = [[*policy.tokenizer(t, add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id] for t in texts]
-    width = max(map(len, ids))
-    mask = torch.tensor([[True] * len(row) + [False] * (width - len(row)) for row in ids])
-    tokens = torch.tensor([row + [0] * (width - len(row)) for row in ids])
-    return Generations(tokens, mask, stopped=torch.ones(len(ids), dtype=torch.bool))
+    return Generations(*pad_rows([torch.tensor(row) for row in ids]), stopped=torch.ones(len(ids), dtype=torch.bool))
 
 
-def confidences(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[Tensor, Tensor]:
+def answer_logprobs(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[Tensor, Tensor]:
     """Log-probs of the answers after the traces [N, T], and after the empty trace [B, T]."""
     rollouts = assemble(prompts, traces, policy.marker_id)
     scores = policy.score(rollouts, baseline=True)
@@ -104,19 +101,19 @@ def confidences(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[
 
 @dataclass(frozen=True)
 class Treatment:
-    """What an aggregation makes of a base's traces."""
+    """Effect of an aggregation on a base's traces."""
 
-    first: float  # of the groups with a useful trace, the share in which one has the highest reward
-    unclipped: tuple[float, float, float]  # mean advantage of useful, of worked but not useful, and of other traces
+    first: float  # fraction of the groups with a useful trace in which one has the highest reward
+    unclipped: tuple[float, float, float]  # mean advantages of useful, worked but not useful, and other traces
     clipped: tuple[float, float, float]  # the same with rewards clipped at the baseline
 
 
 def treatments(
     policy: Policy, prompts: Prompts, traces: Generations, useful: Tensor, worked: Tensor
 ) -> dict[str, Treatment]:
-    """By aggregation; `useful` and `worked` are [B, K]."""
+    """Treatments by aggregation; `useful` and `worked` are [B, K]."""
     size = useful.shape[1]
-    logprobs, baseline = confidences(policy, prompts, traces)
+    logprobs, baseline = answer_logprobs(policy, prompts, traces)
     rows = torch.arange(len(prompts)).repeat_interleave(size)
     some, kinds = useful.any(dim=1), (useful, worked & ~useful, ~worked & ~useful)
     found = {}
@@ -134,17 +131,17 @@ def treatments(
 
 @dataclass(frozen=True)
 class Skills:
-    """What a base can do."""
+    """Skills of a base."""
 
-    worked: float  # share of sampled traces that have all steps
-    useful: float  # share that says what is asked, and says it right
+    worked: float  # fraction of sampled traces with all steps
+    useful: float  # fraction with the right values of what is asked
     reading: float  # confidence in the answer's hard tokens after a right trace
     guessing: float  # the same after the empty trace
     treatments: dict[str, Treatment]  # by aggregation
 
 
 def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skills:
-    """Sample traces for validation questions, and look at them."""
+    """Sample traces for validation questions and evaluate them."""
     policy = Policy(model).load()
     prompts = encode(policy, task, questions)
     hard_ids = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(task.hard)))
@@ -159,7 +156,7 @@ def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skill
         useful = torch.tensor([task.useful(question, trace) for question, trace in pairs])
         worked = torch.tensor([task.worked(question, trace) for question, trace in pairs])
         ideal = from_texts(policy, [task.worked_trace(row.question) for row in prompts.rows])
-        logprobs, baseline = confidences(policy, prompts, ideal)
+        logprobs, baseline = answer_logprobs(policy, prompts, ideal)
         return Skills(
             worked=float(worked.float().mean()),
             useful=float(useful.float().mean()),

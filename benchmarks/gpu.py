@@ -1,9 +1,9 @@
-"""Ours on a GPU: random Llamas of 1B and 3B parameters in bf16, in process, beside `generate`.
+"""Rollout and learning on a GPU: random Llamas of 1B and 3B parameters in bf16, compared with `generate`.
 
     python -m benchmarks.gpu [--shapes 1B 3B] [--steps 3] [--json FILE]
 
-K 8, prompts of 256 tokens, traces of 512, answers of 256. Seconds are wall-clock, with the device waited for. Without
-a GPU it says so and stops, with exit code 0; `--shapes tiny --device cpu` runs it in small on a CPU.
+K 8, prompts of 256 tokens, traces of 512, answers of 256. Seconds are wall-clock time with the device synchronized.
+Without a GPU it prints a message and exits with code 0; `--shapes tiny --device cpu` runs a small version on a CPU.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ SHAPES = {
 
 
 def seconds(call: Callable[[], Any], device: torch.device, times: int) -> float:
-    """Median wall-clock seconds, after a call that warms up."""
+    """Median wall-clock seconds, after a warm-up call."""
     found = []
     for _ in range(1 + times):
         wait(device)
@@ -64,21 +64,21 @@ def wait(device: torch.device) -> None:
 
 
 def build(work: Workload, device: torch.device) -> NRTModule:
-    """A module on the device, its model in bf16 and trained by AdamW."""
+    """A module on the device, with its model in bf16."""
     with device:
         model = build_model(work).to(torch.bfloat16)
     return NRTModule(Policy(model, MARKER, tokenizer=build_tokenizer(work.vocabulary)), sampling=work.sampling)
 
 
 def learn(module: NRTModule, batch: Prompts, optimizer: torch.optim.Optimizer) -> None:
-    """What `training_step` and the optimizer do, without Trainer and logging."""
+    """A training step without Trainer and logging."""
     learn_at_once(module.method, batch, Processes()).loss.backward()
     optimizer.step()
     optimizer.zero_grad()
 
 
 def measure(work: Workload, device: torch.device, steps: int, rate: float) -> dict[str, float]:
-    """Tokens a second, share of the matmul rate, and peak memory."""
+    """Tokens per second, fraction of the matmul rate, and peak memory."""
     module, batch = build(work, device), prompts(work, 0).to(device)
     request = trace_request(module.policy, batch, work.sampling, seed=0)
     engine = TransformersEngine()
@@ -108,7 +108,7 @@ def measure(work: Workload, device: torch.device, steps: int, rate: float) -> di
 
 
 def peak_gigabytes(device: torch.device) -> float:
-    """The most memory the device has held since the last time it was asked; 0 on a CPU."""
+    """Peak memory of the device since the last call; 0 on a CPU."""
     if device.type != "cuda":
         return 0.0
     peak = torch.cuda.max_memory_allocated(device) / 1e9
@@ -121,11 +121,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=["1B", "3B"])
     parser.add_argument("--steps", type=int, default=3, help="measured, after a warm-up (%(default)s)")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("benchmarks.gpu: skipped, for there is no CUDA device here. Run it as it is on a machine with one.")
+        print("benchmarks.gpu: skipped, no CUDA device found.")
         return
     rate = matmul_rate(2.0, device.type, torch.bfloat16)
     results: dict[str, dict[str, float]] = {}

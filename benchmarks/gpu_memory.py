@@ -1,12 +1,12 @@
-"""Whole steps on a GPU under a cap on its memory: QLoRA of the Llama-3.1-8B shape, LoRA and all weights of 1B and 3B.
+"""Steps on a GPU under a memory cap: QLoRA of the Llama-3.1-8B shape, LoRA and all weights of 1B and 3B.
 
     python -m benchmarks.gpu_memory [--runs 8B-qlora 1B-lora] [--cap 24] [--fsdp] [--json FILE]
 
 K 8, prompts of 256 tokens, traces of 512, answers of 256; random weights. Each run is two steps of `NRTModule` under
-Lightning's Trainer, of which the second counts: rollout, forward, backward and optimizer. The process may take `--cap`
-GiB of the GPU and fails beyond. Beside what was measured stands what `nrt-lightning plan` says. `--fsdp` runs the
-step under FSDP with one process. Without a GPU it says so and stops, with exit code 0; `--runs tiny-qlora --device cpu`
-runs it in small on a CPU.
+Lightning's Trainer, of which the second is measured: rollout, forward, backward and optimizer. The process may use
+`--cap` GiB of the GPU. The plan of `nrt-lightning plan` is printed with the measurement. `--fsdp` runs the step under
+FSDP with one process. Without a GPU it prints a message and exits with code 0; `--runs tiny-qlora --device cpu` runs a
+small version on a CPU.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Meter(L.Callback):
 
 
 def settings(name: str, directory: str, device: torch.device) -> tuple[Workload, dict[str, Any]]:
-    """The workload of a run, and its policy's settings; writes what the policy is read from."""
+    """The workload of a run and its policy's settings; writes the policy's files."""
     shape, way = name.split("-")
     work = MODELS[shape]
     llama_config(work).save_pretrained(directory)
@@ -83,8 +83,8 @@ def planned(work: Workload, policy: dict[str, Any], module: dict[str, Any], mach
     return make_plan(NRTModule(Sketch(**policy), **module), lengths, 1, machine)
 
 
-def measure(name: str, device: torch.device, fsdp: bool) -> dict[str, float]:
-    """Peak memory and tokens a second of one run."""
+def measure(name: str, device: torch.device, *, fsdp: bool) -> dict[str, float]:
+    """Peak memory and tokens per second of a run."""
     with tempfile.TemporaryDirectory() as directory:
         work, policy = settings(name, directory, device)
         budget = sum(work.prompt_tokens[:1]) + (work.group_size + 1) * (work.trace_tokens + work.answer_tokens[0] + 1)
@@ -92,7 +92,7 @@ def measure(name: str, device: torch.device, fsdp: bool) -> dict[str, float]:
         plan = planned(work, policy, given, Machine(gpu=device.type == "cuda"))
         with device:
             module = NRTModule(Policy(**policy).load(), **given)
-    forget(device)  # weights are whole before they are quantized, which is no part of a step
+    forget(device)  # loading needs unquantized weights, which is not part of a step
     meter = Meter(device)
     trainer = L.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
@@ -118,7 +118,7 @@ def measure(name: str, device: torch.device, fsdp: bool) -> dict[str, float]:
 
 
 def forget(device: torch.device) -> None:
-    """Give back what nobody holds, and forget the peak so far."""
+    """Free unused memory and reset the peak."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -128,16 +128,14 @@ def forget(device: torch.device) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.gpu_memory", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", nargs="+", default=RUNS, metavar="MODEL-WAY", help="(%(default)s)")
-    parser.add_argument("--cap", type=float, default=24.0, help="GiB that the process may take; 0 for no cap")
+    parser.add_argument("--cap", type=float, default=24.0, help="GiB that the process may use; 0 for no cap")
     parser.add_argument("--fsdp", action="store_true", help="under FSDP with one process")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        print(
-            "benchmarks.gpu_memory: skipped, for there is no CUDA device here. Run it as it is on a machine with one."
-        )
+        print("benchmarks.gpu_memory: skipped, no CUDA device found.")
         return
     if device.type == "cuda" and options.cap:
         total = torch.cuda.get_device_properties(0).total_memory
@@ -145,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     results: dict[str, dict[str, float]] = {}
     for name in options.runs:
         try:
-            results[name] = measure(name, device, options.fsdp)
+            results[name] = measure(name, device, fsdp=options.fsdp)
         except torch.cuda.OutOfMemoryError as error:
             print(f"{name}: does not fit into {options.cap:g} GiB ({str(error).splitlines()[0]})")
         forget(device)

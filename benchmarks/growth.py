@@ -1,9 +1,9 @@
-"""How the cost of a step grows with its sizes: a CSV file and a plot.
+"""Growth of a step's cost with its sizes: a CSV file and a plot.
 
     python -m benchmarks.growth [--csv docs/growth.csv] [--png docs/growth.png] [--read]
 
-One size at a time moves away from a common base; every case is a subprocess with one thread, and a step's CPU seconds
-are the median of those measured. Traces all have the full length, so that the work of a case is known.
+One size at a time differs from a common base. Every case is a subprocess with one thread; CPU seconds are medians over
+its steps. All traces have the full length, so the work of a case is known.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def workload(size: str, value: int) -> Workload:
 
 
 def measure(work: Workload, steps: int) -> dict[str, float]:
-    """Median CPU seconds by phase, and MB that the run took after its imports."""
+    """Median CPU seconds by phase, and MB that the run used after its imports."""
     run = in_subprocess("benchmarks.run_ours", {"work": work.to_json(), "steps": steps})
     return medians(run["seconds"]) | {"memory": run["memory_peak"] - run["memory_imported"]}
 
@@ -64,8 +64,8 @@ def exponents(values: tuple[int, ...], amounts: list[float]) -> list[float]:
 
 
 def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
-    """A panel for every size: seconds by phase on the left axis, logarithmic, and memory on the right one, linear."""
-    import matplotlib  # only here: the figures need it, the measuring does not
+    """One panel per size: seconds by phase on the left axis (logarithmic), memory on the right axis (linear)."""
+    import matplotlib  # needed for the plot only
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
@@ -94,9 +94,9 @@ def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.growth", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--csv", type=Path, default=Path("docs/growth.csv"), help="where figures go (%(default)s)")
-    parser.add_argument("--png", type=Path, default=Path("docs/growth.png"), help="where the plot goes (%(default)s)")
-    parser.add_argument("--read", action="store_true", help="plot the CSV file again and measure nothing")
+    parser.add_argument("--csv", type=Path, default=Path("docs/growth.csv"), help="file for the figures (%(default)s)")
+    parser.add_argument("--png", type=Path, default=Path("docs/growth.png"), help="file for the plot (%(default)s)")
+    parser.add_argument("--read", action="store_true", help="plot the CSV file without measuring")
     parser.add_argument("--steps", type=int, default=2, help="measured steps of a case (%(default)s)")
     options = parser.parse_args(arguments)
     if not options.read:
@@ -105,8 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure_all(steps: int) -> dict[str, list[dict[str, float]]]:
-    """Every case, its tables printed as they are done."""
-    known: dict[Workload, dict[str, float]] = {}  # the base belongs to every size
+    """Measure every case, and print the table of every size."""
+    known: dict[Workload, dict[str, float]] = {}  # the base is a case of every size
     results: dict[str, list[dict[str, float]]] = {}
     for size, values in SIZES.items():
         works = [workload(size, value) for value in values]
@@ -134,7 +134,7 @@ def read(file: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def report(size: str, found: list[dict[str, float]]) -> str:
-    """A table of one size, with the power of growth of step time and memory from the size before."""
+    """A table of one size, with the power of growth of step time and memory between neighboring rows."""
     values = SIZES[size]
     powers = {name: ["", *(f"{p:.2f}" for p in exponents(values, [r[name] for r in found]))] for name in COLUMNS[3:]}
     rows = [

@@ -1,4 +1,4 @@
-"""How it is measured: CPU seconds and GFLOP by phase, peak memory, the machine's matmul rate, medians."""
+"""Measurements: CPU seconds and GFLOP by phase, peak memory, the machine's matmul rate, medians."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Phases:
-    """Amounts of a quantity that only grows (CPU seconds, FLOPs), by phase of a step.
+    """Amounts of a growing quantity (CPU seconds, FLOPs) by phase of a step.
 
-    A phase inside another counts for itself alone. What no phase covers is "other".
+    Time in an inner phase is not counted for the outer one. Time outside all phases is "other".
 
     >>> ticks = iter([0, 1, 2, 5, 9, 10])
     >>> phases = Phases(lambda: next(ticks))
@@ -41,7 +41,7 @@ class Phases:
         self.clock = clock
         self.steps: list[dict[str, float]] = []
         self.amounts: dict[str, float] = defaultdict(float)
-        self.inner: list[float] = []  # of every open phase: what the phases inside it took
+        self.inner: list[float] = []  # of every open phase: amounts of its inner phases
         self.began = clock()
 
     @contextmanager
@@ -58,7 +58,7 @@ class Phases:
                 self.inner[-1] += taken
 
     def wrap(self, owner: Any, method: str, name: str) -> None:
-        """Count every call of `owner.method` under a phase."""
+        """Count every call of `owner.method` as a phase."""
         original = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -75,10 +75,10 @@ class Phases:
 
 
 def flop_counter() -> FlopCounterMode:
-    """A counter of floating-point operations: exact, and the same on every machine.
+    """A counter of floating-point operations, exact and equal on all machines.
 
-    It counts matrix products and attention, and adds to torch's own counter what that one does not know: products
-    added in place, and the attention kernel of CPUs. Element-wise work (softmax, AdamW) is not counted.
+    It counts matrix products and attention. To torch's counter it adds in-place products and the attention kernel of
+    CPUs. Element-wise work (softmax, AdamW) is not counted.
     """
     aten = torch.ops.aten
     return FlopCounterMode(
@@ -96,29 +96,29 @@ def added_product_flop(total: Shape, a: Shape, b: Shape, **_: Any) -> int:
 
 
 def attention_flop(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """Scores and weighted sum, masked entries too: what the kernel computes."""
+    """Scores and weighted sum, masked entries included, as the kernel computes them."""
     return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
 def attention_backward_flop(grad: Shape, query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:
-    """The scores again, and two products for either product of the forward pass."""
+    """The scores again, and two products for each product of the forward pass."""
     return 2 * math.prod(query[:3]) * key[2] * (3 * query[3] + 2 * value[3])
 
 
 @contextmanager
 def flop_phases() -> Iterator[Phases]:
-    """Phases in FLOPs, inside."""
+    """Context manager that measures phases in FLOPs."""
     with flop_counter() as counter:
         yield Phases(counter.get_total_flops)
 
 
 def peak_memory() -> float:
-    """The most memory this process has held so far, in MB. It never falls."""
+    """Peak memory of this process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def matmul_rate(seconds: float = 1.0, device: str = "cpu", dtype: torch.dtype = torch.float32) -> float:
-    """GFLOP per CPU second of large square matrix products: the best that one thread of this machine gave."""
+    """Best rate of large square matrix products on one thread, in GFLOP per CPU second."""
     rates, size = [], 1024 if device == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     end = time.perf_counter() + seconds
@@ -134,7 +134,7 @@ def matmul_rate(seconds: float = 1.0, device: str = "cpu", dtype: torch.dtype = 
 
 
 def medians(steps: Iterable[dict[str, float]]) -> dict[str, float]:
-    """The median of each entry, 0 where a step lacks it.
+    """Median of each entry; missing entries count as 0.
 
     >>> medians([{"step": 1.0}, {"step": 5.0, "other": 3.0}, {"step": 2.0}])
     {'step': 2.0, 'other': 0.0}
@@ -145,9 +145,9 @@ def medians(steps: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def in_subprocess(module: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Run `python -m module JSON` with one thread; give back the JSON of its last line.
+    """Run `python -m module JSON` with one thread; return the JSON of its last line.
 
-    Its own process, so that neither imports nor the allocator's state of one measurement reach the other.
+    In a new process, neither imports nor the state of the allocator affect other measurements.
     """
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -164,7 +164,7 @@ def in_subprocess(module: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table, its columns aligned.
+    """A Markdown table with aligned columns.
 
     >>> print(table(["a", "b"], [["x", "1.0"]]))
     | a | b   |

@@ -1,8 +1,8 @@
-"""The tables of docs/results.md, from what `make results` and `make results-second-bases` have left.
+"""Tables of docs/results.md, from the runs of `make results` and `make results-second-bases`.
 
     python -m benchmarks.results_page > tables.md
 
-Means over seeds with 95 % intervals; runs that are missing are left out, and tables without runs.
+Means over seeds with 95 % intervals. Missing runs and tables without runs are left out.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ LONG = ("exact_match", "checked_match", HARD, "trace_tokens", "trace_entropy", "
 Runs = dict[int, dict[str, float]]  # figures by seed
 
 
-def load(place: str) -> dict[tuple[str, str], Runs]:
-    """Figures of a comparison's runs, by base and method."""
+def load(comparison: str) -> dict[tuple[str, str], Runs]:
+    """Figures of a comparison's runs by base and method."""
     found: dict[tuple[str, str], Runs] = {}
-    path = RUNS / place / "runs.csv"
+    path = RUNS / comparison / "runs.csv"
     if path.exists():
         with path.open(newline="") as file:
             for record in csv.DictReader(file):
@@ -49,12 +49,12 @@ def load(place: str) -> dict[tuple[str, str], Runs]:
 
 
 def values(runs: Runs, name: str) -> list[float]:
-    """A figure of every seed that has it."""
+    """A figure of all seeds that have it."""
     return [runs[seed][name] for seed in sorted(runs) if name in runs[seed]]
 
 
 def table(found: dict[str, Runs], columns: Sequence[str]) -> Iterator[str]:
-    """A line for every method."""
+    """One line per method."""
     if found:
         yield row(["method", "seeds", *(COLUMNS[name][0] for name in columns)])
         yield f"|---|{'---:|' * (1 + len(columns))}"
@@ -84,7 +84,7 @@ def grid(found: dict[tuple[str, str], Runs]) -> Iterator[str]:
         yield row([title, *(" / ".join(f"{value:.2f}".replace("0.", ".") for value in cell) for cell in cells)])
 
 
-def at_step(place: str, base: str, step: int) -> Iterator[str]:
+def at_step(comparison: str, base: str, step: int) -> Iterator[str]:
     """Hard tokens on the validation questions in the middle of training, means over seeds."""
     yield row([f"`{base}`, after {step} steps", *AGGREGATIONS.values()])
     yield f"|---|{'---:|' * len(AGGREGATIONS)}"
@@ -92,7 +92,7 @@ def at_step(place: str, base: str, step: int) -> Iterator[str]:
         cells = [form]
         for name in AGGREGATIONS:
             curves = [
-                read_curves(run / "metrics.csv") for run in sorted((RUNS / place).glob(f"{name}_{form}-{base}-?"))
+                read_curves(run / "metrics.csv") for run in sorted((RUNS / comparison).glob(f"{name}_{form}-{base}-?"))
             ]
             points = [found for curve in curves for found in at(curve.get(f"val/{HARD}", []), step)]
             cells.append(f"{statistics.fmean(points):.2f}" if points else "-")
@@ -105,27 +105,27 @@ def at(curve: Curve, step: int) -> list[float]:
 
 
 def sections() -> Iterator[tuple[str, Iterator[str]]]:
-    """Titles and tables of what has been run."""
-    for place in ("registers", "second_registers", "pointers", "second_pointers"):
-        found = {method: runs for (_, method), runs in load(place).items()}
+    """Titles and tables of the available runs."""
+    for name in ("registers", "second_registers", "pointers", "second_pointers"):
+        found = {method: runs for (_, method), runs in load(name).items()}
         if found:
-            yield place, table(found, SHORT)
-            yield f"{place}: gain by difficulty", deciles(found)
-    for place, steps in {"reports": [60], "long_reports": [120, 240, 360]}.items():
-        by_base = load(place)
+            yield name, table(found, SHORT)
+            yield f"{name}: gain by difficulty", deciles(found)
+    for name, steps in {"reports": [60], "long_reports": [120, 240, 360]}.items():
+        by_base = load(name)
         if by_base:
-            yield f"{place}: hard tokens by seed", grid(by_base)
+            yield f"{name}: hard tokens by seed", grid(by_base)
         for base in dict.fromkeys(base for base, _ in by_base):
-            runs = {method: runs for (name, method), runs in by_base.items() if name == base}
-            yield f"{place} {base}: aggregations", table({m: r for m, r in runs.items() if m in NRT}, LONG)
-            yield f"{place} {base}: others", table({m: r for m, r in runs.items() if m not in NRT}, LONG)
-            yield f"{place} {base}: gain by difficulty", deciles(runs)
+            runs = {method: runs for (found_base, method), runs in by_base.items() if found_base == base}
+            yield f"{name} {base}: aggregations", table({m: r for m, r in runs.items() if m in NRT}, LONG)
+            yield f"{name} {base}: others", table({m: r for m, r in runs.items() if m not in NRT}, LONG)
+            yield f"{name} {base}: gain by difficulty", deciles(runs)
             for step in steps:
-                yield f"{place} {base}: step {step}", at_step(place, base, step)
+                yield f"{name} {base}: step {step}", at_step(name, base, step)
 
 
 def main() -> None:
-    """Print everything."""
+    """Print all tables."""
     for title, lines in sections():
         print(f"## {title}\n", *lines, "", sep="\n")
 

@@ -1,4 +1,4 @@
-"""What a subprocess of `benchmarks.step` is asked and what it answers."""
+"""Request and response of a subprocess of `benchmarks.step`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from benchmarks.measure import Phases, flop_phases, matmul_rate, peak_memory
 from benchmarks.workload import Workload
 
-Sampled = dict[str, int]  # of a step: "tokens" sampled with their end tokens, and traces that "ended"
-WARM_UP = 1  # steps before the ones that count
+Sampled = dict[str, int]  # of a step: sampled "tokens", end tokens included, and traces that "ended"
+WARM_UP = 1  # steps that are not measured
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Run:
 
     Args:
         work: model and rows.
-        steps: that count, after the warm-up.
+        steps: number of measured steps, after the warm-up.
         flops: measure GFLOP instead of CPU seconds.
         scoring: our side's scoring forward, by the name of its class.
     """
@@ -35,7 +35,7 @@ class Run:
 
 
 def main(train: Callable[[Run, Phases], list[Sampled]]) -> None:
-    """Run a side as the JSON on the command line says, and print what was measured as JSON."""
+    """Run a side as described by the JSON on the command line, and print the measurements as JSON."""
     asked = json.loads(sys.argv[1])
     run = Run(**asked | {"work": Workload.from_json(asked["work"])})
     torch.set_num_threads(1)
@@ -54,5 +54,5 @@ def main(train: Callable[[Run, Phases], list[Sampled]]) -> None:
 
 
 def scaled(phases: Phases, factor: float) -> list[dict[str, float]]:
-    """The steps that count; the first entry is the time before the first step."""
+    """The measured steps; the first entry is the time before the first step."""
     return [{name: factor * value for name, value in step.items()} for step in phases.steps[1 + WARM_UP :]]

@@ -1,4 +1,4 @@
-"""Steps of `NRTModule` under Lightning's Trainer, by phase: a subprocess of `benchmarks.step`."""
+"""Measures steps of `NRTModule` under Lightning's Trainer; a subprocess of `benchmarks.step`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nrt_lightning.modules.schedules import LinearSchedule
 
 
 class Meter(L.Callback):
-    """Cuts a run into phases and steps. A step lasts from the end of the one before to its own end."""
+    """Divides a run into phases and steps. A step lasts from the end of the previous one to its end."""
 
     def __init__(self, phases: Phases) -> None:
         self.phases = phases
@@ -28,7 +28,7 @@ class Meter(L.Callback):
         self.phases.wrap(rollout, "on_train_batch_start", "rollout")
         self.phases.wrap(pl_module, "training_step", "forward")
         self.phases.wrap(pl_module, "backward", "backward")
-        self.phases.wrap(pl_module, "optimizer_step", "optimizer")  # forward and backward are inside and count alone
+        self.phases.wrap(pl_module, "optimizer_step", "optimizer")  # without its inner phases
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.phases.end_step()
@@ -41,7 +41,7 @@ class Meter(L.Callback):
 
 
 def train(run: Run, phases: Phases) -> list[Sampled]:
-    """Train; give back how many tokens each step sampled."""
+    """Train, and return the number of tokens that each step sampled."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     steps = WARM_UP + run.steps
     meter = Meter(phases)

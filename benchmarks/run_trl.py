@@ -1,4 +1,4 @@
-"""Steps of TRL's GRPOTrainer with an NRT reward function, by phase: a subprocess of `benchmarks.step`."""
+"""Measures steps of TRL's GRPOTrainer with an NRT reward function; a subprocess of `benchmarks.step`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.workload import EOS_ID, MARKER_ID, PAD_ID, build_model, build_to
 
 
 class NRTReward:
-    """WS(-log p) of the answer after each trace, as a user of GRPOTrainer would write it with some care.
+    """WS(-log p) of the answer after each trace, as a careful user of GRPOTrainer would write it.
 
     The answers are scored in one batch, the output head runs over the answers' positions only, and the baseline is
     scored once per prompt.
@@ -55,7 +55,7 @@ class NRTReward:
 
 
 class Meter(TrainerCallback):
-    """Cuts a run into steps. A step lasts from the end of the one before to its own end."""
+    """Divides a run into steps. A step lasts from the end of the previous one to its end."""
 
     def __init__(self, phases: Phases) -> None:
         self.phases = phases
@@ -69,7 +69,7 @@ class Meter(TrainerCallback):
 
 
 def train(run: Run, phases: Phases) -> list[Sampled]:
-    """Train; give back how many tokens each step sampled."""
+    """Train, and return the number of tokens that each step sampled."""
     work, steps = run.work, WARM_UP + run.steps
     model, tokenizer = build_model(work), build_tokenizer(work.vocabulary)
     rows = [{"prompt": question, "answer": answer} for step in range(steps) for question, answer in texts(work, step)]
@@ -100,7 +100,7 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
 
 
 def settings(run: Run, directory: str, steps: int) -> GRPOConfig:
-    """The workload's sizes; KL and activation checkpointing off, as on our side, and the authors' optimizer."""
+    """The workload's sizes, without KL and activation checkpointing, as on our side, and the authors' optimizer."""
     return GRPOConfig(
         output_dir=directory,
         max_steps=steps,

@@ -2,8 +2,8 @@
 
     python -m benchmarks.step [--pairs 3] [--steps 3] [--even] [--scoring CLASS] [--json FILE]
 
-Both sides run in turn in subprocesses with one thread. A step lasts from the end of the step before it to its own
-end, so that a trainer's own overhead counts. Seconds are CPU seconds.
+The sides alternate in subprocesses with one thread. A step lasts from the end of the previous step to its end, so a
+trainer's overhead is included. Seconds are CPU seconds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def measure(work: Workload, pairs: int, steps: int, scoring: str) -> dict[str, A
 
 
 def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of a side: of the steps of each process, then of the processes."""
+    """Medians of a side: over the steps of each process, then over processes."""
     seconds = medians(medians(run["seconds"]) for run in runs)
     sampled = medians(step for run in runs for step in run["sampled"])
     return {
@@ -57,9 +57,9 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def ratios(ours: dict[str, Any], trl: dict[str, Any], bound: dict[str, Any]) -> dict[str, float]:
-    """What is compared: speedups above 1 and shares below 1 are in our favor.
+    """Ratios of the sides: speedups above 1 and fractions below 1 are in our favor.
 
-    `peak_memory` is of what each process took after its imports; `over_bound` of our step.
+    `peak_memory` compares the memory after imports; `over_bound` is our step over the bound.
     """
 
     def learn(seconds: dict[str, float]) -> float:
@@ -108,11 +108,11 @@ def bound_text(bound: dict[str, Any], phase: str) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.step", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=3, help="runs of each side, in turn (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=3, help="alternating runs of each side (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="measured steps of a run, after a warm-up (%(default)s)")
     parser.add_argument("--scoring", default="BestScoring", help="our scoring forward (%(default)s)")
-    parser.add_argument("--even", action="store_true", help="all traces 64 tokens long, none ends before")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--even", action="store_true", help="all traces have 64 tokens")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("trl") is None:
         parser.exit(2, "benchmarks.step compares with TRL, which is not installed: pip install '.[bench]'\n")

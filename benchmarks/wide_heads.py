@@ -1,10 +1,10 @@
-"""An embedded base with wider attention heads that computes the same: vLLM's CPU kernels begin at 32 dimensions.
+"""Widens the attention heads of an embedded base, as vLLM's CPU kernels need at least 32 dimensions.
 
     python -m benchmarks.wide_heads runs/registers-wide
 
-Rotary pair i of a head of D dimensions turns with theta^(-2i/D), and so does pair 2i of one of 2D. A head is put into
-one twice as wide with its pairs in these places and 0 in the others; queries are multiplied by sqrt(2), for scores are
-divided by the root of the head's width. Zeros give zeros and take no gradient, so training is the same, too.
+Rotary pair i of a head with D dimensions rotates with theta^(-2i/D), as does pair 2i of a head with 2D dimensions. A
+head is copied into one of twice the width at these indices, with zeros elsewhere. Queries are multiplied by sqrt(2),
+since scores are divided by the root of the width. Zeros stay zero and get no gradient, so training is the same too.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from nrt_lightning.models.policy.loading import resolve
 
 
 def widen(source: str, directory: str | Path) -> Path:
-    """Write a Llama model of local files with heads of twice the width.
+    """Write a Llama model with heads of twice the width.
 
     Args:
         source: a directory, or `embedded:NAME`.
-        directory: where to.
+        directory: target directory.
     """
     path = resolve(source)
     narrow = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -33,7 +33,7 @@ def widen(source: str, directory: str | Path) -> Path:
     weights = narrow.state_dict()
     for name, weight in weights.items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
-            weights[name] = spread(weight, width, rotary_places(width)) * (2**0.5 if "q_proj" in name else 1.0)
+            weights[name] = spread(weight, width, rotary_index(width)) * (2**0.5 if "q_proj" in name else 1.0)
         elif name.endswith("v_proj.weight"):
             weights[name] = spread(weight, width, torch.arange(width))
         elif name.endswith("o_proj.weight"):
@@ -46,17 +46,17 @@ def widen(source: str, directory: str | Path) -> Path:
     return Path(directory)
 
 
-def rotary_places(width: int) -> Tensor:
-    """Where the dimensions of a head go. [D]"""
+def rotary_index(width: int) -> Tensor:
+    """Indices of the dimensions of a head in the wider head. [D]"""
     first = 2 * torch.arange(width // 2)
     return torch.cat([first, first + width])
 
 
-def spread(weight: Tensor, width: int, places: Tensor) -> Tensor:
-    """Rows of every head, [H * D, E], at these places of twice as many, [H * 2D, E]."""
+def spread(weight: Tensor, width: int, index: Tensor) -> Tensor:
+    """Copy the rows of every head, [H * D, E], to these indices of heads of twice the width, [H * 2D, E]."""
     heads = weight.view(-1, width, weight.shape[1])  # [H, D, E]
     out = heads.new_zeros(heads.shape[0], 2 * width, weight.shape[1])
-    out[:, places] = heads
+    out[:, index] = heads
     return out.flatten(0, 1)
 
 

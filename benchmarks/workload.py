@@ -1,4 +1,4 @@
-"""What is run: a random Llama, a tokenizer and rows, all made in code from a few numbers."""
+"""Workload of the benchmarks: a random Llama, a tokenizer and rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from nrt_lightning import Policy
+from nrt_lightning.functional import pad_rows
 from nrt_lightning.rollouts import Generations, assemble
 from nrt_lightning.structures import Prompts, Rollouts, Row, Sampling
 
@@ -24,10 +25,10 @@ SEED = 20
 
 @dataclass(frozen=True)
 class Workload:
-    """One training step's sizes, in tokens; 7.4M parameters by default."""
+    """Sizes of one training step, in tokens; 7.4M parameters by default."""
 
     prompt_tokens: tuple[int, ...] = (72, 77, 83, 88)
-    answer_tokens: tuple[int, ...] = (8, 24, 40, 64)  # the end token is the last of them
+    answer_tokens: tuple[int, ...] = (8, 24, 40, 64)  # with the end token
     group_size: int = 8
     trace_tokens: int = 64
     vocabulary: int = 8192
@@ -72,7 +73,7 @@ class Workload:
 
 
 def build_model(work: Workload, attn_implementation: str | None = None) -> LlamaForCausalLM:
-    """The random model, whose traces end as the workload says, whatever they hold."""
+    """The random model, whose traces end with the workload's probability."""
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(llama_config(work, attn_implementation))
     set_trace_lengths(model, work.ends_after)
@@ -80,7 +81,7 @@ def build_model(work: Workload, attn_implementation: str | None = None) -> Llama
 
 
 def llama_config(work: Workload, attn_implementation: str | None = None) -> LlamaConfig:
-    """Its configuration."""
+    """Configuration of the model."""
     return LlamaConfig(
         vocab_size=work.vocabulary,
         hidden_size=work.hidden,
@@ -99,10 +100,10 @@ def llama_config(work: Workload, attn_implementation: str | None = None) -> Llam
 
 @torch.no_grad()
 def set_trace_lengths(model: Any, ends_after: float) -> None:
-    """Give the end token the probability `1 / ends_after` after any text, and the marker none.
+    """Set the probability of the end token to `1 / ends_after` after any text, and that of the marker to 0.
 
-    Every embedding gets a large first entry, which is then large in every output, and which the output rows of these
-    two tokens read differently from all others.
+    Every embedding gets a large first entry, which makes the first entry of every hidden state large. The output rows
+    of these two tokens weight it differently from all others.
     """
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # [V, H] both
     embedding[:, 0] = 4.0
@@ -111,13 +112,13 @@ def set_trace_lengths(model: Any, ends_after: float) -> None:
         head[:, 0] = 0.0
     common = float(head[PAD_ID, 0])
     head[[EOS_ID, MARKER_ID]] = 0.0
-    odds = math.log(len(head) / (ends_after - 1)) if ends_after else -100.0  # the rest is nearly uniform
+    odds = math.log(len(head) / (ends_after - 1)) if ends_after else -100.0  # other tokens are nearly uniform
     head[EOS_ID, 0] = common + odds / size
     head[MARKER_ID, 0] = common - 100.0 / size
 
 
 def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
-    """Words `w4`, `w5`, ... between spaces, each one token; nothing is added to a text."""
+    """A tokenizer of words `w4`, `w5`, ... separated by spaces, one token each, without added tokens."""
     words = {word: index for index, word in enumerate((*SPECIALS, *(f"w{i}" for i in range(4, vocabulary))))}
     backend = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -133,7 +134,7 @@ def build_policy(work: Workload, **settings: Any) -> Policy:
 
 
 def texts(work: Workload, step: int) -> list[tuple[str, str]]:
-    """The question and the answer (without its end token) of every row of a step, for trainers that take text."""
+    """Question and answer (without end token) of every row of a step, as text."""
     generator = torch.Generator().manual_seed(SEED + step)
     rows = []
     for prompt, answer in zip(work.prompt_tokens, work.answer_tokens):
@@ -144,23 +145,20 @@ def texts(work: Workload, step: int) -> list[tuple[str, str]]:
 
 
 def prompts(work: Workload, step: int) -> Prompts:
-    """The same rows as tensors."""
+    """The rows of a step as tensors."""
     rows = texts(work, step)
     questions = [[int(word[1:]) for word in question.split()] for question, _ in rows]
     answers = [[int(word[1:]) for word in answer.split()] + [EOS_ID] for _, answer in rows]
-    left, right = max(map(len, questions)), max(map(len, answers))
     return Prompts(
-        prompt_ids=torch.tensor([[0] * (left - len(q)) + q for q in questions]),
-        prompt_mask=torch.tensor([[False] * (left - len(q)) + [True] * len(q) for q in questions]),
-        answer_ids=torch.tensor([a + [0] * (right - len(a)) for a in answers]),
-        answer_mask=torch.tensor([[True] * len(a) + [False] * (right - len(a)) for a in answers]),
+        *pad_rows([torch.tensor(q) for q in questions], left=True),
+        *pad_rows([torch.tensor(a) for a in answers]),
         rows=[Row(str(i), [{"role": "user", "content": q}], a) for i, (q, a) in enumerate(rows)],
     )
 
 
 @torch.no_grad()
 def plain_generate(model: Any, batch: Prompts, work: Workload) -> torch.Tensor:
-    """The step's traces by transformers alone: prompts with what was written after them, [N, P + L]."""
+    """Sample the step's traces with transformers' `generate`. Prompts and traces, [N, P + L]"""
     return model.generate(
         batch.prompt_ids,
         attention_mask=batch.prompt_mask.long(),
@@ -174,7 +172,7 @@ def plain_generate(model: Any, batch: Prompts, work: Workload) -> torch.Tensor:
 
 
 def fixed_rollouts(work: Workload) -> Rollouts:
-    """Rollouts of random traces, of lengths as the workload says."""
+    """Rollouts of random traces with the workload's lengths."""
     batch, generator = prompts(work, 0), torch.Generator().manual_seed(SEED)
     shape = (len(batch) * work.group_size, work.trace_tokens)
     ids = torch.randint(len(SPECIALS), work.vocabulary, shape, generator=generator)

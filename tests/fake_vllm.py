@@ -1,4 +1,4 @@
-"""A server on loopback that answers as vLLM does, from a policy of this process."""
+"""A fake vLLM server on loopback that samples from a policy of this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROUTES = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/collective_rpc",
 
 
 class FakeVLLM:
-    """What a server holds; tests look at it and break it."""
+    """State of a server, which tests inspect and break."""
 
     def __init__(self, source: str, token: str | None = None) -> None:
         self.policy = Policy(source).load().eval()
@@ -33,7 +33,7 @@ class FakeVLLM:
         self.started = 0
 
     def restart(self, source: str) -> None:
-        """Forget all that was handed over."""
+        """Forget all loaded weights."""
         fresh = FakeVLLM(source)
         self.policy, self.version, self.adapters, self.started = fresh.policy, "default", {}, self.started + 1
 
@@ -102,7 +102,7 @@ def choice(index: int, ids: list[int], logprobs: list[float]) -> dict:
 
 @contextmanager
 def listening(fake: FakeVLLM, port: int = 0):
-    """The address of a server that answers for `fake`."""
+    """Address of a server with the state `fake`."""
     turn = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -134,6 +135,14 @@ def circle(graph: dict[str, set[str]]) -> list[str]:
 
 def test_no_files_import_one_another_in_a_circle() -> None:
     assert circle({module: imports_of(module) for module in MODULES if module}) == []
+
+
+def test_contributing_shows_this_order() -> None:
+    shown = re.search(
+        r"^```\n(errors .*?)^```", (PACKAGE.parent / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert shown is not None
+    assert shown[1].splitlines() == [line.strip() for line in ORDER.strip().splitlines()]
 
 
 def test_every_module_has_a_place_in_the_order() -> None:

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 
 @cache
 def found(module: str) -> tuple[str | None, str]:
-    """The Python, if it has the module; or why there is none."""
+    """The Python if it has the module, and otherwise the reason."""
     here = os.getcwd()
     os.chdir(ROOT)
     try:
@@ -33,7 +33,7 @@ def found(module: str) -> tuple[str | None, str]:
 
 
 def python_with(module: str = "vllm") -> str:
-    """It, or skip with the reason."""
+    """The Python with this module; skips the test if there is none."""
     python, reason = found(module)
     if python is None:
         pytest.skip(reason)

@@ -1,9 +1,9 @@
-"""What each technique saves, against doing without it.
+"""Savings of each technique compared with the plain way.
 
     python -m benchmarks.techniques [NAME ...] [--pairs 3] [--json FILE]
 
-The ways are run in turn in subprocesses with one thread; the table shows medians of CPU seconds, and the memory that
-the calls took beyond the built model.
+The ways alternate in subprocesses with one thread. The table shows medians of CPU seconds, and the memory of the calls
+without the model.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def measure(technique: Technique, case: str, pairs: int) -> dict[str, dict[str, 
 
 
 def rows(technique: Technique, case: str, results: dict[str, dict[str, float]]) -> list[list[str]]:
-    """The table's rows of a case: every way against the first."""
+    """Table rows of a case: every way compared with the first."""
     plain = results[technique.ways[0]]
 
     def shown(seconds: float) -> str:
@@ -59,8 +59,8 @@ def rows(technique: Technique, case: str, results: dict[str, dict[str, float]]) 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="benchmarks.techniques", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TECHNIQUES)}; all by default")
-    parser.add_argument("--pairs", type=int, default=3, help="processes of each way, in turn (%(default)s)")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument("--pairs", type=int, default=3, help="alternating processes of each way (%(default)s)")
+    parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(TECHNIQUES):
         parser.error(f"no such technique: {', '.join(unknown)}. There are {', '.join(TECHNIQUES)}.")
@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         everything[name] = {case: measure(technique, case, options.pairs) for case in technique.cases}
         lines = [row for case in technique.cases for row in rows(technique, case, everything[name][case])]
         print(f"\n{(sys.modules[type(technique).__module__].__doc__ or '').strip()}\n")
-        print(table([name, "", "CPU", "times faster", "memory", "share"], lines), flush=True)
+        print(table([name, "", "CPU", "times faster", "memory", "fraction"], lines), flush=True)
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1))
 

@@ -1,4 +1,4 @@
-"""A batch in micro-batches under a token budget (`training/micro_batches.py`) against all of it at once."""
+"""A batch in micro-batches under a token budget (`training/micro_batches.py`) against the whole batch at once."""
 
 from __future__ import annotations
 

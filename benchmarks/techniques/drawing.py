@@ -1,4 +1,4 @@
-"""Drawing tokens from logits: inverting the distribution function (`rollouts/sampling.py`) against multinomial."""
+"""Sampling by inverting the distribution function (`rollouts/sampling.py`) against `torch.multinomial`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reward, baseline and loss from one forward pass (`module.py`) against scoring first and training afterwards."""
+"""Reward, baseline and loss from one forward pass (`modules/nrt.py`) against scoring before training."""
 
 from __future__ import annotations
 

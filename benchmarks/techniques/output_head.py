@@ -1,4 +1,4 @@
-"""The output head only where a log-prob is needed (`models/scoring.py`) against the head at every position."""
+"""The output head only where a log-prob is needed (`models/scoring/base.py`) against the head at every position."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OutputHead(Technique):
     def build(self, case: str, way: str) -> Callable[[], float]:
         work = Workload(vocabulary=int(case.split()[1].replace(",", "")))
         policy, rollouts = build_policy(work, scoring=PromptCopies()), fixed_rollouts(work)
-        # No prompt is shared, so that the head alone makes the difference.
+        # Prompts are copied, so only the head differs.
         ids = torch.cat([rollouts.prompt_ids[rollouts.group_ids], rollouts.completion_ids], dim=1)  # [N, P + C]
         wanted = rollouts.segments.completion_mask  # [N, C]
         mask = torch.cat([rollouts.prompt_mask[rollouts.group_ids], wanted], dim=1)  # [N, P + C]

@@ -1,4 +1,4 @@
-"""Prompts read once for a group (`shared_prompt.py`, `prompt_tree.py`, `packed_groups.py`) against a copy a trace."""
+"""One prompt per group (`models/scoring/{shared_prompt,prompt_tree,packed_groups}.py`) against one per trace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a technique's benchmark consists of."""
+"""Base class of technique benchmarks."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import ClassVar
 
 
 class Technique(ABC):
-    """Ways to do the same thing, measured in some cases.
+    """Ways to compute the same thing, measured in several cases.
 
-    `ways` names them, the plain way first and the package's last; `rate` says what a call's return value counts, for
-    techniques that are compared by something a second instead of by seconds.
+    `ways` are their names, the plain way first and the package's last. `rate` is the unit of a call's return value, for
+    techniques that are compared by a rate instead of seconds.
     """
 
     name: ClassVar[str]
     cases: ClassVar[tuple[str, ...]]
     ways: ClassVar[tuple[str, ...]]
     rate: ClassVar[str] = ""
-    calls: ClassVar[int] = 5  # timed in each process, after one that warms up
+    calls: ClassVar[int] = 5  # timed in each process, after a warm-up call
 
     @abstractmethod
     def build(self, case: str, way: str) -> Callable[[], float]:
-        """What is timed: a function that gives back the amount of work it did, 1 where that is always the same."""
+        """Build the function to time, which returns its amount of work, or 1 if that is constant."""

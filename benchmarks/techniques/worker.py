@@ -1,4 +1,4 @@
-"""One way of one technique in one case, in a process of its own."""
+"""Measures one way of one technique in one case, in a subprocess."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.techniques.catalog import TECHNIQUES
 
 
 def measure(technique: str, case: str, way: str) -> dict[str, Any]:
-    """CPU seconds of each call (per unit of work), and the memory that the calls took."""
+    """CPU seconds of each call, per unit of work, and the memory of the calls."""
     chosen = TECHNIQUES[technique]
     call = chosen.build(case, way)
     built = peak_memory()

@@ -8,7 +8,6 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from nrt_lightning.errors import InputError
 from nrt_lightning.losses import PolicyGradient
 from nrt_lightning.rollouts import RolloutEngine
-from nrt_lightning.rollouts.vllm import VLLMColocatedEngine
 from nrt_lightning.training.method import Method
 
 
@@ -24,10 +23,10 @@ def check_ahead(trainer: Trainer, method: Method) -> None:
             "AheadRollout needs the prompts of the next window early, which the data cannot give. Use QADataModule, "
             "give your datamodule a method `next_window`, or use OnPolicyRollout."
         )
-    if isinstance(engine, VLLMColocatedEngine):
+    if engine.shares_device:
         raise InputError(
-            "AheadRollout cannot sample with VLLMColocatedEngine while the same process trains on the same device. Use "
-            "VLLMServerEngine, or OnPolicyRollout."
+            f"AheadRollout cannot sample with {type(engine).__name__} while the same process trains on the same "
+            "device. Use VLLMServerEngine, or OnPolicyRollout."
         )
     if engine.own_weights:
         if loss.sampler_correction is None:

@@ -35,10 +35,10 @@ class ExportPolicy(Callback):
         if stage == "fit" and self.form is not None:
             self.form.check(policy)
         if stage == "fit" and trainer.is_global_zero:
-            check_target(self.directory, self.overwrite)
+            check_target(self.directory, overwrite=self.overwrite)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         policy: Any = pl_module.policy
         if trainer.is_global_zero or policy.sharding.active:  # all processes gather sharded weights
-            export_policy(policy, self.directory, self.form, RunRecord.of(trainer, pl_module), self.overwrite)
+            export_policy(policy, self.directory, self.form, RunRecord.of(trainer, pl_module), overwrite=self.overwrite)

@@ -13,14 +13,22 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 
-COLUMNS = {
+COLUMNS = {  # titles of figures
     "exact_match": "exact match",
     "exact_match_forced": "marker forced",
+    "checked_match": "hard tokens",
+    "checked_match_forced": "hard, marker forced",
     "exact_match_without_trace": "without trace",
     "confidence": "confidence",
     "trace_tokens": "trace tokens",
+    "trace_entropy": "trace entropy",
+    "collapse": "collapsed",
     "seconds": "seconds",
+    "cpu_seconds": "CPU seconds",
 }
+SHOWN = (  # after `fit`
+    "exact_match", "exact_match_forced", "exact_match_without_trace", "confidence", "trace_tokens", "seconds"
+)  # fmt: skip
 
 
 class ResultsFile(Callback):
@@ -92,14 +100,23 @@ def results_table(results: dict[str, dict[str, Any]]) -> str:
     ----|-------------|--------
     nrt |       1.000 |    41.0
     """
-    columns = [c for c in COLUMNS if any(c in metrics for metrics in results.values())]
+    columns = [c for c in SHOWN if any(c in metrics for metrics in results.values())]
     header = ["run", *(COLUMNS[c] for c in columns)]
     rows = [[name, *(cell(c, metrics.get(c)) for c in columns)] for name, metrics in results.items()]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    return "\n".join(aligned([header, *rows]))
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as a table with a rule under the first.
+
+    >>> aligned([["a", "b"], ["long", "1.0"]])
+    ['a    |   b', '-----|----', 'long | 1.0']
+    """
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [" | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-             for row in [header, *rows]]  # fmt: skip
+             for row in rows]  # fmt: skip
     lines.insert(1, "-|-".join("-" * width for width in widths))
-    return "\n".join(lines)
+    return lines
 
 
 def cell(column: str, value: float | None) -> str:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any, NoReturn
 
 import torch
@@ -21,12 +22,9 @@ from nrt_lightning.cli.suggestions import LIVE, suggestion
 from nrt_lightning.errors import InputError
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
-COMMANDS: dict[str, str] = {
-    "compare": "nrt_lightning.cli.compare",
-    "export": "nrt_lightning.cli.export",
-    "plan": "nrt_lightning.cli.plan",
-    "preflight": "nrt_lightning.cli.preflight",
-    "serve": "nrt_lightning.cli.serve",
+COMMANDS = {
+    module.name: f"nrt_lightning.cli.commands.{module.name}"
+    for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")

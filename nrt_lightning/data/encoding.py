@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate, token_ids
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.functional.validation import check_at_least, check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
 
@@ -112,20 +113,10 @@ def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALO
         >>> batch.prompt_ids.tolist(), batch.answer_ids.tolist()
         ([[0, 5], [5, 6]], [[7, 2], [2, 0]])
     """
-    prompt_ids, prompt_mask = _padded([item.prompt_ids for item in encoded], pad_id, left=True)  # [B, P]
-    answer_ids, answer_mask = _padded([item.answer_ids for item in encoded], pad_id, left=False)  # [B, T]
+    prompt_ids, prompt_mask = pad_rows([item.prompt_ids for item in encoded], left=True, value=pad_id)  # [B, P]
+    answer_ids, answer_mask = pad_rows([item.answer_ids for item in encoded], value=pad_id)  # [B, T]
     rows, counted = [item.row for item in encoded], torch.tensor([item.counted for item in encoded])  # [B]
     return Prompts(prompt_ids, prompt_mask, answer_ids, answer_mask, rows=rows, window=window, counted=counted)
-
-
-def _padded(lists: Sequence[Tensor], pad_id: int, *, left: bool) -> tuple[Tensor, Tensor]:
-    width = max(len(ids) for ids in lists)
-    padded = torch.full((len(lists), width), pad_id)  # [B, width]
-    mask = torch.zeros(len(lists), width, dtype=torch.bool)  # [B, width]
-    for row, ids in enumerate(lists):
-        columns = slice(width - len(ids), width) if left else slice(0, len(ids))
-        padded[row, columns], mask[row, columns] = ids, True
-    return padded, mask
 
 
 @dataclass

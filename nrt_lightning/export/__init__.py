@@ -1,4 +1,4 @@
-"""A trained policy as a directory that other libraries read."""
+"""Trained policies as directories that other libraries read."""
 
 from nrt_lightning.export.forms import AdapterFiles, ExportForm, Merged, WholeModel
 from nrt_lightning.export.record import RunRecord

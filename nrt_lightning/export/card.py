@@ -1,4 +1,4 @@
-"""The model card of an export."""
+"""Model card of an exported policy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ tokenizer = AutoTokenizer.from_pretrained("this directory")
 model = AutoModelForCausalLM.from_pretrained("this directory")
 ```"""
 
-ADAPTER = """The weights are an adapter, which needs `{base}`. The vocabulary grows for the marker where it must.
+ADAPTER = """The weights are an adapter for `{base}`. The vocabulary grows by the marker if necessary.
 
 ```python
 from peft import AutoPeftModelForCausalLM
@@ -48,7 +48,7 @@ model = AutoPeftModelForCausalLM.from_pretrained("this directory")
 
 
 def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
-    """The text of the README.md: method, data, metrics and command, as far as they are known."""
+    """The text of README.md: method, data, metrics and command, if they are known."""
     base = str(policy.settings.get("model", policy.source))
     parts = record.method | {"adapter": str(policy.adapter), "quantization": str(policy.quantization)}
     method = "\n".join(f"- {part}: `{setting}`" for part, setting in parts.items() if setting != "None")
@@ -56,7 +56,7 @@ def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
     sections = {
         "Method": method,
         "Data": f"`{record.data}`" if record.data else "",
-        "Metrics": f"Of the last validation or test.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
+        "Metrics": f"From the last validation or test.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
         "Command": f"```bash\n{record.command}\n```" if record.command else "",
     }
     return CARD.format(

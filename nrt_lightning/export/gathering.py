@@ -1,4 +1,4 @@
-"""A policy of whole weights out of one whose weights are sharded."""
+"""Gathers the weights of a sharded policy."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def whole_policy(policy: Policy) -> Policy | None:
-    """The policy itself; where its weights are sharded, one of the same weights on the CPU, in process 0 only.
+    """Return a policy with whole weights.
 
-    All processes take part. Of a policy with an adapter, the base is read again.
+    It is the policy itself if its weights are not sharded. Otherwise it is a copy on the CPU of process 0, and None on
+    the other processes; all processes must call this. The base of an adapter is read from its files again.
     """
     if not policy.sharding.active:
         return policy
-    trained = policy.adapter is not None and policy.readable  # the rest is as it was read
+    trained = policy.adapter is not None and policy.readable  # other weights are as in the files
     weights = [(plain_name(name), weight) for name, weight in policy.named_parameters()]
     state = policy.sharding.read(policy, {name for name, weight in weights if weight.requires_grad or not trained})
     if dist.get_rank() != 0:
@@ -35,6 +36,6 @@ def whole_policy(policy: Policy) -> Policy | None:
 
 
 def empty_model(policy: Policy) -> PreTrainedModel:
-    """A model of the policy's shape, for the weights of a live model."""
+    """A model with the policy's architecture, into which the weights of a live model are copied."""
     with torch.random.fork_rng():
         return AutoModelForCausalLM.from_config(policy.config, dtype=policy.dtype)

@@ -1,4 +1,4 @@
-"""What is to be remembered of the run that trained a policy."""
+"""Record of the run that trained a policy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 @dataclass
 class RunRecord:
-    """For the model card and the chat template; of plain values, so that a checkpoint can hold it.
+    """Contents of the model card and the chat template. Holds plain values only, so a checkpoint can store it.
 
     Args:
-        method: parts and their settings.
-        data: what it was trained on.
+        method: settings of the method by part.
+        data: source of the training data.
         metrics: of the last validation and test.
         command: that started the run.
-        chat_template: Jinja text of the prompt, as training wrote it; None where it is not known.
+        chat_template: Jinja text of the prompts in training; None if unknown.
     """
 
     method: dict[str, str] = field(default_factory=dict)
@@ -28,7 +28,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, trainer: Any, module: Any) -> RunRecord:
-        """Of a run that is going on, or has just ended."""
+        """Record of a trainer's current or last run."""
         data = getattr(trainer, "datamodule", None)
         source, template = getattr(data, "sources", {}).get("train"), getattr(data, "template", None)
         jinja = template.jinja(module.policy.tokenizer) if template is not None else None
@@ -39,5 +39,5 @@ class RunRecord:
         return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """The fields as plain values."""
         return asdict(self)

@@ -1,10 +1,9 @@
-"""The directory of an export: written beside its place, then renamed into it."""
+"""Writes the directory of an export."""
 
 from __future__ import annotations
 
 import copy
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,8 @@ from transformers import AutoTokenizer, GenerationConfig
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.card import model_card
-from nrt_lightning.export.forms import ExportForm, WholeModel, default_form
+from nrt_lightning.export.directories import atomic_directory
+from nrt_lightning.export.forms import ExportForm, default_form
 from nrt_lightning.export.gathering import whole_policy
 from nrt_lightning.export.record import RunRecord
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 
-def check_target(directory: Path, overwrite: bool) -> None:
-    """Refuse a directory that holds something already or cannot be written.
+def check_target(directory: Path, *, overwrite: bool) -> None:
+    """Check that a directory can be written and is empty, unless `overwrite`.
 
     Raises:
-        InputError: naming it and the mend.
+        InputError: names the directory and the fix.
     """
     if directory.exists() and not directory.is_dir():
         raise InputError(f"export directory {directory} is a file. Give another.")
@@ -43,57 +43,51 @@ def export_policy(
     directory: str | Path,
     form: ExportForm | None = None,
     record: RunRecord | None = None,
+    *,
     overwrite: bool = False,
 ) -> Path:
     """Write a policy as a Hugging Face directory: weights, tokenizer, chat template, generation config, model card.
 
-    An interrupted export leaves nothing in the directory, and one that replaces another leaves that other. Where
-    weights are sharded, all processes call this, and process 0 writes.
+    An interrupted export leaves the target as it was. Under sharding, all processes must call this, and process 0
+    writes.
 
     Args:
         policy: loaded.
-        directory: where to.
-        form: which weights; null for all, merged where there is an adapter.
+        directory: target directory.
+        form: which weights to write; null for all, with an adapter merged.
         record: of the run, for the card and the chat template.
-        overwrite: replace what is there.
+        overwrite: replace an existing directory.
 
     Returns:
         The directory.
 
     Raises:
-        InputError: the directory holds something already, or the policy has no such form.
+        InputError: the directory is not empty, or the policy does not have this form.
 
     Example:
         >>> import tempfile
         >>> from nrt_lightning import Policy
-        >>> with tempfile.TemporaryDirectory() as place:
-        ...     trained = export_policy(Policy("embedded:registers-base").load(), f"{place}/trained")
+        >>> with tempfile.TemporaryDirectory() as parent:
+        ...     trained = export_policy(Policy("embedded:registers-base").load(), f"{parent}/trained")
         ...     Policy(str(trained)).marker_is_new
         False
     """
     target, form = Path(directory).expanduser().absolute(), form or default_form(policy)
     form.check(policy)
     whole = whole_policy(policy)
-    if whole is None:
-        return target
-    check_target(target, overwrite)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        write_files(whole, beside, form, record or RunRecord())
-        beside.chmod(0o755)
-        replace(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    if whole is not None:
+        check_target(target, overwrite=overwrite)
+        with atomic_directory(target) as new:
+            write_files(whole, new, form, record or RunRecord())
     return target
 
 
 def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRecord) -> None:
-    """All files of an export."""
+    """Write all files of an export."""
     form.write(policy, directory)
-    with_marker = not isinstance(form, WholeModel) or form.marker
-    tokenizer = copy.deepcopy(policy.tokenizer) if with_marker else AutoTokenizer.from_pretrained(policy.source)
+    tokenizer = copy.deepcopy(policy.tokenizer) if form.marker else AutoTokenizer.from_pretrained(policy.source)
     generation_config(policy).save_pretrained(directory)
-    if with_marker:  # a base has nothing to tell of reasoning
+    if form.marker:  # a card and a template for reasoning make no sense for a base
         tokenizer.chat_template = record.chat_template or tokenizer.chat_template
         (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
     tokenizer.save_pretrained(directory)
@@ -103,19 +97,8 @@ def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRe
 
 
 def generation_config(policy: Policy) -> GenerationConfig:
-    """That of the base, which ends at the tokens that end an answer; the marker ends nothing."""
+    """The base's generation config, with the tokens that end an answer as its end tokens."""
     config = copy.deepcopy(policy.network.generation_config)
     config.eos_token_id = policy.eos_ids if len(policy.eos_ids) > 1 else policy.eos_ids[0]
     config.pad_token_id = policy.tokenizer.pad_token_id
     return config
-
-
-def replace(new: Path, target: Path) -> None:
-    """Put a directory in the place of another."""
-    if not target.exists():
-        new.rename(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    target.rename(old / target.name)
-    new.rename(target)
-    shutil.rmtree(old)

@@ -4,6 +4,7 @@ from nrt_lightning.functional.groups import GroupStatistics, group_logsumexp, gr
 from nrt_lightning.functional.kl import K1, K2, K3, KLEstimator
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.functional.masking import masked_mean, masked_sum, pack_segment, unpack_segment
+from nrt_lightning.functional.padding import pad_rows, pad_to_widest
 from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.reductions import Reduction, SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
 from nrt_lightning.functional.validation import (
@@ -38,6 +39,8 @@ __all__ = [
     "masked_mean",
     "masked_sum",
     "pack_segment",
+    "pad_rows",
+    "pad_to_widest",
     "token_logprobs",
     "unpack_segment",
 ]

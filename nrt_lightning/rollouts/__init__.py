@@ -1,4 +1,4 @@
-"""From prompts to rollouts: engines that sample, and assembly of what they sampled by token ids."""
+"""Rollout engines, and the assembly of sampled token ids into rollouts."""
 
 from nrt_lightning.rollouts.answering import Written, write_answers
 from nrt_lightning.rollouts.assembly import assemble, direct_answers

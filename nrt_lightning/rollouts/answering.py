@@ -1,4 +1,4 @@
-"""The policy answering questions by itself: a trace, the marker, an answer."""
+"""Sampling of traces and answers for evaluation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Written:
-    """Traces and answers that the policy wrote, one of each for every prompt."""
+    """Sampled traces and answers, one of each per prompt."""
 
-    traces: Generations  # [B, L] with the stop token where there is one
-    answers: Generations  # [B, T'] written after the marker, whether it was emitted or forced
+    traces: Generations  # [B, L] with the stop token if there is one
+    answers: Generations  # [B, T'] after the emitted or forced marker
     marker_emitted: Tensor  # [B]
-    answer_texts: list[str]  # B of them
-    trace_texts: list[str]  # B of them
+    answer_texts: list[str]  # [B]
+    trace_texts: list[str]  # [B]
 
 
 def write_answers(
@@ -34,19 +34,20 @@ def write_answers(
     sampling: Sampling,
     max_answer_tokens: int,
     seed: int = 0,
+    *,
     thinking: bool = True,
 ) -> Written:
-    """Let the policy answer every prompt once.
+    """Sample one trace and one answer for every prompt.
 
     Args:
-        policy: who answers.
-        engine: who decodes.
-        prompts: the questions; their answers are not looked at.
-        sampling: temperature and the trace's limit; `group_size` and `suppress_eos` are not used, for in use nobody
-            keeps the policy from ending early.
-        max_answer_tokens: an answer that has not ended by then is cut.
-        seed: of the draws.
-        thinking: False forces the marker at once, an answer without a trace.
+        policy: the policy.
+        engine: samples from it.
+        prompts: the questions; their reference answers are not used.
+        sampling: temperature and the length limit of traces; `group_size` and `suppress_eos` are ignored, because a
+            deployed policy may end early.
+        max_answer_tokens: length limit of answers.
+        seed: of the random draws.
+        thinking: False forces the marker at once, for an answer without a trace.
     """
     request = GenerationRequest(
         prompt_ids=prompts.prompt_ids,
@@ -76,7 +77,7 @@ def write_answers(
 
 
 def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> list[str]:
-    """Greedy answers right after the prompt, without trace and marker."""
+    """Texts of greedy answers directly after the prompt, without trace and marker."""
     request = GenerationRequest(
         prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0
     )
@@ -84,7 +85,7 @@ def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_
 
 
 def nothing(prompts: Prompts) -> Generations:
-    """An empty trace for every prompt."""
+    """Empty traces, one per prompt."""
     ids = prompts.prompt_ids[:, :0]  # [B, 0]
     return Generations(ids, ids.bool(), stopped=torch.zeros(len(prompts), dtype=torch.bool, device=ids.device))
 
@@ -94,15 +95,15 @@ def after_marker(prompts: Prompts, traces: Generations, marker_id: int) -> tuple
     trace_mask = traces.token_mask.clone()  # [B, L]
     lengths = trace_mask.sum(dim=1)
     stops = traces.stopped.nonzero().squeeze(-1)
-    trace_mask[stops, lengths[stops] - 1] = False  # the stop token is no part of the trace
+    trace_mask[stops, lengths[stops] - 1] = False  # the stop token is not part of the trace
     marker = torch.full_like(prompts.prompt_ids[:, :1], marker_id)
     ids = torch.cat([prompts.prompt_ids, traces.token_ids, marker], dim=1)  # [B, P + L + 1]
     mask = torch.cat([prompts.prompt_mask, trace_mask, torch.ones_like(marker, dtype=torch.bool)], dim=1)
-    order = mask.long().argsort(dim=1, stable=True)  # padding first, the rest in its order
+    order = mask.long().argsort(dim=1, stable=True)  # moves the padding to the left
     return ids.gather(1, order), mask.gather(1, order)
 
 
 def texts(policy: Policy, generations: Generations) -> list[str]:
-    """The text of every row, without special tokens."""
+    """Decode every row, without special tokens."""
     rows = [ids[mask].tolist() for ids, mask in zip(generations.token_ids, generations.token_mask, strict=True)]
     return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)

@@ -1,4 +1,4 @@
-"""From sampled token ids to completions, by ids alone: what was sampled is what is trained."""
+"""Assembly of completions from sampled token ids. Texts are never tokenized again."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from nrt_lightning.structures import Prompts, Rollouts, Segments
 
 
 def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Rollouts:
-    """Trace + marker + answer for every generation.
+    """Build the completion trace + marker + answer of every generation.
 
-    A stop token ends the trace and is no part of it. If it is the marker, the policy emitted its marker itself;
-    otherwise (end token, or the length limit) the marker is forced.
+    A stop token ends the trace and is not part of it. If it is the marker, the policy emitted the marker; otherwise
+    (end token or length limit) the marker is forced.
 
     Args:
         prompts: B prompts with their answers.
-        generations: N = B * K traces of these prompts, rows of a group side by side.
-        marker_id: the marker.
+        generations: N = B * K traces, with the rows of a group adjacent.
+        marker_id: token id of the marker.
 
     Returns:
-        Rollouts of completions as wide as the longest, [N, C].
+        Rollouts with completions [N, C].
     """
     count, device = len(prompts), prompts.prompt_ids.device
     group_size = len(generations) // max(count, 1)
     group_ids = torch.arange(count, device=device).repeat_interleave(group_size)  # [N]
-    written = generations.token_mask.sum(dim=1)  # [N]
-    trace_length = written - generations.stopped.long()  # [N]
+    sampled_length = generations.token_mask.sum(dim=1)  # [N]
+    trace_length = sampled_length - generations.stopped.long()  # [N]
     answer_length = prompts.answer_mask.sum(dim=1)[group_ids]  # [N]
     column = torch.arange(int((trace_length + 1 + answer_length).max()), device=device)  # [C]
     past = column - trace_length.unsqueeze(1)  # [N, C] 0 at the marker, 1 at the first answer token
@@ -60,7 +60,7 @@ def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Roll
 
 
 def direct_answers(prompts: Prompts, marker_id: int) -> Rollouts:
-    """The answer right after the prompt, with neither trace nor marker: what supervised fine-tuning trains."""
+    """Build completions of the answer alone, without trace and marker, for supervised fine-tuning."""
     none = torch.zeros_like(prompts.answer_mask)  # [B, T]
     flags = none.new_zeros(len(prompts))  # [B]
     return Rollouts(
@@ -77,13 +77,13 @@ def direct_answers(prompts: Prompts, marker_id: int) -> Rollouts:
 
 
 def last_token(generations: Generations) -> Tensor:
-    """The last token of every row, -1 where a row is empty. [N]"""
+    """The last token of every row, -1 for empty rows. [N]"""
     last = generations.token_mask.sum(dim=1, keepdim=True) - 1  # [N, 1]
     return torch.where(last >= 0, pick(generations.token_ids, last), -1).squeeze(1)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:
-    """`values` [N, W] at the columns `index` [N, C], the nearest column where an index is outside."""
+    """`values` [N, W] at the columns `index` [N, C], clamped to the valid range."""
     if values.shape[1] == 0:
         return values.new_zeros(index.shape)
     return values.gather(1, index.clamp(0, values.shape[1] - 1))

@@ -1,4 +1,4 @@
-"""A cache that is written in place: the usual one copies all keys and values for every token."""
+"""A cache that grows in place, instead of copying all keys and values for every token."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
-ROOM = 64  # tokens a buffer can take before it is copied into a larger one
+ROOM = 64  # free tokens in a new buffer
 
 
 class GrowingLayer(DynamicLayer):
@@ -19,7 +19,7 @@ class GrowingLayer(DynamicLayer):
         self.buffers: dict[str, Tensor] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append keys and values; give back all of them. [A, heads, L, size]"""
+        """Append keys and values; return all of them. [A, heads, L, size]"""
         if not self.is_initialized or self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             keys, values = key_states, value_states
@@ -29,20 +29,20 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys, values
         return keys, values
 
-    def _appended(self, name: str, held: Tensor, new: Tensor) -> Tensor:
-        length = held.shape[2] + new.shape[2]
+    def _appended(self, name: str, old: Tensor, new: Tensor) -> Tensor:
+        length = old.shape[2] + new.shape[2]
         buffer = self.buffers.get(name)
-        # Repeating or selecting rows leaves `held` as a tensor of its own.
-        if buffer is None or held.data_ptr() != buffer.data_ptr() or length > buffer.shape[2]:
-            buffer = held.new_empty(*held.shape[:2], length + ROOM, held.shape[3])
-            buffer[:, :, : held.shape[2]] = held
+        # After rows were repeated or selected, `old` is no longer a view of the buffer.
+        if buffer is None or old.data_ptr() != buffer.data_ptr() or length > buffer.shape[2]:
+            buffer = old.new_empty(*old.shape[:2], length + ROOM, old.shape[3])
+            buffer[:, :, : old.shape[2]] = old
             self.buffers[name] = buffer
-        buffer[:, :, held.shape[2] : length] = new
+        buffer[:, :, old.shape[2] : length] = new
         return buffer[:, :, :length]
 
 
 def decoding_cache(config: PretrainedConfig) -> DynamicCache:
-    """A cache for decoding: layers that keep everything grow in place, others are those of transformers."""
+    """A cache for decoding, whose full-attention layers grow in place."""
     cache = DynamicCache(config=config)
     cache.layers = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

@@ -1,4 +1,4 @@
-"""Groups of a window one by one, and together again."""
+"""Splits a window into groups, and concatenates groups."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from nrt_lightning.functional.padding import pad_to_widest
 from nrt_lightning.structures import Prompts, Struct, TensorStruct
 
 
@@ -23,32 +23,25 @@ def singles(window: list[Prompts]) -> list[Prompts]:
 
 
 def concat_groups(structs: Sequence[Struct]) -> Struct:
-    """Groups of several structures as one: rows under one another, padded to the widest.
+    """Concatenate structs along rows, padded to the widest.
 
-    What begins with `prompt` is padded on the left, all else on the right; group ids go on counting. What is no
-    tensor is taken from the first, but lists, which are put together.
+    Fields whose names begin with `prompt` are padded on the left, others on the right. Group ids continue from one
+    struct to the next. Lists are concatenated; other values that are not tensors are taken from the first struct.
     """
     first = structs[0]
     values: dict[str, Any] = {}
-    for place in dataclasses.fields(first):
-        parts = [getattr(struct, place.name) for struct in structs]
+    for name in (field.name for field in dataclasses.fields(first)):
+        parts = [getattr(struct, name) for struct in structs]
         if isinstance(parts[0], TensorStruct):
-            values[place.name] = concat_groups(parts)
+            values[name] = concat_groups(parts)
         elif isinstance(parts[0], list):
-            values[place.name] = [item for part in parts for item in part]
+            values[name] = [item for part in parts for item in part]
         elif isinstance(parts[0], dict):
-            values[place.name] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        elif place.name == "group_ids":
+            values[name] = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        elif name == "group_ids":
             starts = itertools.accumulate((len(struct.prompt_ids) for struct in structs), initial=0)  # type: ignore[attr-defined]
-            values[place.name] = torch.cat([part + start for part, start in zip(parts, starts, strict=False)])
+            values[name] = torch.cat([part + start for part, start in zip(parts, starts, strict=False)])
         elif isinstance(parts[0], Tensor):
-            values[place.name] = torch.cat(padded(parts, left=place.name.startswith("prompt")))
+            matrices = parts[0].dim() > 1
+            values[name] = torch.cat(pad_to_widest(parts, left=name.startswith("prompt")) if matrices else parts)
     return dataclasses.replace(first, **values)
-
-
-def padded(tensors: list[Tensor], left: bool) -> list[Tensor]:
-    """Tensors [n, W] as wide as the widest; tensors [n] as they are."""
-    if tensors[0].dim() < 2:
-        return tensors
-    width = max(tensor.shape[1] for tensor in tensors)
-    return [F.pad(t, (width - t.shape[1], 0) if left else (0, width - t.shape[1])) for t in tensors]

@@ -1,4 +1,4 @@
-"""Traces put behind other prompts than their own."""
+"""Traces after the prompts of other groups."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.structures import Rollouts, Segments
 
 
 @dataclass
 class PromptAndTrace:
-    """The ids of a prompt and of one trace that was written for it, without padding."""
+    """The ids of a prompt and of one of its traces, without padding."""
 
     prompt_ids: Tensor  # [p]
     trace_ids: Tensor  # [l]
@@ -35,11 +36,11 @@ def first_traces(rollouts: Rollouts) -> list[PromptAndTrace]:
 def all_pairs(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
     """Every trace after every prompt: row `i * M + j` is trace j after prompt i. [M * M, C]
 
-    Traces stand alone, without marker and answer.
+    The completions are traces only, without marker and answer.
     """
     count, device = len(pairs), pairs[0].prompt_ids.device
-    prompts, prompt_mask = padded([pair.prompt_ids for pair in pairs], left=True)  # [M, P]
-    traces, trace_mask = padded([pair.trace_ids for pair in pairs])  # [M, C]
+    prompts, prompt_mask = pad_rows([pair.prompt_ids for pair in pairs], left=True)  # [M, P]
+    traces, trace_mask = pad_rows([pair.trace_ids for pair in pairs], min_width=1)  # [M, C]
     none = torch.zeros_like(trace_mask).repeat(count, 1)  # [M * M, C]
     flags = none.new_zeros(count * count)
     return Rollouts(
@@ -53,14 +54,3 @@ def all_pairs(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
         truncated=flags,
         marker_id=marker_id,
     )
-
-
-def padded(rows: list[Tensor], left: bool = False) -> tuple[Tensor, Tensor]:
-    """Ids of rows side by side, and which of them are real: both [M, W], W at least 1."""
-    width = max(1, *(len(row) for row in rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long, device=rows[0].device)
-    mask = torch.zeros_like(ids, dtype=torch.bool)
-    for index, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[index, place], mask[index, place] = row, True
-    return ids, mask

@@ -1,4 +1,4 @@
-"""The policy's own answers in training: written after every trace, for signals to read or to be trained on."""
+"""Answers sampled by the policy after its traces, for signals or for training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 def write_policy_answers(
     policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations, sampling: Sampling, seed: int
 ) -> PolicyAnswers:
-    """Let the policy answer after each trace and its marker, emitted or forced.
+    """Sample one answer after each trace and its emitted or forced marker.
 
     Args:
-        policy: who answers.
-        engine: who decodes.
-        prompts: B questions; their answers are not looked at.
-        traces: N = B * K of these prompts, rows of a group side by side.
-        sampling: limit and temperature of the answers.
-        seed: of the draws.
+        policy: the policy.
+        engine: samples from it.
+        prompts: B questions; their reference answers are not used.
+        traces: N = B * K traces, with the rows of a group adjacent.
+        sampling: length limit and temperature of the answers.
+        seed: of the random draws.
     """
     per_prompt = len(traces) // max(len(prompts), 1)
     repeated = prompts.apply(lambda tensor: tensor.repeat_interleave(per_prompt, dim=0))
@@ -50,12 +50,12 @@ def write_policy_answers(
 
 
 def respond(rollouts: Rollouts) -> Rollouts:
-    """The responses: trace + marker + own answer, all of it sampled by the policy and trained as its trace.
+    """Build the policy's responses: trace + marker + sampled answer, which are trained as traces are.
 
-    Where the policy did not write the marker, the response ends with the trace.
+    If the policy did not emit the marker, the response ends with the trace.
 
     Args:
-        rollouts: N completions with the policy's own answers.
+        rollouts: N completions with sampled answers.
     """
     assert rollouts.policy_answers is not None
     own, segments = rollouts.policy_answers, rollouts.segments

@@ -1,4 +1,4 @@
-"""Drawing the next token."""
+"""Sampling of the next token."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 def restrict(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Tensor:
-    """Log-probs of the sampling distribution. [A, V] -> [A, V] float32, -inf where a token cannot be drawn.
+    """Log-probs of the sampling distribution. [A, V] -> [A, V] float32, -inf for excluded tokens.
 
     Args:
         logits: of the next token.
         temperature: divides the logits; must be positive.
-        top_p: keep the smallest set of most probable tokens whose probability reaches this.
-        top_k: keep this many most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of most probable tokens with at least this total probability.
+        top_k: keep this number of most probable tokens; 0 keeps all.
 
     >>> restrict(torch.tensor([[0.0, 0.0, -1.0]]), top_k=2).exp()
     tensor([[0.5000, 0.5000, 0.0000]])
@@ -33,17 +33,17 @@ def restrict(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k
 
 
 def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
-    """One token a row by inverting the distribution function: many times faster than `torch.multinomial`.
+    """Sample one token per row by inverting the distribution function, which is faster than `torch.multinomial`.
 
     Args:
         logprobs: of the sampling distribution, [A, V].
-        uniform: one number in [0, 1) a row, [A].
+        uniform: one number in [0, 1) per row, [A].
 
     >>> draw(torch.tensor([[0.25, 0.25, 0.5]]).log(), torch.tensor([0.3]))
     tensor([1])
     """
     cumulative = logprobs.exp().cumsum(dim=-1)  # [A, V]
     total = cumulative[:, -1]
-    # Rounding may carry the point to the end of the scale, where tokens of probability 0 would be found.
+    # Rounding up to `total` would select a token of probability 0.
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # [A]
     return torch.searchsorted(cumulative, point.unsqueeze(-1), right=True).squeeze(-1)  # [A]

@@ -1,13 +1,14 @@
-"""The in-process engine: the policy's own transformers model decodes, with one prefill a prompt."""
+"""Engine that samples from the policy's model in this process, with one prefill per prompt."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.scoring.base import positions
@@ -23,43 +24,46 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TransformersEngine(RolloutEngine):
-    """Decodes with the policy's own model: a prompt is read once, its cache repeated for the group, and rows leave the
-    batch as they finish.
+    """Samples from the policy's model in this process.
+
+    A prompt is processed once, and its cache is repeated for the group. Finished rows leave the batch.
 
     Args:
-        max_rows: most completions decoded at once, to bound the memory of the cache; 0 for all of a window.
-        drop_share: rows that have finished leave the batch when they are at least this share of it.
-        check_every: tokens between two looks at which rows have finished; null for 1 on CPU and 16 elsewhere, where a
-            look makes the device wait.
-        fixed_shapes: decode in buffers of fixed shape, which a GPU replays as CUDA graphs: rows then leave only when
-            half have finished; null for where there is a GPU and the model allows it.
+        max_rows: largest number of rows decoded at once, which bounds the memory of the cache; 0 for a whole window.
+        drop_share: finished rows leave the batch when they are at least this fraction of it.
+        check_every: tokens between two checks for finished rows; null for 1 on CPU and 16 elsewhere, where a check
+            synchronizes the device.
+        fixed_shapes: decode in fixed-shape buffers, which a GPU replays as CUDA graphs; rows then leave only when half
+            have finished. null for true on a GPU if the model supports it.
 
     Raises:
-        InputError: a number is out of range; at the first use, if `fixed_shapes` is asked of a model that forbids it.
+        InputError: a number is out of range; at the first use, if the model does not support `fixed_shapes`.
     """
 
     max_rows: int = 0
     drop_share: float = 0.1
     check_every: int | None = None
-    fixed_shapes: bool | None = None
+    fixed_shapes: bool | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.drop_share <= 1.0:
-            raise InputError(f"engine.drop_share is {self.drop_share}: give a share between 0 and 1.")
+            raise InputError(f"engine.drop_share is {self.drop_share}: give a fraction between 0 and 1.")
         if self.max_rows < 0 or (self.check_every is not None and self.check_every < 1):
-            raise InputError("engine.max_rows must be 0 or more, and engine.check_every 1 or more.")
+            raise InputError(
+                f"engine.max_rows is {self.max_rows} and engine.check_every {self.check_every}: give at least 0 and 1."
+            )
 
+    @override
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
-        """See `RolloutEngine`."""
         count = request.prompt_ids.shape[0]
         uniform = draws(request)  # [L, N]
-        written = Writing(request, count * request.group_size)
+        sampled = SampledTokens(request, count * request.group_size)
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
-            # Prompts of like length together: a batch is as long as its longest prompt.
+            # Sorted by length, because a batch is padded to its longest prompt.
             for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
-                self._decode(policy, request, prompts, uniform, written, progress)
-        return written.generations()
+                self._decode(policy, request, prompts, uniform, sampled, progress)
+        return sampled.generations()
 
     def _decode(
         self,
@@ -67,7 +71,7 @@ class TransformersEngine(RolloutEngine):
         request: GenerationRequest,
         prompts: Tensor,  # [b]
         uniform: Tensor,  # [L, N]
-        written: Writing,
+        sampled: SampledTokens,
         progress: Progress | None,
     ) -> None:
         model, group_size = policy.network, request.group_size
@@ -78,23 +82,23 @@ class TransformersEngine(RolloutEngine):
         cache.batch_repeat_interleave(group_size)
         logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
         decoder = self._decoder(model, cache, mask, request.max_new_tokens)
-        drop_share = max(self.drop_share, 0.5) if isinstance(decoder, FixedDecoder) else self.drop_share
+        drop_share = max(self.drop_share, decoder.min_drop_share)
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
         for step in range(request.max_new_tokens):
-            tokens, logprobs = next_tokens(logits, request, written.banned_ids, uniform[step, rows])  # [A]
-            tokens = written.add(step, rows, tokens, logprobs)
+            tokens, logprobs = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            tokens = sampled.add(step, rows, tokens, logprobs)
             if step + 1 == request.max_new_tokens:
                 break
             if (step + 1) % check_every == 0:
-                writing = ~written.stopped[rows]  # [A]
-                still = int(writing.sum())
+                unfinished = ~sampled.stopped[rows]  # [A]
+                still = int(unfinished.sum())
                 if progress is not None:
                     progress(step + 1, request.max_new_tokens, still)
                 if still == 0:
                     break
                 if 1 - still / len(rows) >= drop_share and still < len(rows):
-                    keep = writing.nonzero().squeeze(-1)
+                    keep = unfinished.nonzero().squeeze(-1)
                     decoder.keep(keep)
                     rows, tokens = rows[keep], tokens[keep]
             logits = decoder.step(tokens)  # [A, V]
@@ -103,26 +107,25 @@ class TransformersEngine(RolloutEngine):
         limit = mask.shape[1] + new_tokens
         reason = fixed_refusal(model, limit)
         if self.fixed_shapes and reason:
-            raise InputError(f"engine.fixed_shapes cannot be used: {reason}. Set it to false or null.")
+            raise InputError(f"engine.fixed_shapes is true, but unsupported by this model: {reason}. Set it to null.")
         fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
         return FixedDecoder(model, cache, mask, limit) if fixed else GrowingDecoder(model, cache, mask)
 
 
 def draws(request: GenerationRequest) -> Tensor:
-    """The numbers in [0, 1) that the rows' tokens are drawn with, [L, N].
+    """Random numbers in [0, 1) for the rows' tokens, [L, N].
 
-    They follow from the seed, the prompt's name and the row's number in its group: not from the other rows, nor from
-    when these finish.
+    They depend on the seed, the prompt's name and the row's index in its group, but not on other rows.
     """
     device, group_size = request.prompt_ids.device, request.group_size
-    names = request.names or [str(place) for place in range(len(request.prompt_ids))]
+    names = request.names or [str(index) for index in range(len(request.prompt_ids))]
     keys = torch.tensor(row_keys(request.seed, names), dtype=torch.long, device=device)  # [B]
     numbers = torch.arange(group_size, device=device).repeat(len(keys))  # [N]
     return uniforms(hashed(keys.repeat_interleave(group_size) ^ hashed(numbers)), request.max_new_tokens)
 
 
-class Writing:
-    """The rows being written."""
+class SampledTokens:
+    """Tokens of the rows that are being sampled."""
 
     def __init__(self, request: GenerationRequest, rows: int) -> None:
         device = request.prompt_ids.device
@@ -135,18 +138,18 @@ class Writing:
         self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)  # [N]
 
     def add(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor | None) -> Tensor:
-        """Note the tokens of rows that are still writing; give the tokens back, 0 for rows that are not. [A]"""
-        writing = ~self.stopped[rows]
-        tokens = tokens * writing
+        """Store the tokens of unfinished rows; return the tokens, 0 for finished rows. [A]"""
+        unfinished = ~self.stopped[rows]
+        tokens = tokens * unfinished
         self.token_ids[rows, step] = tokens
-        self.token_mask[rows, step] = writing
+        self.token_mask[rows, step] = unfinished
         if self.logprobs is not None and logprobs is not None:
-            self.logprobs[rows, step] = logprobs * writing
-        self.stopped[rows] = ~writing | torch.isin(tokens, self.stop_ids)
+            self.logprobs[rows, step] = logprobs * unfinished
+        self.stopped[rows] = ~unfinished | torch.isin(tokens, self.stop_ids)
         return tokens
 
     def generations(self) -> Generations:
-        """All rows, as wide as the longest."""
+        """All rows, cut to the longest."""
         width = int(self.token_mask.sum(dim=1).max()) if self.token_mask.numel() else 0
         return Generations(
             token_ids=self.token_ids[:, :width],
@@ -159,12 +162,12 @@ class Writing:
 def next_tokens(
     logits: Tensor, request: GenerationRequest, banned_ids: Tensor, uniform: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """Tokens [A], and their log-probs under the sampling distribution [A] if asked."""
+    """Tokens [A], and if requested their log-probs under the sampling distribution [A]."""
     if len(banned_ids):
         logits = logits.index_fill(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return tokens, torch.zeros_like(uniform)  # greedy: the one token has probability 1
+        return tokens, torch.zeros_like(uniform)  # greedy: the only token has probability 1
     logprobs = restrict(logits, request.temperature, request.top_p, request.top_k)  # [A, V]
     tokens = draw(logprobs, uniform)
     return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) if request.logprobs else None

@@ -1,4 +1,4 @@
-"""From the trainer's strategy to the layout of the policy's weights."""
+"""Layouts of the policy's weights for Lightning's strategies."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from nrt_lightning.models.sharding.base import NoSharding, Sharding
 
-STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16}  # what a precision stores weights in
+STORED = {"bf16-true": torch.bfloat16, "16-true": torch.float16}  # dtype of stored weights by precision
 
 
 def sharded(trainer: Trainer) -> bool:
-    """Whether the trainer's strategy shards weights."""
+    """True if the trainer's strategy shards weights."""
     return isinstance(trainer.strategy, ModelParallelStrategy | FSDPStrategy)
 
 
 def layout_of(trainer: Trainer) -> Sharding:
-    """How a strategy wants weights to lie. For `configure_model`, when the processes know one another.
+    """The layout for a strategy. Called in `configure_model`, when the process group exists.
 
-    `ModelParallelStrategy` leaves it to the module to shard (FSDP2). `FSDPStrategy` would wrap the module as a whole;
-    here the model is wrapped and not the module around it, so that it can be run outside of a training step too.
+    `ModelParallelStrategy` leaves sharding to the module (FSDP2). `FSDPStrategy` would wrap the whole module; here only
+    the model is wrapped, so that it can be run outside a training step too.
     """
     strategy: Any = trainer.strategy
     dtype = STORED.get(str(trainer.precision))
@@ -39,6 +39,6 @@ def layout_of(trainer: Trainer) -> Sharding:
             "mixed_precision": strategy.mixed_precision_config,
             "sharding_strategy": strategy.sharding_strategy,
         }
-        strategy.kwargs.pop("auto_wrap_policy", None)  # it has been used
+        strategy.kwargs.pop("auto_wrap_policy", None)  # already applied
         return FSDP1Sharding(strategy.root_device, settings, dtype)
     return NoSharding()

@@ -1,4 +1,4 @@
-"""The shipped bases have the skills that docs/results.md gives them, and SFT's guess is far from an answer."""
+"""The shipped bases have the skills listed in docs/results.md, and guesses without a trace are far from answers."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a step costs, exactly: FLOPs do not depend on the machine, so that a step that grows dearer is seen at once."""
+"""Exact cost of a step. FLOPs do not depend on the machine, so an increase is noticed at once."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""The tables of the results page, from runs made up."""
+"""Tables of the results page from made-up runs."""
 
 from __future__ import annotations
 

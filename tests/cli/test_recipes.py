@@ -13,8 +13,8 @@ from transformers import LlamaConfig
 from cli.recipes import at_home
 from cli.small_runs import CONFIGS, SMALL
 from nrt_lightning import FourBit, LoRA
+from nrt_lightning.cli.commands.plan import main
 from nrt_lightning.cli.main import NRTCLI, make_cli, run
-from nrt_lightning.cli.plan import main
 from nrt_lightning.tools.planning.report import GIB, report
 
 MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]

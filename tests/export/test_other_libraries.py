@@ -1,4 +1,4 @@
-"""Exports in the libraries that evaluate and serve; skipped where these are not installed."""
+"""Exports in libraries for evaluation and serving; skipped if these are not installed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOKENS = 24
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A random policy that writes its marker within its text, and its directory."""
+    """A random policy that samples its marker, and its directory."""
     base = Path(save_tiny(tmp_path_factory.mktemp("base"), "llama", tied=False))
     config = json.loads((base / "config.json").read_text()) | {"head_dim": 64}  # vLLM has no kernel for smaller ones
     (base / "config.json").write_text(json.dumps(config))
@@ -40,7 +40,7 @@ def continued(policy: Policy, question: str) -> list[int]:
 
 @pytest.fixture(scope="module")
 def adapted(tmp_path_factory):
-    """An adapter that writes its marker, a token that its base does not have; its directory, and the base's."""
+    """An adapter that samples a marker missing in its base, and the directories of both."""
     base = save_tiny(tmp_path_factory.mktemp("plain"), "llama", tied=False)
     plain = Policy(base).load()
     plain.network.resize_token_embeddings(plain.marker_id)  # no more rows than tokens: lm-eval cuts off the rest

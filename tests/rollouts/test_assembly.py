@@ -141,7 +141,7 @@ def test_sampled_ids_are_kept_where_the_official_code_changes_them():
 
 
 def test_overlong_traces_are_neither_shortened_nor_called_finished():
-    """The official code cuts the trace's end to fit and keeps `marker_matched`; ours keeps every sampled token."""
+    """The authors' code truncates the trace and keeps `marker_matched`; ours keeps every sampled token."""
     case = next(c for c in GOLDEN["cases"] if c["name"] == "overflow")
     rollouts, sampled = golden_assembly(case)
     assert rollouts.segments.trace_mask.sum() > sum(case["outputs"]["trace_mask"])

@@ -15,7 +15,7 @@ def request_for(policy, group_size=4, **settings):
 
 
 def conditional_logprobs(policy, request, generations, row):
-    """Log-probs of a row's tokens by one plain forward without cache and padding."""
+    """Log-probs of a row's tokens from one forward pass without cache and padding."""
     prompt = row // request.group_size
     ids = request.prompt_ids[prompt][request.prompt_mask[prompt]]
     written = generations.token_ids[row][generations.token_mask[row]]
@@ -136,7 +136,7 @@ def test_no_new_tokens(policy):
 
 
 def test_settings_are_checked():
-    with pytest.raises(InputError, match="drop_share is 2"):
+    with pytest.raises(InputError, match=r"engine\.drop_share is 2"):
         TransformersEngine(drop_share=2)
-    with pytest.raises(InputError, match="max_rows"):
+    with pytest.raises(InputError, match=r"engine\.max_rows"):
         TransformersEngine(max_rows=-1)

@@ -1,4 +1,4 @@
-"""The cache that grows in place holds what transformers' own would."""
+"""The cache that grows in place equals transformers' DynamicCache."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def tokens(rows, length, seed=0):
 
 @pytest.mark.parametrize("steps", [3, ROOM + 5])
 def test_holds_what_a_plain_cache_holds(steps):
-    """Through prefill, repeating, steps beyond the room, and leaving rows."""
+    """Prefill, repeated rows, steps beyond the buffer, and dropped rows."""
     ours, plain = decoding_cache(CONFIG), DynamicCache(config=CONFIG)
     for cache in (ours, plain):
         for layer in range(2):

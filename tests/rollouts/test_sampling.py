@@ -5,7 +5,7 @@ from nrt_lightning.rollouts.sampling import draw, restrict
 
 
 def chi_square_z(counts, probs):
-    """How many standard deviations the chi-square statistic is off, by Wilson and Hilferty's approximation."""
+    """Deviation of the chi-square statistic in standard deviations, by Wilson and Hilferty's approximation."""
     expected = probs * counts.sum()
     big = expected >= 5  # the others together are one bin more
     observed = torch.cat([counts[big], counts[~big].sum()[None]])

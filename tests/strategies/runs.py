@@ -1,4 +1,4 @@
-"""Short runs of the quickstart in one or several processes; as a script, those that its first argument describes."""
+"""Short runs of the quickstart in one or several processes. As a script, runs the descriptions in its argument."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ lightning.pytorch.strategies.fsdp._get_full_state_dict_context = whole_state
 
 
 class Notes(L.Callback):
-    """What every step was; a checkpoint after the first, if it is given a place."""
+    """Records every step, and saves a checkpoint after the first if it has a path."""
 
     def __init__(self, save: str | None) -> None:
         self.save = save
@@ -91,7 +91,7 @@ REFERENCES = {
 
 
 def strategy(kind: str, processes: int, directory: bool) -> Any:
-    """By name; checkpoints are a directory with a file for each process, or one file."""
+    """Strategies by name; checkpoints are a directory with a file per process, or one file."""
     if kind == "fsdp2":
         return ModelParallelStrategy(processes, 1, save_distributed_checkpoint=directory)
     if kind == "auto_sizes":
@@ -127,7 +127,7 @@ def module_of(spec: dict[str, Any]) -> Any:
 
 
 def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
-    """One run; what it reports is the same in all processes.
+    """Run one description. The report is the same in all processes.
 
     Args:
         kind: of strategy: auto, ddp, fsdp2, fsdp1, auto_sizes, fsdp1_checkpointing.
@@ -173,7 +173,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
 
 
 def greedy(policy: Policy, rank: int | None) -> list[list[list[int]]]:
-    """Greedy texts of two processes that write different questions to different lengths; of both for None."""
+    """Greedy texts of two processes with different questions and lengths; of both for None."""
     prompts, texts = make_prompts(policy, QUESTIONS, ANSWERS), []
     for number in (0, 1) if rank is None else (rank % 2,):
         ids, mask = prompts.prompt_ids[number : number + 2], prompts.prompt_mask[number : number + 2]
@@ -193,12 +193,12 @@ def together(items: list[Any], processes: int) -> list[Any]:
 
 
 def local(parameter: torch.Tensor) -> torch.Tensor:
-    """What of a parameter this process holds."""
+    """The local shard of a parameter."""
     return getattr(parameter, "_local_tensor", parameter)
 
 
 def in_processes(place: Path, *specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The runs of these descriptions, one after another in one start of the processes; by name."""
+    """Run descriptions one after another in the same processes; results by name."""
     (place / "specs.json").write_text(json.dumps(specs))
     tests = Path(__file__).parents[1]
     paths = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])

@@ -95,7 +95,7 @@ class FourBit(Quantization):
             "compress_statistics": self.double_quant,
             "quant_storage": config.bnb_4bit_quant_storage,
         }
-        layer = Linear4bit(
+        layer: Any = Linear4bit(
             plain.shape[1],
             plain.shape[0],
             bias=linear.bias is not None,
@@ -106,5 +106,6 @@ class FourBit(Quantization):
         weight: Any = Params4bit(plain, requires_grad=False, module=layer, **settings)
         layer.weight = weight.to(linear.weight.device)
         layer.bias = linear.bias
+        layer.source_cls = type(linear)  # as transformers sets it
         layer.train(linear.training)
         return layer

@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from transformers.pytorch_utils import Conv1D
 
 from nrt_lightning.models.sharding.base import plain_name
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
     from nrt_lightning.models.policy.policy import Policy
 
 
 @torch.no_grad()
-def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
+def plain_weights(policy: Policy, dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Yield names and weights one at a time, so that no second model is held. The policy is not changed.
 
     Tied weights are yielded under each of their names. If the policy is sharded, every process must iterate over all
@@ -24,6 +27,7 @@ def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
 
     Args:
         policy: loaded.
+        dtype: of the weights; None to keep theirs, and the policy's for quantized ones.
 
     Example:
         >>> from nrt_lightning import LoRA, Policy
@@ -36,11 +40,20 @@ def plain_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
         holders = [network.get_submodule(name[:i]) for i, letter in enumerate(name) if letter == "."]
         adapted = next((holder for holder in holders if hasattr(holder, "base_layer")), None)
         plain = plain_name(name).replace("base_layer.", "").replace("token_adapter.", "")
-        if adapted is None:
-            yield plain, whole(weight)
-        elif "base_layer." in name:
-            merged = merge(adapted, whole(weight)) if plain.endswith("weight") else whole(weight)
-            yield plain, merged.to(weight.dtype if weight.is_floating_point() else policy.dtype)
+        if adapted is not None and "base_layer." not in name:
+            continue
+        value, quantized = whole(weight), hasattr(weight, "quant_state")
+        if adapted is not None and plain.endswith("weight"):
+            value = merge(adapted, value)
+        if quantized and getattr(network.get_submodule(name.rpartition(".")[0]), "source_cls", None) is Conv1D:
+            value = value.T  # GPT-2's layers are transposed when they are quantized
+        yield plain, value.to(dtype or (policy.dtype if quantized else weight.dtype))
+
+
+def plain_config(network: PreTrainedModel, **changes: Any) -> PretrainedConfig:
+    """The configuration of a model with plain weights: without quantization, and with some settings changed."""
+    settings = {key: value for key, value in network.config.to_dict().items() if key != "quantization_config"}
+    return type(network.config).from_dict(settings | changes)
 
 
 def whole(weight: Tensor) -> Tensor:

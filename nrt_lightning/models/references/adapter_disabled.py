@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class AdapterDisabledReference(Reference):
     """The policy without its adapter: exactly the base, without a second copy of it."""
 
+    second_model = False
+
     def __init__(self) -> None:
         self.policies: list[Policy] = []  # a list, so that modules which hold this object do not register it
 

@@ -27,6 +27,7 @@ class Reference(ABC):
     """A frozen model."""
 
     available: bool = True  # False: there is no model
+    second_model: bool | None = None  # it holds weights besides the policy's; None: unknown to `nrt-lightning plan`
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (optional)
         """Raise `InputError` if this cannot be the policy's reference; called before weights are read."""
@@ -68,6 +69,7 @@ class NoReference(Reference):
     """No reference."""
 
     available = False
+    second_model = False
 
     @override
     def load(self, policy: Policy) -> None:
@@ -89,6 +91,8 @@ class FrozenReference(Reference):
         dtype: of its weights; null for the policy's.
         device: for instance `cuda:1`; null for the policy's device.
     """
+
+    second_model = True
 
     def __init__(self, model: str | None = None, dtype: str | None = None, device: str | None = None) -> None:
         self.model = model

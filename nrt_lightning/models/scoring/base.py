@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.linear_logprobs import OwnRow, linear_logprobs
+from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -85,6 +85,17 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
+@dataclass(frozen=True)
+class HeadSettings:
+    """Memory settings of a model's output head."""
+
+    keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
+    chunk: int = CHUNK  # positions at a time
+
+
+HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
+
+
 def score_positions(
     model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], targets: Tensor, inputs: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
@@ -106,8 +117,11 @@ def score_positions(
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
             linear, row = linear_head(head)  # read here: sharded weights are whole during the forward pass
-            keep = len(targets) * linear.out_features <= DENSE
-            pair = linear_logprobs(hidden[where], linear.weight, targets, linear.bias, keep=keep, own=row)
+            settings = HEADS.get(model, HeadSettings())
+            keep = len(targets) * linear.out_features <= DENSE if settings.keep is None else settings.keep
+            pair = linear_logprobs(
+                hidden[where], linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=row
+            )
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):

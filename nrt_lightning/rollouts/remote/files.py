@@ -1,13 +1,9 @@
-"""Weights and models in directories that appear whole or not at all."""
+"""Weights, adapters and models as files that a server reads."""
 
 from __future__ import annotations
 
 import copy
 import json
-import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,64 +11,56 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nrt_lightning.models.policy.plain_weights import plain_weights, whole
+from nrt_lightning.export.directories import atomic_directory
+from nrt_lightning.models.policy.plain_weights import plain_config, plain_weights, whole
 from nrt_lightning.models.sharding.base import plain_name
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
-FILE_BYTES = 4 * 2**30  # about the size of a file of weights
+FILE_BYTES = 4 * 2**30  # approximate size of a weights file
 
 
-@contextmanager
-def appearing(target: Path) -> Iterator[Path]:
-    """A directory to fill, which is then found under its name, in the place of one that was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".", dir=target.parent))
-    try:
-        yield beside
-        beside.chmod(0o755)
-        shutil.rmtree(target, ignore_errors=True)
-        beside.rename(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def write_weights(weights: Iterable[tuple[str, Tensor]], directory: Path | None) -> None:
-    """Write weights as safetensors files, with an index where there are several.
+def write_weights(policy: Policy, directory: Path | None) -> None:
+    """Write all weights as safetensors files: adapters merged, quantized weights dequantized.
 
     Args:
-        weights: all of which are taken, whether they are written or not: taking them may need every process.
-        directory: an empty one; None on processes that write nothing.
+        policy: loaded; under sharding, called on all processes inside `policy.sharding.readable`.
+        directory: an empty directory; None on processes that write nothing.
     """
-    held: dict[str, Tensor] = {}
-    places: dict[str, str] = {}  # of every weight, its file
-    for name, weight in weights:
+    pending: dict[str, Tensor] = {}
+    files: dict[str, str] = {}  # the file of every weight
+    for name, weight in plain_weights(policy):
         if directory is None:
             continue
-        if held and sum(other.nbytes for other in held.values()) + weight.nbytes > FILE_BYTES:
-            write_file(held, places, directory)
-        held[name] = weight.cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
+        if pending and sum(other.nbytes for other in pending.values()) + weight.nbytes > FILE_BYTES:
+            write_file(pending, files, directory)
+        pending[name] = weight.cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
     if directory is None:
         return
-    write_file(held, places, directory)
-    files = set(places.values())
-    if len(files) == 1:
-        (directory / files.pop()).rename(directory / "model.safetensors")
+    write_file(pending, files, directory)
+    names = set(files.values())
+    if len(names) == 1:
+        (directory / names.pop()).rename(directory / "model.safetensors")
     else:
-        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+        (directory / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
 
 
-def write_file(held: dict[str, Tensor], places: dict[str, str], directory: Path) -> None:
-    """Write the weights held, note where, and hold none of them any longer."""
-    file = f"model-{len(set(places.values())) + 1:05}.safetensors"
-    save_file(held, directory / file, metadata={"format": "pt"})
-    places.update(dict.fromkeys(held, file))
-    held.clear()
+def write_file(pending: dict[str, Tensor], files: dict[str, str], directory: Path) -> None:
+    """Write the pending weights to one file, add it to `files`, and clear `pending`."""
+    file = f"model-{len(set(files.values())) + 1:05}.safetensors"
+    save_file(pending, directory / file, metadata={"format": "pt"})
+    files.update(dict.fromkeys(pending, file))
+    pending.clear()
 
 
 def write_adapter(policy: Policy, directory: Path | None) -> None:
-    """Write the adapter alone, in peft's files; on processes without a directory only take part."""
+    """Write the adapter alone, in the files of peft.
+
+    Args:
+        policy: loaded, with an adapter; under sharding, called on all processes inside `policy.sharding.readable`.
+        directory: an empty directory; None on processes that write nothing.
+    """
     from peft import get_peft_model_state_dict
 
     trained = {plain_name(name): whole(p).cpu() for name, p in policy.model.named_parameters() if p.requires_grad}
@@ -86,18 +74,19 @@ def write_adapter(policy: Policy, directory: Path | None) -> None:
         config.save_pretrained(directory)
 
 
-def write_model(policy: Policy, target: Path) -> Path:
-    """Write all that a server needs: plain weights, configuration and tokenizer with the marker.
+def write_model(policy: Policy, target: Path, *, tied: bool = True) -> Path:
+    """Write everything a server needs: plain weights, configuration, and the tokenizer with the marker.
 
-    Where there is no GPU, a tied output head is served as one of its own: vLLM then packs the head's weights, and packs
-    them anew for new weights only if they come under their own name.
+    Args:
+        policy: loaded.
+        target: the directory, replaced if it exists.
+        tied: False serves a tied output head as a weight of its own.
     """
     network = policy.network
-    plain = {key: value for key, value in network.config.to_dict().items() if key != "quantization_config"}
-    plain["tie_word_embeddings"] = network.config.tie_word_embeddings and torch.cuda.is_available()
-    with appearing(target) as directory:
-        write_weights(plain_weights(policy), directory)
-        type(network.config).from_dict(plain).save_pretrained(directory)
+    config = plain_config(network, tie_word_embeddings=network.config.tie_word_embeddings and tied)
+    with atomic_directory(target) as directory:
+        write_weights(policy, directory)
+        config.save_pretrained(directory)
         if network.generation_config is not None:
             network.generation_config.save_pretrained(directory)
         policy.tokenizer.save_pretrained(directory)

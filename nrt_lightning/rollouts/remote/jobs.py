@@ -1,17 +1,17 @@
-"""A request as vLLM takes it, prompt by prompt, and what it wrote as an engine gives it."""
+"""A request as one job per prompt, and the sampled lines of all jobs as tensors."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any
+from threading import Event
 
 import torch
 
 from nrt_lightning.randomness import counter_seed
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations
-
-NEVER = -100.0  # the most that vLLM lets a logit be lowered: a probability of 1e-44
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress
 
 
 @dataclass(frozen=True)
@@ -25,67 +25,80 @@ class Job:
 
 @dataclass(frozen=True)
 class Line:
-    """A continuation."""
+    """One continuation."""
 
-    ids: list[int]
-    logprobs: list[float]
+    ids: list[int]  # with the stop token, if there is one
+    logprobs: list[float]  # of these tokens under the sampling distribution
 
 
 def jobs_of(request: GenerationRequest) -> list[Job]:
-    """One job a prompt.
+    """One job per prompt.
 
-    A seed belongs to a whole job: vLLM gives the k-th continuation of a job the seed + k, so two prompts under one seed
-    would draw alike. The seeds follow from the prompts, not from their places, and so the draws do not depend on how
-    prompts are spread over processes. A greedy job has one continuation, which vLLM insists on.
+    Seeds follow from the prompts and not from their positions, so samples do not depend on how prompts are spread over
+    processes. Repeated prompts get different seeds. A greedy job has one continuation, since all would be equal.
     """
     seen: Counter[str] = Counter()
     jobs = []
     for ids, mask in zip(request.prompt_ids, request.prompt_mask, strict=True):
         prompt = ids[mask].tolist()
-        seed = counter_seed(request.seed, 0, seen[str(prompt)], stream=str(prompt)) >> 8  # room to add k
+        seed = counter_seed(request.seed, 0, seen[str(prompt)], stream=str(prompt)) >> 8  # servers may use seed + k
         seen[str(prompt)] += 1
         jobs.append(Job(prompt, request.group_size if request.temperature else 1, seed))
     return jobs
 
 
-def sampling_settings(request: GenerationRequest) -> dict[str, Any]:
-    """Sampling parameters of all jobs of a request, under the names that vLLM has for them.
+def run_concurrently(
+    jobs: list[Job],
+    ask: Callable[[int, Event], list[Line]],
+    workers: int,
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> list[list[Line]]:
+    """Run all jobs in threads; return the lines of each, in order.
 
-    What ends a row is in `stop_token_ids` alone, so the tokenizer's end token is told to end nothing by itself.
+    Args:
+        jobs: one per prompt.
+        ask: from the index of a job to its lines; its event is set when they are no longer needed.
+        workers: largest number of concurrent jobs.
+        max_new_tokens: reported to `progress`.
+        progress: called after each job.
     """
-    settings: dict[str, Any] = {
-        "max_tokens": request.max_new_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": request.top_k,
-        "stop_token_ids": request.stop_ids,
-        "ignore_eos": True,
-        "logprobs": 0,  # that of the sampled token alone
-    }
-    if request.banned_ids:
-        settings["logit_bias"] = {str(token): NEVER for token in request.banned_ids}
-    return settings
+    found: list[list[Line]] = [[] for _ in jobs]
+    left, longest = sum(job.count for job in jobs), 0
+    canceled = Event()
+    pool = ThreadPoolExecutor(min(len(jobs), workers), thread_name_prefix="engine")
+    try:
+        futures = {pool.submit(ask, index, canceled): index for index in range(len(jobs))}
+        for done in as_completed(futures):
+            lines = found[futures[done]] = done.result()
+            left, longest = left - len(lines), max(longest, *(len(line.ids) for line in lines))
+            if progress is not None:
+                progress(longest, max_new_tokens, left)
+    finally:
+        canceled.set()
+        pool.shutdown(cancel_futures=True)
+    return found
 
 
 def gather(request: GenerationRequest, found: list[list[Line]], version: int) -> Generations:
     """The lines of all jobs as tensors on the request's device.
 
     Args:
-        request: what was asked.
+        request: what was requested.
         found: the lines of every job, in order.
-        version: of the weights that wrote them.
+        version: of the weights that sampled them.
     """
     device, stops = request.prompt_ids.device, set(request.stop_ids)
     lines = [line for lines in found for line in (lines if request.temperature else lines * request.group_size)]
     width = max((len(line.ids) for line in lines), default=0)
-    ids = torch.zeros(len(lines), width, dtype=torch.long)
-    mask = torch.zeros(len(lines), width, dtype=torch.bool)
-    logprobs = torch.zeros(len(lines), width)
+    ids = torch.zeros(len(lines), width, dtype=torch.long)  # [N, L]
+    mask = torch.zeros(len(lines), width, dtype=torch.bool)  # [N, L]
+    logprobs = torch.zeros(len(lines), width)  # [N, L]
     for row, line in enumerate(lines):
         ids[row, : len(line.ids)] = torch.tensor(line.ids, dtype=torch.long)
         mask[row, : len(line.ids)] = True
-        if request.temperature:  # greedy: the one token has probability 1
+        if request.temperature:  # greedy: the only token has probability 1
             logprobs[row, : len(line.ids)] = torch.tensor(line.logprobs)
-    stopped = torch.tensor([bool(line.ids) and line.ids[-1] in stops for line in lines], dtype=torch.bool)
+    stopped = torch.tensor([bool(line.ids) and line.ids[-1] in stops for line in lines], dtype=torch.bool)  # [N]
     result = Generations(ids, mask, stopped, logprobs if request.logprobs else None, version)
     return result.to(device)

@@ -1,4 +1,4 @@
-"""What one process does for all."""
+"""Work that process 0 does for all processes."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from nrt_lightning.errors import InputError
 
 
 def rank() -> int:
-    """The number of this process."""
+    """Index of this process."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -28,20 +28,20 @@ def in_any(flag: bool, device: torch.device) -> bool:
     return bool(found)
 
 
-def by_first(work: Callable[[], Any]) -> Any:
-    """Let the first process do something, and give what comes of it to all.
+def on_rank_zero(work: Callable[[], Any]) -> Any:
+    """Run `work` on process 0 and return its result on all.
 
     Raises:
-        InputError: where another process failed; the first raises what it was.
+        InputError: on the other processes, if it failed; process 0 raises the original error.
     """
     if world_size() == 1:
         return work()
-    box: list[Any] = [None, ""]  # what came of it, what went wrong
+    box: list[Any] = [None, ""]  # result, error message
     failure: Exception | None = None
     if rank() == 0:
         try:
             box[0] = work()
-        except Exception as error:  # the others wait for an answer
+        except Exception as error:  # the other processes wait for the broadcast
             failure, box[1] = error, str(error) or type(error).__name__
     dist.broadcast_object_list(box)
     if box[1]:

@@ -1,4 +1,4 @@
-"""vLLM as the engine: servers asked over HTTP, or one in this process."""
+"""Engines that sample with vLLM: from servers over HTTP, or in the trainer's process."""
 
 from nrt_lightning.rollouts.vllm.colocated_engine import VLLMColocatedEngine
 from nrt_lightning.rollouts.vllm.server_engine import VLLMServerEngine

@@ -1,4 +1,4 @@
-"""vLLM in the trainer's own process."""
+"""Engine that samples from a vLLM in the trainer's process."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
 from nrt_lightning.models.policy.plain_weights import plain_weights
-from nrt_lightning.rollouts.engine import Progress
-from nrt_lightning.rollouts.remote.base import VLLMEngine
-from nrt_lightning.rollouts.remote.files import write_model
+from nrt_lightning.rollouts.engine import GenerationRequest, Progress
+from nrt_lightning.rollouts.remote.base import RemoteEngine
 from nrt_lightning.rollouts.remote.jobs import Job, Line
 from nrt_lightning.rollouts.remote.processes import world_size
-from nrt_lightning.rollouts.vllm.environment import settings as variables
+from nrt_lightning.rollouts.vllm.environment import missing_variables
+from nrt_lightning.rollouts.vllm.parameters import sampling_parameters
+from nrt_lightning.rollouts.vllm.serving import write_served_model
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 
-class VLLMColocatedEngine(VLLMEngine):
-    """Samples with a vLLM in this process, which holds a second copy of the weights.
+class VLLMColocatedEngine(RemoteEngine):
+    """Samples from a vLLM in this process, which holds a second copy of the weights.
 
-    It is started when it is first used, and gets the weights, those of an adapter merged, tensor by tensor whenever
-    they have changed. For one process; several need servers.
+    vLLM is started at the first use. When the weights have changed, it receives them tensor by tensor, with adapters
+    merged. For a single process; several processes need servers.
 
     Args:
-        max_model_len: tokens of the longest text, prompt and all.
-        dtype: of its weights; null for that of the policy's.
-        gpu_memory_utilization: share of the GPU's memory that it takes, weights and cache.
-        enforce_eager: run without compiling and CUDA graphs: slower, but starts at once.
-        options: further arguments of `vllm.LLM`.
-        sampler_correction: what the loss corrects for this sampler with, where it has no `sampler_correction` itself;
-            null for nothing.
-        tolerance: largest mean difference, in nats, of the log-probs of sampler and trainer at the start.
+        max_model_len: largest number of tokens in a sequence, prompt included.
+        dtype: of vLLM's weights; null for the policy's.
+        gpu_memory_utilization: fraction of the GPU's memory for weights and cache.
+        enforce_eager: run without compilation and CUDA graphs: slower, but starts at once.
+        options: more arguments of `vllm.LLM`.
+        sampler_correction: off-policy correction for a loss whose `sampler_correction` is null; null for none.
+        tolerance: largest mean difference between the log-probs of sampler and trainer after weights were sent, in
+            nats.
 
     Raises:
         InputError: vLLM is not installed, or there are several processes.
@@ -47,11 +50,15 @@ class VLLMColocatedEngine(VLLMEngine):
         -1
     """
 
+    shares_device = True
+    start_hint = " engine.max_model_len is its limit, engine.dtype its precision."
+
     def __init__(
         self,
         max_model_len: int,
         dtype: str | None = None,
         gpu_memory_utilization: float = 0.4,
+        *,
         enforce_eager: bool = False,
         options: dict[str, Any] | None = None,
         sampler_correction: TruncatedImportance | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
@@ -67,26 +74,26 @@ class VLLMColocatedEngine(VLLMEngine):
         }
         self.llm: Any = None  # vllm.LLM
 
+    @override
     def check(self, policy: Policy) -> None:
-        """See `RolloutEngine`."""
         if find_spec("vllm") is None:
             raise InputError(
-                "engine VLLMColocatedEngine needs vLLM in the trainer's own environment: "
-                "pip install 'nrt-lightning[vllm]'. VLLMServerEngine can have it in another."
+                "engine VLLMColocatedEngine needs vLLM in the trainer's environment: "
+                "pip install 'nrt-lightning[vllm]'. VLLMServerEngine can use another environment."
             )
         if world_size() > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise InputError(
-                "engine VLLMColocatedEngine is for one process, and this run has several. Use VLLMServerEngine, with "
-                "vLLM on devices of its own."
+                "engine VLLMColocatedEngine works with a single process, but this run has several. Use "
+                "VLLMServerEngine, with vLLM on other devices."
             )
 
     @property
+    @override
     def max_tokens(self) -> int:
-        """See `VLLMEngine`."""
         return self.max_model_len
 
-    def hand_over(self, policy: Policy, version: int) -> None:
-        """See `VLLMEngine`."""
+    @override
+    def load_weights(self, policy: Policy, version: int) -> None:
         if self.llm is None:
             self.llm = self.start(policy)
             return
@@ -94,13 +101,13 @@ class VLLMColocatedEngine(VLLMEngine):
         self.llm.reset_prefix_cache()
 
     def start(self, policy: Policy) -> Any:
-        """A vLLM with the policy's weights."""
-        os.environ.update(variables() | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})  # tensors cannot leave the process
+        """Start a vLLM with the policy's weights."""
+        os.environ.update(missing_variables() | {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"})  # tensors stay in the process
         from vllm import LLM
 
-        with tempfile.TemporaryDirectory(prefix="nrt-vllm-") as place:
+        with tempfile.TemporaryDirectory(prefix="nrt-vllm-") as directory:
             return LLM(
-                str(write_model(policy, Path(place) / "policy")),
+                str(write_served_model(policy, Path(directory) / "policy")),
                 dtype=self.dtype or str(policy.dtype).removeprefix("torch."),
                 max_model_len=self.max_model_len,
                 logprobs_mode="processed_logprobs",
@@ -109,13 +116,14 @@ class VLLMColocatedEngine(VLLMEngine):
                 **self.options,
             )
 
-    def write(self, jobs: list[Job], settings: dict[str, Any], progress: Progress | None) -> list[list[Line]]:
-        """See `VLLMEngine`."""
+    @override
+    def sample(self, jobs: list[Job], request: GenerationRequest, progress: Progress | None) -> list[list[Line]]:
         from vllm import SamplingParams
 
-        bias = {int(token): value for token, value in settings.get("logit_bias", {}).items()} or None
+        parameters = sampling_parameters(request)
+        bias = {int(token): value for token, value in parameters.get("logit_bias", {}).items()} or None
         params = [
-            SamplingParams(**settings | {"logit_bias": bias}, n=job.count, seed=job.seed, detokenize=False)
+            SamplingParams(**parameters | {"logit_bias": bias}, n=job.count, seed=job.seed, detokenize=False)
             for job in jobs
         ]
         prompts = [{"prompt_token_ids": job.prompt_ids} for job in jobs]
@@ -124,6 +132,6 @@ class VLLMColocatedEngine(VLLMEngine):
 
 
 def line_of(output: Any) -> Line:
-    """What vLLM wrote, with the log-probs of the tokens that it sampled."""
+    """The tokens of a vLLM output and their log-probs."""
     ids = list(output.token_ids)
     return Line(ids, [found[token].logprob for token, found in zip(ids, output.logprobs, strict=True)])

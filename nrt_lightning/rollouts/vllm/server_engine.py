@@ -1,4 +1,4 @@
-"""vLLM servers, asked over HTTP."""
+"""Engine that samples from vLLM servers over HTTP."""
 
 from __future__ import annotations
 
@@ -6,57 +6,61 @@ import os
 import secrets
 import shutil
 import tempfile
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from threading import Event, Lock
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError
+from nrt_lightning.export.directories import atomic_directory
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
-from nrt_lightning.rollouts.engine import Progress
-from nrt_lightning.rollouts.remote.base import VLLMEngine
+from nrt_lightning.rollouts.engine import GenerationRequest, Progress
+from nrt_lightning.rollouts.remote.base import RemoteEngine
 from nrt_lightning.rollouts.remote.connection import Refused, Unreachable
-from nrt_lightning.rollouts.remote.files import appearing
-from nrt_lightning.rollouts.remote.jobs import Job, Line
-from nrt_lightning.rollouts.remote.processes import by_first, rank
+from nrt_lightning.rollouts.remote.jobs import Job, Line, run_concurrently
+from nrt_lightning.rollouts.remote.processes import on_rank_zero, rank
+from nrt_lightning.rollouts.vllm.parameters import sampling_parameters
 from nrt_lightning.rollouts.vllm.server import Server
 from nrt_lightning.rollouts.vllm.sync import WeightSync, best_sync
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
-RESTORING = Lock()  # many threads may find at the same time that a server was restarted
-AT_ONCE = 256  # prompts of a server that are under way at the same time
+RESTORING = Lock()  # several threads may notice a restarted server at the same time
+AT_ONCE = 256  # concurrent prompts per server
 
 
-class VLLMServerEngine(VLLMEngine):
-    """Samples from vLLM servers, which `nrt-lightning serve` starts. Token ids go there and come back.
+class VLLMServerEngine(RemoteEngine):
+    """Samples from vLLM servers, which `nrt-lightning serve` starts. Token ids are sent and received.
 
-    Prompts are spread over the servers. Whenever the policy's weights have changed, the servers get them before the
-    next text is written. A server that does not answer is asked again; one that was restarted gets the weights anew.
+    Prompts are spread over the servers. When the policy's weights have changed, the servers receive them before the
+    next sampling. A server that does not answer is asked again; a restarted server receives the weights again.
 
     Args:
-        urls: of the servers.
-        sync: how weights get there; null for the adapter alone where vLLM can take it, all weights otherwise.
-        directory: in which weights are handed over, seen by the trainer and by the servers; null for a temporary one
-            of this machine.
-        patience: seconds without an answer after which a server is given up and the run ends.
-        token_variable: the environment variable that holds the servers' bearer token, if they have one.
-        sampler_correction: what the loss corrects for this sampler with, where it has no `sampler_correction` itself;
-            null for nothing.
-        tolerance: largest mean difference, in nats, of the log-probs of sampler and trainer after weights were sent.
+        urls: addresses of the servers.
+        sync: how weights are sent; null for the adapter alone if vLLM can load it, and all weights otherwise.
+        directory: where weights are written for the servers, readable by the trainer and by the servers; null for a
+            temporary directory on this machine.
+        patience: seconds without an answer after which the run ends.
+        token_variable: environment variable with the servers' bearer token, if they have one.
+        sampler_correction: off-policy correction for a loss whose `sampler_correction` is null; null for none.
+        tolerance: largest mean difference between the log-probs of sampler and trainer after weights were sent, in
+            nats.
 
     Raises:
         InputError: before training: a server cannot be reached, refuses the token, serves another model or vocabulary
-            or lacks the marker. Later: one has been lost.
+            or lacks the marker. Later: a server was lost.
 
     Example:
         >>> VLLMServerEngine(urls=["http://127.0.0.1:8000"]).own_weights
         True
     """
+
+    start_hint = " `nrt-lightning serve` starts a server for a run; serve.max_model_len is its limit."
 
     def __init__(
         self,
@@ -73,43 +77,45 @@ class VLLMServerEngine(VLLMEngine):
         if not urls:
             raise InputError("engine.urls is empty: give the address of a server, for instance http://127.0.0.1:8000.")
         if directory is not None and not Path(directory).is_dir():
-            raise InputError(f"engine.directory {directory!r}: no such directory. Make it where the servers see it.")
+            raise InputError(
+                f"engine.directory {directory!r}: no such directory. Create it where the servers can read it."
+            )
         token = os.environ.get(token_variable)
         self.servers = [Server(url, token, patience) for url in urls]
         self.sync, self.directory = sync, directory
-        self.place: tempfile.TemporaryDirectory | None = None  # of the weights that are handed over
-        self.current: tuple[str, Path] | None = None  # name and directory of the version that servers should have
+        self.temporary: tempfile.TemporaryDirectory | None = None  # holds the weights that are being sent
+        self.current: tuple[str, Path] | None = None  # name and directory of the version that servers must have
 
+    @override
     def check(self, policy: Policy) -> None:
-        """See `RolloutEngine`."""
         self.sync = self.sync or best_sync(policy)
         self.sync.check(policy)
         for server in self.servers:
             server.check(policy, self.sync.routes)
 
     @property
+    @override
     def max_tokens(self) -> int:
-        """See `VLLMEngine`."""
         return min(server.max_tokens for server in self.servers)
 
-    def hand_over(self, policy: Policy, version: int) -> None:
-        """See `VLLMEngine`."""
+    @override
+    def load_weights(self, policy: Policy, version: int) -> None:
         assert self.sync is not None
-        name, target = by_first(self.next_place)
-        with appearing(target) if rank() == 0 else nullcontext() as directory:
+        name, target = on_rank_zero(partial(self.new_version, version))
+        with atomic_directory(target) if rank() == 0 else nullcontext() as directory:
             self.sync.write(policy, directory)
         before, self.current = self.current, (name, target)
-        by_first(lambda: self.replace(before))
+        on_rank_zero(partial(self.replace, before))
 
-    def next_place(self) -> tuple[str, Path]:
-        """A name for the next version, and where it is written."""
-        if self.place is None:
-            self.place = tempfile.TemporaryDirectory(prefix="nrt-weights-", dir=self.directory)
-        name = f"nrt-{secrets.token_hex(4)}-{self.version + 1}"
-        return name, Path(self.place.name) / name
+    def new_version(self, version: int) -> tuple[str, Path]:
+        """Name and directory of a version."""
+        if self.temporary is None:
+            self.temporary = tempfile.TemporaryDirectory(prefix="nrt-weights-", dir=self.directory)
+        name = f"nrt-{secrets.token_hex(4)}-{version}"
+        return name, Path(self.temporary.name) / name
 
     def replace(self, before: tuple[str, Path] | None) -> None:
-        """Let all servers have the current version and none the one before."""
+        """Load the current version on all servers and remove the previous one."""
         assert self.sync is not None
         for server in self.servers:
             server.insist(partial(self.restore, server))
@@ -119,7 +125,7 @@ class VLLMServerEngine(VLLMEngine):
             shutil.rmtree(before[1], ignore_errors=True)
 
     def restore(self, server: Server) -> None:
-        """Give a server the current weights, if it does not have them."""
+        """Load the current version on a server that does not have it."""
         assert self.sync is not None
         assert self.current is not None
         name, directory = self.current
@@ -127,41 +133,30 @@ class VLLMServerEngine(VLLMEngine):
             if not self.sync.loaded(server, name):
                 self.sync.load(server, name, directory)
 
-    def write(self, jobs: list[Job], settings: dict[str, Any], progress: Progress | None) -> list[list[Line]]:
-        """See `VLLMEngine`."""
+    @override
+    def sample(self, jobs: list[Job], request: GenerationRequest, progress: Progress | None) -> list[list[Line]]:
         for server in self.servers:
             server.insist(partial(self.restore, server))
-        found: list[list[Line]] = [[] for _ in jobs]
-        left, longest = sum(job.count for job in jobs), 0
-        pool = ThreadPoolExecutor(min(len(jobs), AT_ONCE * len(self.servers)), thread_name_prefix="vllm")
-        places: dict[Future[list[Line]], int] = {}
-        given_up = Event()
-        try:
-            for index, job in enumerate(jobs):
-                server = self.servers[(index + rank()) % len(self.servers)]
-                places[pool.submit(self.ask, server, job, settings, given_up)] = index
-            for done in as_completed(places):
-                lines = found[places[done]] = done.result()
-                left, longest = left - len(lines), max(longest, *(len(line.ids) for line in lines))
-                if progress is not None:
-                    progress(longest, settings["max_tokens"], left)
-        finally:
-            given_up.set()
-            pool.shutdown(cancel_futures=True)
-        return found
+        parameters = sampling_parameters(request)
 
-    def ask(self, server: Server, job: Job, settings: dict[str, Any], given_up: Event) -> list[Line]:
-        """The continuations of a prompt, from a server that may be restarted meanwhile."""
+        def ask(index: int, canceled: Event) -> list[Line]:
+            server = self.servers[(index + rank()) % len(self.servers)]
+            return self.ask(server, jobs[index], parameters, canceled)
+
+        return run_concurrently(jobs, ask, AT_ONCE * len(self.servers), request.max_new_tokens, progress)
+
+    def ask(self, server: Server, job: Job, parameters: dict[str, Any], canceled: Event) -> list[Line]:
+        """Sample the continuations of a prompt on a server that may restart meanwhile."""
         assert self.sync is not None
         assert self.current is not None
         model = self.sync.model(server, self.current[0])
 
         def complete() -> list[Line]:
             try:
-                return server.complete(job, settings, model)
+                return server.complete(job, parameters, model)
             except Refused as error:
                 if error.status != 404:
                     raise
-                raise Unreachable(str(error)) from error  # restarted a moment ago, it no longer knows the adapter
+                raise Unreachable(str(error)) from error  # just restarted, the server no longer has the adapter
 
-        return server.insist(complete, partial(self.restore, server), given_up)
+        return server.insist(complete, partial(self.restore, server), canceled)

@@ -1,4 +1,4 @@
-"""A vLLM server as a process of ours."""
+"""Starts and stops a vLLM server."""
 
 from __future__ import annotations
 
@@ -9,16 +9,21 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.rollouts.remote.connection import Connection, Failed, Refused, Unreachable
-from nrt_lightning.rollouts.vllm.environment import FOR_WEIGHTS, settings, vllm_python
+from nrt_lightning.rollouts.remote.files import write_model
+from nrt_lightning.rollouts.vllm.environment import FOR_WEIGHTS, missing_variables, vllm_python
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy.policy import Policy
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM makes room for
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # maximum LoRA ranks that vLLM accepts
 
 
 @dataclass
@@ -26,20 +31,20 @@ class ServerSettings:
     """How a server is started.
 
     Args:
-        python: the Python that has vLLM; null for that of `VLLM_PYTHON`, `.venv-vllm/bin/python`, or this one.
-        host: where it listens. vLLM asks for the token only under /v1, and the orders by which it takes weights over
-            are elsewhere: give it no address that others reach.
-        port: of the host.
-        dtype: of its weights; null for the policy's, or bfloat16 where the trainer's precision is.
-        max_model_len: tokens of the longest text; null for the longest that the data and the sampling allow.
-        directory: where the policy's own model is written for it; null for `served` in the run's directory.
-        token_variable: the environment variable that holds the bearer token; without one, everybody on this machine may
-            ask.
-        start_seconds: how long it may take to start.
-        arguments: further ones for vLLM, for instance `[--tensor-parallel-size, "2"]`.
+        python: a Python with vLLM; null for `VLLM_PYTHON`, `.venv-vllm/bin/python`, or this one.
+        host: address to listen on. vLLM checks the token only under /v1, and the routes that load weights are
+            elsewhere: do not give it an address that others can reach.
+        port: port to listen on.
+        dtype: of its weights; null for the policy's, or bfloat16 if the trainer's precision is.
+        max_model_len: largest number of tokens in a sequence; null for the largest that data and sampling allow.
+        directory: where the policy's model is written for the server; null for `served` in the run's directory.
+        token_variable: environment variable with the bearer token; without a token, everybody on this machine has
+            access.
+        start_seconds: time limit for the start.
+        arguments: more arguments of vLLM, for instance `[--tensor-parallel-size, "2"]`.
 
     Raises:
-        InputError: another host than this machine without a token.
+        InputError: `host` is not this machine, and there is no token.
     """
 
     python: str | None = None
@@ -56,13 +61,13 @@ class ServerSettings:
         check_at_least("serve.port", self.port, 1)
         if self.host not in LOOPBACK and not os.environ.get(self.token_variable):
             raise InputError(
-                f"serve.host {self.host!r} is reached from other machines, and {self.token_variable} holds no token. "
+                f"serve.host {self.host!r} can be reached from other machines, but {self.token_variable} is not set. "
                 "Set it to a secret, here and where the trainer runs, or listen on 127.0.0.1."
             )
 
     @property
     def url(self) -> str:
-        """Where a trainer on this machine finds it."""
+        """Address for a trainer on this machine."""
         return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
 
 
@@ -70,9 +75,9 @@ def server_command(model: str | Path, serve: ServerSettings, rank: int | None = 
     """The command that starts a server.
 
     Args:
-        model: its directory.
+        model: directory of the model.
         serve: the settings.
-        rank: of the policy's adapter, where it is sent alone.
+        rank: of the policy's adapter, if the adapter is sent alone.
     """
     command = [vllm_python(serve.python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
     command += ["--served-model-name", "policy", "--host", serve.host, "--port", str(serve.port)]
@@ -82,33 +87,41 @@ def server_command(model: str | Path, serve: ServerSettings, rank: int | None = 
     if serve.max_model_len is not None:
         command += ["--max-model-len", str(serve.max_model_len)]
     if rank is not None:
-        room = next((size for size in RANKS if size >= rank), rank)
-        command += ["--enable-lora", "--max-lora-rank", str(room), "--max-loras", "2"]
-    if not torch.cuda.is_available():  # generators of a CPU cannot take back what they drew for a part of a prompt
+        largest = next((size for size in RANKS if size >= rank), rank)
+        command += ["--enable-lora", "--max-lora-rank", str(largest), "--max-loras", "2"]
+    if not torch.cuda.is_available():  # CPU generators cannot undo draws made for a part of a prompt
         command += ["--enforce-eager", "--no-enable-chunked-prefill"]
     return command + serve.arguments
 
 
 def server_variables(serve: ServerSettings) -> dict[str, str]:
-    """What is to be set in its environment, without the token."""
+    """Environment variables of the server, without the token."""
     threads = {} if torch.cuda.is_available() or "OMP_NUM_THREADS" in os.environ else {"OMP_NUM_THREADS": "1"}
-    return settings() | threads | FOR_WEIGHTS
+    return missing_variables() | threads | FOR_WEIGHTS
 
 
 def as_text(command: list[str], variables: dict[str, str], serve: ServerSettings) -> str:
-    """The command as one would type it."""
+    """The command as typed in a shell."""
     token = [f'VLLM_API_KEY="${serve.token_variable}"'] if os.environ.get(serve.token_variable) else []
     return " ".join([*(f"{name}={value}" for name, value in variables.items()), *token, shlex.join(command)])
 
 
+def write_served_model(policy: Policy, target: Path) -> Path:
+    """Write the policy's model for vLLM.
+
+    On a CPU, vLLM packs the output head, and packs new weights only under the head's name: tied heads are untied.
+    """
+    return write_model(policy, target, tied=torch.cuda.is_available())
+
+
 class ServerProcess:
-    """Started on entering, stopped on leaving.
+    """Context manager that starts a server and stops it.
 
     Args:
-        model: directory of the model that it serves.
+        model: directory of the model.
         serve: the settings.
-        rank: of the policy's adapter, where it is sent alone.
-        log: file for what it prints; None for the terminal.
+        rank: of the policy's adapter, if the adapter is sent alone.
+        log: file for its output; None for the terminal.
     """
 
     def __init__(
@@ -143,29 +156,29 @@ class ServerProcess:
         self.stop()
 
     def wait_until_ready(self) -> None:
-        """Return when it answers.
+        """Return when the server answers.
 
         Raises:
-            InputError: it ended, or took too long.
+            InputError: it exited, or took too long.
         """
         assert self.process is not None
         connection, began = Connection(self.serve.url), time.monotonic()
-        told = f" See {self.log}." if self.log else ""
+        hint = f" See {self.log}." if self.log else ""
         while True:
             if self.process.poll() is not None:
-                raise InputError(f"vLLM ended with code {self.process.returncode} before it was ready.{told}")
+                raise InputError(f"vLLM exited with code {self.process.returncode} before it was ready.{hint}")
             try:
                 connection.call("GET", "/health", timeout=10)
                 return
             except (Unreachable, Failed, Refused):
                 if time.monotonic() - began > self.serve.start_seconds:
                     raise InputError(
-                        f"vLLM was not ready after serve.start_seconds {self.serve.start_seconds:.0f}.{told}"
+                        f"vLLM was not ready after serve.start_seconds {self.serve.start_seconds:.0f}.{hint}"
                     ) from None
             time.sleep(1)
 
     def stop(self) -> None:
-        """End it and its workers."""
+        """Stop the server and its workers."""
         if self.process is None:
             return
         for sign, seconds in ((signal.SIGTERM, 20), (signal.SIGKILL, 20)):

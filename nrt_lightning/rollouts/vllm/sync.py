@@ -1,4 +1,4 @@
-"""Ways for the policy's weights to get to a vLLM server."""
+"""Ways to send the policy's weights to a vLLM server."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.policy.plain_weights import plain_weights
 from nrt_lightning.rollouts.remote.files import write_adapter, write_weights
 from nrt_lightning.rollouts.vllm.server import Server
 
@@ -18,122 +19,125 @@ if TYPE_CHECKING:
 
 
 class WeightSync(ABC):
-    """Hands over one version of the weights after the other, each under a name of its own."""
+    """Sends one version of the weights after another, each under a new name."""
 
-    routes: ClassVar[list[str]]  # of the server, that it needs
+    routes: ClassVar[list[str]]  # that the server must offer
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (all weights can always be sent)
-        """Refuse a policy whose weights cannot be handed over so, before they are read."""
+        """Check, before any weights are read, that the policy's weights can be sent this way.
+
+        Raises:
+            InputError: they cannot.
+        """
 
     @abstractmethod
     def write(self, policy: Policy, directory: Path | None) -> None:
-        """Write the weights, on the process that has a directory; the others take part."""
+        """Write the weights to `directory`, which is None on all processes but 0. Called on all processes."""
 
     @abstractmethod
     def load(self, server: Server, name: str, directory: Path) -> None:
-        """Let the server take over what was written. It may have it already."""
+        """Make the server load the written version, unless it already has."""
 
     @abstractmethod
     def loaded(self, server: Server, name: str) -> bool:
-        """Whether the server has this version; one that was restarted has not."""
+        """True if the server has this version; a restarted server does not."""
 
     @abstractmethod
     def unload(self, server: Server, name: str) -> None:
-        """Let the server forget a version."""
+        """Make the server drop a version."""
 
     @abstractmethod
     def model(self, server: Server, name: str) -> str:
-        """What to call a version when the server is asked to write."""
+        """Model name under which requests find a version."""
 
 
 @dataclass(frozen=True)
 class AdapterSync(WeightSync):
-    """The adapter alone, under a new name for each version. The server must serve the policy's own base.
+    """Sends the adapter alone. The server must serve the policy's base.
 
-    A new name, for vLLM keeps what it has computed under the old one.
+    Every version gets a new name, because vLLM keeps cached results under the old one.
     """
 
     routes = ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"]  # noqa: RUF012  (ClassVar of the base)
 
+    @override
     def check(self, policy: Policy) -> None:
-        """See `WeightSync`."""
         reason = adapter_refusal(policy)
         if reason:
             raise InputError(f"engine.sync AdapterSync: {reason}. Use WeightsSync, which sends merged weights.")
 
+    @override
     def write(self, policy: Policy, directory: Path | None) -> None:
-        """See `WeightSync`."""
         write_adapter(policy, directory)
 
+    @override
     def load(self, server: Server, name: str, directory: Path) -> None:
-        """See `WeightSync`."""
         if not self.loaded(server, name):
-            server.order("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)})
+            server.load("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(directory)})
 
+    @override
     def loaded(self, server: Server, name: str) -> bool:
-        """See `WeightSync`."""
-        return any(entry["id"] == name for entry in server.connection.call("GET", "/v1/models")["data"])
+        return any(entry["id"] == name for entry in server.call("GET", "/v1/models")["data"])
 
+    @override
     def unload(self, server: Server, name: str) -> None:
-        """See `WeightSync`."""
         if self.loaded(server, name):
-            server.connection.call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+            server.call("POST", "/v1/unload_lora_adapter", {"lora_name": name})
 
+    @override
     def model(self, server: Server, name: str) -> str:
-        """See `WeightSync`."""
         return name
 
 
 @dataclass(frozen=True)
 class WeightsSync(WeightSync):
-    """All weights, in a directory that the server reads; those of an adapter merged into the base, one in 4 bits
-    dequantized. The server then serves this run alone.
-    """
+    """Sends all weights, with adapters merged and quantized weights dequantized. The server then serves one run."""
 
     routes = ["/collective_rpc", "/reset_prefix_cache", "/update_weight_version", "/weight_info"]  # noqa: RUF012
 
+    @override
     def write(self, policy: Policy, directory: Path | None) -> None:
-        """See `WeightSync`."""
-        write_weights(plain_weights(policy), directory)
+        write_weights(policy, directory)
 
+    @override
     def load(self, server: Server, name: str, directory: Path) -> None:
-        """See `WeightSync`."""
-        server.order("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}})
-        for _ in range(100):  # refused while anything still holds a part of the cache
-            if server.connection.call("POST", "/reset_prefix_cache")["success"]:
+        server.load("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}})
+        for _ in range(100):  # refused while any request uses a part of the cache
+            if server.call("POST", "/reset_prefix_cache")["success"]:
                 break
             time.sleep(0.1)
         else:
             raise InputError(
-                f"engine.urls {server.url} keeps what it computed with older weights, for it is still writing for "
-                "somebody else. Give this run a server of its own."
+                f"engine.urls {server.url} keeps cached results of older weights, since it is serving other requests. "
+                "Start a server for this run alone."
             )
-        server.connection.call("POST", "/update_weight_version", {"new_version": name})
+        server.call("POST", "/update_weight_version", {"new_version": name})
 
+    @override
     def loaded(self, server: Server, name: str) -> bool:
-        """See `WeightSync`."""
-        return server.connection.call("GET", "/weight_info")["weight_version"] == name
+        return server.call("GET", "/weight_info")["weight_version"] == name
 
+    @override
     def unload(self, server: Server, name: str) -> None:
-        """See `WeightSync`."""
+        pass  # the next version overwrites it
 
+    @override
     def model(self, server: Server, name: str) -> str:
-        """See `WeightSync`."""
         return server.model
 
 
 def adapter_refusal(policy: Policy) -> str | None:
-    """Why vLLM cannot take the policy's adapter as it is; None if it can."""
+    """Why vLLM cannot load the policy's adapter; None if it can."""
     adapter = policy.adapter
     if adapter is None:
         return "the policy has no adapter"
     if getattr(adapter, "marker_rows", False):
-        return "vLLM leaves out rows of embeddings that an adapter brings along (policy.adapter.marker_rows)"
+        return "vLLM ignores embedding rows in an adapter (policy.adapter.marker_rows)"
     if getattr(adapter, "dora", False):
-        return "vLLM has no DoRA (policy.adapter.dora)"
+        return "vLLM does not support DoRA (policy.adapter.dora)"
     return None
 
 
 def best_sync(policy: Policy) -> WeightSync:
-    """The adapter where vLLM can take it, all weights otherwise."""
+    """`AdapterSync` if vLLM can load the policy's adapter, `WeightsSync` otherwise."""
     return WeightsSync() if adapter_refusal(policy) else AdapterSync()

@@ -1,4 +1,4 @@
-"""Methods side by side: a list of them, each with several seeds, on one task; runs, tables and a plot."""
+"""Compares methods on one task with several seeds: runs, tables and a plot."""
 
 from nrt_lightning.tools.comparison.experiment import Comparison, Run
 from nrt_lightning.tools.comparison.outcome import Outcome

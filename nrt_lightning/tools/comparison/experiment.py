@@ -1,4 +1,4 @@
-"""What is compared: methods, bases and seeds, and the command of each run."""
+"""The compared methods, bases and seeds, and the command of each run."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from nrt_lightning.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class Run:
-    """One method from one base with one seed."""
+    """A run of one method from one base with one seed."""
 
     name: str
     method: str
-    base: str  # empty where the configs name the policy
+    base: str  # empty if the configs name the policy
     seed: int
     directory: Path
-    arguments: tuple[str, ...]  # of `nrt-lightning`, without the run's own config
-    callbacks: list[dict[str, Any]]  # beside the one that writes its figures
+    arguments: tuple[str, ...]  # of `nrt-lightning`, without the run's config
+    callbacks: list[dict[str, Any]]  # besides the one that writes its figures
 
     @property
     def config(self) -> Path:
-        """The run's own config, which comes last."""
+        """The run's config, which is read last."""
         return self.directory / "run.yaml"
 
     @property
     def results(self) -> Path:
-        """What it leaves when it has finished."""
+        """The figures that a finished run writes."""
         return self.directory / "results.json"
 
     @property
@@ -44,48 +44,48 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Of the command, its callbacks and what its configs hold."""
+        """Digest of the command, the callbacks and the contents of the configs."""
         configs = [word for before, word in pairwise(self.arguments) if before == "--config"]
         texts = [Path(path).read_text() for path in configs]
         return hashlib.sha256(json.dumps([self.arguments, self.seed, self.callbacks, texts]).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
-        """Whether its figures are there.
+        """True if the run has written its figures.
 
         Raises:
-            InputError: they are those of another command or of other configs.
+            InputError: they belong to another command or to other configs.
         """
         if not self.results.exists():
             return False
         kept = self.directory / "fingerprint"
         if not kept.exists() or kept.read_text() != self.fingerprint:
             raise InputError(
-                f"{self.directory} holds a run of other configs or options. Remove it, or give another directory."
+                f"directory {self.directory} holds a run of other configs or options. Remove it, or give another one."
             )
         return True
 
 
 @dataclass
 class Comparison:
-    """Methods that are run with the same seeds on the same rows from the same bases.
+    """Methods that are run with the same seeds, rows and bases.
 
-    Every run is `nrt-lightning fit` with the configs, then the method's, then the options, in a process of its own.
-    Progress bars, checkpoints, loggers and callbacks that the configs name are left out; curves go to a CSV file.
+    Every run is a process of `nrt-lightning fit` with `configs`, then the method's configs, then `options`. Progress
+    bars, checkpoints, loggers and callbacks in the configs are removed; curves are written to a CSV file.
 
     Args:
         configs: of the base and the data, read first.
-        methods: by name, configs and options of each: paths of YAML files, or `--option=value`.
-        seeds: of sampling and of the order of the rows.
-        bases: values of `policy.model`, each with all methods and seeds; the one in the configs by default.
+        methods: configs and options by method: paths of YAML files, or `--option=value`.
+        seeds: of sampling and of the row order.
+        bases: values of `policy.model`, each run with all methods and seeds; the one in the configs by default.
         options: `--option=value` for all runs, read last.
-        callbacks: further callbacks of every run, as `class_path` and `init_args`.
-        without_callbacks: methods that get none of these, for instance because they write no traces.
+        callbacks: more callbacks for every run, as `class_path` and `init_args`.
+        without_callbacks: methods that get no `callbacks`, for instance because they sample no traces.
         leave_out: methods that are not run.
-        directory: where runs, tables and the plot go.
+        directory: where runs, tables and the plot are written.
 
     Raises:
-        InputError: a config is not there, or nothing would run.
+        InputError: a config does not exist, or there is nothing to run.
 
     Example:
         >>> comparison = Comparison([], {"gm": ["--model.aggregator=GeometricMean"]}, seeds=[0, 1])
@@ -106,9 +106,9 @@ class Comparison:
     def __post_init__(self) -> None:
         for name in ("methods", "seeds", "bases"):
             if not getattr(self, name) and name != "bases":
-                raise InputError(f"{name} is empty: nothing would run. Give at least one.")
+                raise InputError(f"{name} is empty: there is nothing to run. Give at least one.")
             if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise InputError(f"{name}={getattr(self, name)} names one twice. Leave it out.")
+                raise InputError(f"{name}={getattr(self, name)} has a duplicate. Remove it.")
         for path in self.configs:
             check_config(path, "configs")
         for name, words in self.methods.items():
@@ -118,16 +118,16 @@ class Comparison:
         for field_name in ("without_callbacks", "leave_out"):
             for name in getattr(self, field_name):
                 if name not in self.methods:
-                    raise InputError(f"{field_name}: {name!r} is none of the methods.{nearest(name, self.methods)}")
+                    raise InputError(f"{field_name}: {name!r} is not one of the methods.{nearest(name, self.methods)}")
         if not set(self.methods) - set(self.leave_out):
-            raise InputError("leave_out names all methods: nothing would run. Keep at least one.")
+            raise InputError("leave_out has all methods: there is nothing to run. Keep at least one.")
         wrong = [option for option in self.options if not option.startswith("--") or "=" not in option]
         if wrong:
-            raise InputError(f"options: {wrong[0]!r} is no option. Write it as --option=value.")
+            raise InputError(f"options: {wrong[0]!r} is not an option. Write it as --option=value.")
 
     @property
     def runs(self) -> list[Run]:
-        """All runs; every method once before any a second time, so that an early look compares them."""
+        """All runs, seed by seed, so that early results cover all methods."""
         return [
             self.run(method, base, seed)
             for seed in self.seeds
@@ -137,7 +137,7 @@ class Comparison:
         ]
 
     def run(self, method: str, base: str, seed: int) -> Run:
-        """One of them."""
+        """The run of a method, base and seed."""
         words = [*self.configs, *self.methods[method], *self.options]
         if base:
             words.append(f"--model.policy.model={base}")
@@ -149,7 +149,7 @@ class Comparison:
         return Run(name, method, base, seed, Path(self.directory).expanduser() / name, tuple(arguments), callbacks)
 
     def config_of(self, run: Run) -> str:
-        """A run's own config, as YAML: seed, place and what it writes."""
+        """The config of a run as YAML: its seed, directory and output."""
         results = {"path": str(run.results), "name": run.name}
         curves = {"save_dir": str(run.directory), "name": "", "version": ""}
         trainer = {
@@ -174,8 +174,8 @@ def short(base: str) -> str:
 
 
 def check_config(path: str, name: str) -> None:
-    """Refuse a config that is not there."""
+    """Check that a config exists."""
     if not path.endswith((".yaml", ".yml")):
         raise InputError(f"{name}: {path!r} is neither a .yaml file nor an --option=value.")
     if not Path(path).is_file():
-        raise InputError(f"{name}: {path!r} is not there. Paths are looked up from where the command is given.")
+        raise InputError(f"{name}: {path!r}: no such file. Paths are relative to the current directory.")

@@ -1,4 +1,4 @@
-"""What a run came to: its test figures, and what its curves say of the end of training."""
+"""Results of a run: test figures, and figures from the end of its curves."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from nrt_lightning.tools.comparison.experiment import Run, short
 Curve = list[tuple[int, float]]  # step and value
 
 ENTROPY, ALARM = "rollout/trace_entropy", "collapse/alarm"
-LAST_SHARE = 0.1  # of the points of a curve: its end
+LAST_FRACTION = 0.1  # of the points of a curve
 
 
 @dataclass
 class Outcome:
-    """A finished run."""
+    """Results of a finished run."""
 
     method: str
     base: str
     seed: int
-    figures: dict[str, float]  # of the test, with `seconds`, `trace_entropy` and `collapse` where they are known
+    figures: dict[str, float]  # of the test, with `seconds`, and `trace_entropy` and `collapse` if known
     curves: dict[str, Curve]  # by metric
 
     @classmethod
     def of(cls, run: Run) -> Outcome:
-        """Read what a run left."""
+        """Read the results of a run."""
         figures = json.loads(run.results.read_text())[run.name]
         curves = read_curves(run.directory / "metrics.csv")
         if ENTROPY in curves:
             values = [value for _, value in curves[ENTROPY]]
-            figures["trace_entropy"] = statistics.fmean(values[-max(1, round(LAST_SHARE * len(values))) :])
+            figures["trace_entropy"] = statistics.fmean(values[-max(1, round(LAST_FRACTION * len(values))) :])
         if ALARM in curves:
             figures["collapse"] = float(any(value > 0 for _, value in curves[ALARM]))
         return cls(run.method, short(run.base), run.seed, figures, curves)
 
 
 def read_curves(path: Path) -> dict[str, Curve]:
-    """The columns of a CSVLogger's file, without their gaps."""
+    """The columns of a CSVLogger's file, without empty cells."""
     curves: dict[str, Curve] = {}
     if path.exists():
         with path.open(newline="") as file:

@@ -1,4 +1,4 @@
-"""A comparison as a picture: how fast, how well, and where in the answer traces help."""
+"""Plots a comparison: learning curves, test figures, and gains by difficulty."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.tools.comparison.outcome import Outcome
 from nrt_lightning.tools.comparison.table import grouped, half_width
 
-MEASURES = ("checked_match_forced", "exact_match_forced")  # the first that is there
+MEASURES = ("checked_match_forced", "exact_match_forced")  # the first available one is plotted
 LABELS = {
     "checked_match_forced": "hard tokens right, marker forced",
     "exact_match_forced": "exact match, marker forced",
@@ -20,10 +20,10 @@ DECILES = range(1, 11)
 
 
 def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Write the picture.
+    """Draw a plot and write it to a file.
 
     Args:
-        path: a `.png`, `.svg` or `.pdf`.
+        path: a `.png`, `.svg` or `.pdf` file.
         outcomes: at least one.
 
     Raises:
@@ -42,13 +42,13 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
     figure = Figure(figsize=(15, 0.22 * len(groups) + 3), layout="constrained")
     FigureCanvasAgg(figure)
     learning, final, gains = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
-    order = [*range(0, 20, 2), *range(1, 20, 2)]  # the strong colors of the map first
+    order = [*range(0, 20, 2), *range(1, 20, 2)]  # saturated colors first
     colors = {key: colormaps["tab20"](order[i % 20]) for i, key in enumerate(groups)}
     for key, runs in groups.items():
         draw_learning(learning, runs, f"val/{measure}", colors[key])
         draw_gains(gains, runs, colors[key])
     draw_final(final, groups, measure, colors)
-    learning.set(xlabel="share of training", ylabel=f"validation: {LABELS[measure]}", ylim=(-0.02, 1.02))
+    learning.set(xlabel="fraction of training", ylabel=f"validation: {LABELS[measure]}", ylim=(-0.02, 1.02))
     gains.set(xlabel="decile of difficulty, hardest first", ylabel="confidence with trace / without", yscale="log")
     gains.set_xticks(list(DECILES))
     for which in (gains.yaxis.set_major_formatter, gains.yaxis.set_minor_formatter):
@@ -57,12 +57,12 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
 
 
 def name_of(key: tuple[str, str]) -> str:
-    """A method, with its base where there are several."""
+    """Label of a method, with its base if there are several."""
     return " from ".join(part for part in key if part)
 
 
 def draw_learning(axes: Any, runs: Sequence[Outcome], metric: str, color: Any) -> None:
-    """The mean over seeds at every validation, by share of the training: methods differ in their number of steps."""
+    """Mean over seeds at every validation, by fraction of training, as methods differ in their number of steps."""
     points: dict[int, list[float]] = {}
     for run in runs:
         for step, value in run.curves.get(metric, []):
@@ -72,13 +72,13 @@ def draw_learning(axes: Any, runs: Sequence[Outcome], metric: str, color: Any) -
 
 
 def draw_final(axes: Any, groups: dict[tuple[str, str], list[Outcome]], measure: str, colors: dict[Any, Any]) -> None:
-    """The test's figure of every seed, their mean and its 95 % interval; the names are the legend of all panels."""
-    for place, (key, runs) in enumerate(groups.items()):
+    """Test figure of every seed, with mean and 95 % interval; the tick labels are the legend of all panels."""
+    for height, (key, runs) in enumerate(groups.items()):
         values = [run.figures[measure] for run in runs if measure in run.figures]
         if values:
             mean, width = statistics.fmean(values), half_width(values)
-            axes.errorbar(mean, place, xerr=width, fmt="o", color=colors[key], capsize=3)
-            axes.plot(values, [place] * len(values), "|", color=colors[key], markersize=9)
+            axes.errorbar(mean, height, xerr=width, fmt="o", color=colors[key], capsize=3)
+            axes.plot(values, [height] * len(values), "|", color=colors[key], markersize=9)
     axes.set(xlim=(-0.02, 1.05), xlabel=f"test: {LABELS[measure]}")
     axes.set_yticks(range(len(groups)), [name_of(key) for key in groups])
     for label, key in zip(axes.get_yticklabels(), groups, strict=True):
@@ -87,7 +87,7 @@ def draw_final(axes: Any, groups: dict[tuple[str, str], list[Outcome]], measure:
 
 
 def draw_gains(axes: Any, runs: Sequence[Outcome], color: Any) -> None:
-    """Confidence in answer tokens with the trace over that without, by difficulty."""
+    """Confidence in answer tokens with the trace, divided by that without, by difficulty."""
     values = [[run.figures[f"gain_decile_{d}"] for run in runs if f"gain_decile_{d}" in run.figures] for d in DECILES]
     if all(values):
         axes.plot(list(DECILES), [statistics.fmean(decile) for decile in values], marker=".", color=color)

@@ -1,4 +1,4 @@
-"""Runs what is missing, each in a process of its own."""
+"""Runs the missing runs of a comparison, each in a separate process."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ log = logging.getLogger(__name__)
 
 
 def run_all(comparison: Comparison, jobs: int = 1) -> list[Run]:
-    """Run what has not finished, and give back the runs that failed.
+    """Run all runs that have not finished, and return those that failed.
 
-    A finished run is kept; what a killed one left is removed, and the run begins anew.
+    The files of an interrupted run are removed, and the run starts again.
 
     Args:
-        comparison: which runs.
-        jobs: how many at a time, each on its share of the cores.
+        comparison: the comparison.
+        jobs: number of concurrent runs, which divide the cores among them.
 
     Raises:
-        InputError: a directory holds a run of other configs; nothing is run then.
+        InputError: before anything is run: a directory holds a run of other configs.
     """
     missing = [run for run in comparison.runs if not run.finished]
     print(f"{len(comparison.runs)} runs, {len(comparison.runs) - len(missing)} of them finished", flush=True)
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    environment = {"OMP_NUM_THREADS": threads} | os.environ  # what is set by hand wins
+    environment = {"OMP_NUM_THREADS": threads} | os.environ  # the user's settings take precedence
     failed = []
     children: list[subprocess.Popen[bytes]] = []
     with ThreadPoolExecutor(jobs) as pool:
@@ -37,9 +37,9 @@ def run_all(comparison: Comparison, jobs: int = 1) -> list[Run]:
         try:
             for done, future in enumerate(as_completed(waiting), start=1):
                 run, code = waiting[future], future.result()
-                print(f"[{done}/{len(missing)}] {run.name}: {verdict(run, code)}", flush=True)
+                print(f"[{done}/{len(missing)}] {run.name}: {status(run, code)}", flush=True)
                 failed += [run] if code else []
-        except BaseException:  # interrupted: end what runs, so that nothing goes on behind the user's back
+        except BaseException:  # interrupted: leave no processes behind
             pool.shutdown(wait=False, cancel_futures=True)
             stop(children)
             raise
@@ -49,9 +49,9 @@ def run_all(comparison: Comparison, jobs: int = 1) -> list[Run]:
 def run_one(
     comparison: Comparison, run: Run, environment: dict[str, str], children: list[subprocess.Popen[bytes]]
 ) -> int:
-    """One run, its output in `log.txt` of its directory; gives its exit code."""
+    """Run one run, with its output in `log.txt` of its directory, and return its exit code."""
     if run.directory.exists():
-        shutil.rmtree(run.directory)  # of a run that was killed: a finished one is not run again
+        shutil.rmtree(run.directory)  # of an interrupted run
     run.directory.mkdir(parents=True)
     run.config.write_text(comparison.config_of(run))
     (run.directory / "fingerprint").write_text(run.fingerprint)
@@ -61,8 +61,8 @@ def run_one(
         return child.wait()
 
 
-def verdict(run: Run, code: int) -> str:
-    """What a run came to, in a line."""
+def status(run: Run, code: int) -> str:
+    """The status of a run in one line."""
     if code == 0:
         return "finished"
     lines = (run.directory / "log.txt").read_text(errors="replace").strip().splitlines()
@@ -70,7 +70,7 @@ def verdict(run: Run, code: int) -> str:
 
 
 def stop(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the processes that still run."""
+    """Terminate the running processes."""
     for child in children:
         if child.poll() is None:
             child.terminate()

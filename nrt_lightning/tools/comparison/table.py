@@ -1,4 +1,4 @@
-"""Figures of several seeds: their mean and how sure it is."""
+"""Tables of figures over seeds: means with confidence intervals."""
 
 from __future__ import annotations
 
@@ -8,21 +8,9 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from nrt_lightning.callbacks.results import COLUMNS
 from nrt_lightning.tools.comparison.outcome import Outcome
 
-COLUMNS = {
-    "exact_match": "exact match",
-    "exact_match_forced": "marker forced",
-    "checked_match": "hard tokens",
-    "checked_match_forced": "hard, marker forced",
-    "exact_match_without_trace": "without trace",
-    "confidence": "confidence",
-    "trace_tokens": "trace tokens",
-    "trace_entropy": "trace entropy",
-    "collapse": "collapsed",
-    "seconds": "seconds",
-    "cpu_seconds": "CPU seconds",
-}
 DIGITS = {"seconds": 0, "cpu_seconds": 0, "trace_tokens": 1}
 
 # Student's t at 97.5 %, by degrees of freedom; beyond them 1.96 + 2.4 / freedom is off by less than 0.01.
@@ -30,7 +18,7 @@ T_VALUES = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.22
 
 
 def half_width(values: Sequence[float]) -> float:
-    """Half the width of the 95 % confidence interval of a mean, by Student's t; 0 of a single value.
+    """Half the width of the 95 % confidence interval of a mean, by Student's t; 0 for a single value.
 
     >>> round(half_width([1.0, 2.0, 3.0]), 3)
     2.484
@@ -43,7 +31,7 @@ def half_width(values: Sequence[float]) -> float:
 
 
 def summarize(values: Sequence[float], digits: int = 3) -> str:
-    """A mean and its 95 % interval, or the mean alone where all values are one.
+    """The mean and its 95 % interval, or the mean alone if all values are equal.
 
     >>> summarize([0.9, 1.0]), summarize([0.5, 0.5]), summarize([])
     ('0.950 ± 0.635', '0.500', '-')
@@ -55,7 +43,7 @@ def summarize(values: Sequence[float], digits: int = 3) -> str:
 
 
 def grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]:
-    """Outcomes by method and base, in the order they come."""
+    """Outcomes by method and base, in their order."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault((outcome.method, outcome.base), []).append(outcome)
@@ -63,7 +51,7 @@ def grouped(outcomes: Sequence[Outcome]) -> dict[tuple[str, str], list[Outcome]]
 
 
 def markdown_table(outcomes: Sequence[Outcome]) -> str:
-    """A row for every method and base, a column for every figure that some run has.
+    """A table with a row per method and base and a column per available figure.
 
     >>> print(markdown_table([Outcome("sft", "", 0, {"exact_match": 0.5}, {})]))
     | method | seeds | exact match |
@@ -84,7 +72,7 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
 
 
 def cell(name: str, values: Sequence[float], digits: int) -> str:
-    """What several seeds come to in a column: how many collapsed, or a mean with its interval.
+    """The cell of several seeds: how many collapsed, or a mean with its interval.
 
     >>> cell("collapse", [0.0, 1.0], 0), cell("trace_tokens", [12.25], 1)
     ('1 of 2', '12.2')
@@ -95,12 +83,12 @@ def cell(name: str, values: Sequence[float], digits: int) -> str:
 
 
 def row(cells: Sequence[str]) -> str:
-    """A line of a Markdown table."""
+    """A row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def write_csv(path: Path, outcomes: Sequence[Outcome]) -> None:
-    """Every run with all of its figures, one a line."""
+    """Write all figures of every run, one run per line."""
     names = list(dict.fromkeys(name for outcome in outcomes for name in outcome.figures))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, ["method", "base", "seed", *names], restval="")

@@ -1,1 +1,1 @@
-"""What a run will need: memory by part, tokens and FLOPs, from a configuration alone."""
+"""Plans a run from its configuration alone: memory by part, tokens, FLOPs and time."""

@@ -1,4 +1,4 @@
-"""How long a step would take on devices of a given speed: a plan measures nothing."""
+"""Duration of a step on devices of a given speed. Nothing is measured."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device achieves, not what its data sheet promises.
+    """Speed that a device achieves, which is below its data sheet's.
 
     Args:
-        tflops: 10^12 floating-point operations a second in matrix products.
-        gb: 10^9 bytes a second read from its memory.
+        tflops: 10^12 floating-point operations per second in matrix products.
+        gb: 10^9 bytes per second read from its memory.
     """
 
     tflops: float
@@ -25,10 +25,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Decoding:
-    """Tokens that a device writes one after the other in an optimizer step, each of which reads weights and cache."""
+    """Sequential decoding steps of a device in an optimizer step; each reads weights and cache."""
 
     tokens: int
-    bytes: int  # read for each, on average
+    bytes: int  # read per token, on average
 
     @classmethod
     def of(cls, rollouts: int, at_once: Lengths, weights: int, cache: int) -> Decoding:
@@ -36,16 +36,16 @@ class Decoding:
 
         Args:
             rollouts: of an optimizer step.
-            at_once: what is sampled at once; there are so many rounds as it takes.
+            at_once: what is sampled at once; the rollouts are sampled in as many rounds as necessary.
             weights: bytes.
-            cache: bytes when all traces are as long as they may be. On average they are half as long.
+            cache: bytes at the largest trace length; on average, traces have half of it.
         """
-        share = (at_once.prompt + at_once.trace / 2) / (at_once.prompt + at_once.trace)
+        fraction = (at_once.prompt + at_once.trace / 2) / (at_once.prompt + at_once.trace)
         rounds = math.ceil(rollouts / at_once.rollouts)
-        return cls(rounds * at_once.trace, round(weights + share * cache))
+        return cls(rounds * at_once.trace, round(weights + fraction * cache))
 
     def seconds(self, flops: float, speed: Speed) -> float:
-        """The longer of computing and reading.
+        """The larger of compute time and memory time.
 
         >>> Decoding(tokens=1000, bytes=2 * 10**9).seconds(flops=10**15, speed=Speed(tflops=500, gb=2000))
         2.0
@@ -56,12 +56,12 @@ class Decoding:
 
 
 def durations(flops: dict[str, float], devices: int, decoding: Decoding | None, speed: Speed) -> dict[str, float]:
-    """Seconds of an optimizer step by part, at most. Communication between devices is not counted.
+    """Upper bounds in seconds of the parts of an optimizer step, without communication.
 
     Args:
-        flops: of an optimizer step by part, on all devices together.
-        devices: how many share them.
-        decoding: of the traces that are sampled in the trainer's processes; None where there are none.
+        flops: of an optimizer step by part, summed over devices.
+        devices: number of devices.
+        decoding: of the traces that are sampled in the trainer's processes; None if there are none.
         speed: of each device.
     """
     each = {name: number / devices for name, number in flops.items()}

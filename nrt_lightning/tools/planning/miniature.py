@@ -1,19 +1,15 @@
-"""A step of a policy, run in small: what it holds and reads at each moment, at full size."""
+"""Runs a step of a small policy, and counts what the step needs at full size."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
-from nrt_lightning.functional.linear_logprobs import linear_logprobs
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.scoring import base as scoring
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
@@ -28,42 +24,42 @@ if TYPE_CHECKING:
     from nrt_lightning.structures import Sampling
 
 MARKER = 0
-FEW = 4  # layers of the smaller of two miniatures
+FEW = 4  # layers of the smaller of the two miniatures
 
 
 @dataclasses.dataclass(frozen=True)
 class Needs:
-    """What a phase needs beyond weights and optimizer, on one device."""
+    """What a phase needs besides weights and optimizer, on one device."""
 
     memory: dict[str, int]  # bytes by part at the phase's peak
-    tokens: int  # that go through the layers with a gradient, or while sampling
+    tokens: int  # through the layers with a gradient, or while sampling
     tokens_without_gradient: int = 0
 
 
 def of_all_layers(
     policy: Policy, lengths: Lengths, precision: str, run: Callable[[Miniature], Needs], gradients: float = 1.0
 ) -> Needs:
-    """What a phase needs, from miniatures of 4 and 8 layers where there are more: every further layer needs the same.
+    """What a phase needs; extrapolated from miniatures of 4 and 8 layers if the policy has more.
 
     Args:
-        policy: whose miniatures are run.
+        policy: the policy.
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
-        run: the phase.
-        gradients: the share of them that this device holds.
+        run: runs the phase.
+        gradients: fraction of the gradients on this device.
     """
     layers = policy.config.get_text_config().num_hidden_layers
     if layers <= 2 * FEW:
         return run(Miniature(policy, lengths, precision, layers, gradients))
     few, more = (run(Miniature(policy, lengths, precision, count, gradients)) for count in (FEW, 2 * FEW))
-    share = (layers - 2 * FEW) / FEW
+    times = (layers - 2 * FEW) / FEW
     names = dict.fromkeys([*few.memory, *more.memory])
-    memory = {n: more.memory.get(n, 0) + share * (more.memory.get(n, 0) - few.memory.get(n, 0)) for n in names}
+    memory = {n: more.memory.get(n, 0) + times * (more.memory.get(n, 0) - few.memory.get(n, 0)) for n in names}
     return dataclasses.replace(more, memory={name: round(size) for name, size in memory.items() if size > 0})
 
 
 def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
-    """A configuration of the first layers alone, changed in place."""
+    """Reduce a configuration to its first layers, in place."""
     text = config.get_text_config()
     text.num_hidden_layers = layers
     if getattr(text, "layer_types", None):
@@ -72,19 +68,19 @@ def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
 
 
 class Miniature:
-    """A policy of the same make with small sizes.
+    """A policy of the same architecture with small sizes.
 
     Args:
-        policy: whose configuration, adapter and scoring forward it has; needs no weights.
+        policy: gives the configuration, adapter and scoring forward; needs no weights.
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
-        layers: how many it has.
-        gradients: the share of them that this device holds.
+        layers: number of layers.
+        gradients: fraction of the gradients on this device.
     """
 
     def __init__(self, policy: Policy, lengths: Lengths, precision: str, layers: int, gradients: float = 1.0) -> None:
         self.lengths, self.precision = lengths, precision
-        self.shares = {"gradients": gradients}
+        self.fractions = {"gradients": gradients}
         self.scale: Scale = scale_down(policy.config, lengths)
         small = copy.deepcopy(policy)
         small.config = with_layers(self.scale.widths.applied(policy.config), layers)
@@ -92,20 +88,24 @@ class Miniature:
         small.weights, small.quantization = "random", None
         self.policy = small.load()
         if precision.endswith("-true") and not precision.startswith(("32", "64")):
-            self.policy.to(torch.bfloat16)  # of the size of float16
+            self.policy.to(torch.bfloat16)  # stands for float16 too
         self.dtypes = {tuple(p.shape): p.dtype for p in self.policy.parameters() if p.dim() > 1}  # of the weights
         self.tokens = [0, 0]
-        self.policy.network.get_input_embeddings().register_forward_pre_hook(self.read)
+        network = self.policy.network
+        network.get_input_embeddings().register_forward_pre_hook(self.count_tokens)
+        logits = lengths.rollouts * lengths.completion * self.scale.full[self.scale.widths.vocabulary]
+        scoring.FINAL[network] = True
+        scoring.HEADS[network] = scoring.HeadSettings(keep=logits <= scoring.DENSE, chunk=self.scale.chunk)
 
-    def read(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
-        """Count the tokens that go through the layers."""
+    def count_tokens(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
+        """Count the tokens through the layers."""
         count = 1
         for size in inputs[0].shape:
             count *= self.scale.full.get(size, size)
         self.tokens[0 if torch.is_grad_enabled() else 1] += count
 
     def part(self, tensor: Tensor) -> str:
-        """The part that a tensor's memory belongs to."""
+        """Name of the part of the memory to which a tensor belongs."""
         shape = tuple(tensor.shape)
         weight = self.dtypes.get(shape) or self.dtypes.get(shape[::-1])
         if weight is not None:
@@ -115,17 +115,17 @@ class Miniature:
             return "logits"
         return "KV cache" if cached and not torch.is_grad_enabled() else "activations"
 
-    def learn(self, baseline: bool, reference: bool, accumulate: bool) -> Needs:
-        """A forward and a backward pass.
+    def learn(self, *, baseline: bool, reference: bool, accumulate: bool) -> Needs:
+        """Run a forward and a backward pass.
 
         Args:
-            baseline: whether the answers are scored after the empty trace too.
-            reference: whether a second model scores the completions.
-            accumulate: whether gradients of an earlier pass are there already.
+            baseline: True if the answers are also scored after the empty trace.
+            reference: True if a second model scores the completions.
+            accumulate: True if gradients of an earlier pass exist.
         """
         network, rollouts = self.policy.network, self.rollouts()
         forward = self.policy.scoring.choose(network, self.lengths.prompt + self.lengths.completion)
-        with self.at_full_size(), LiveMemory(self.scale.full, self.part, self.shares) as memory, self.autocast():
+        with LiveMemory(self.scale.full, self.part, self.fractions) as memory, self.autocast():
             for _ in range(1 + accumulate):
                 self.tokens = [0, 0]
                 loss = forward(network, rollouts, baseline=baseline).logprobs.sum()
@@ -136,12 +136,12 @@ class Miniature:
                 del loss
         return Needs(memory.peak, *self.tokens)
 
-    def sample(self, engine: TransformersEngine, sampling: Sampling, gpu: bool) -> Needs:
-        """The traces of a window: reads the prompts, and decodes a token at their full length.
+    def sample(self, engine: TransformersEngine, sampling: Sampling, *, gpu: bool) -> Needs:
+        """Sample the traces of a window: process the prompts, and decode a token at the full length.
 
         Args:
-            engine: that decodes.
-            sampling: how tokens are drawn.
+            engine: the engine.
+            sampling: sampling settings.
             gpu: decode as the engine would on a GPU.
         """
         prompts, lengths = self.prompts(), self.scale.lengths
@@ -164,14 +164,14 @@ class Miniature:
         return Needs(memory.peak, tokens=full.prompts * full.prompt + full.rollouts * (full.trace - 1))
 
     def prompts(self) -> Prompts:
-        """Prompts and answers as long as they may be."""
+        """Prompts and answers of the largest length."""
         count, p, t = self.lengths.prompts, self.scale.lengths.prompt, self.scale.lengths.answer
         ids = torch.ones(count, p + t, dtype=torch.long)
         mask = torch.ones(count, p + t, dtype=torch.bool)
         return Prompts(ids[:, :p], mask[:, :p], ids[:, p:], mask[:, p:])
 
     def rollouts(self) -> Rollouts:
-        """Completions as long as they may be."""
+        """Completions of the largest length."""
         prompts, lengths = self.prompts(), self.scale.lengths
         if not lengths.thinking:
             return direct_answers(prompts, MARKER)
@@ -180,15 +180,5 @@ class Miniature:
         return assemble(prompts, traces, MARKER)
 
     def autocast(self) -> torch.autocast:
-        """Mixed precision, where the run has it."""
+        """Mixed precision, if the run uses it."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision.endswith("-mixed"))
-
-    @contextmanager
-    def at_full_size(self) -> Iterator[None]:
-        """Inside, the output head does with few logits what it would do with as many as there are."""
-        scoring.FINAL[self.policy.network] = True
-        logits = self.lengths.rollouts * self.lengths.completion * self.scale.full[self.scale.widths.vocabulary]
-        dense = 2**62 if logits <= scoring.DENSE else -1
-        small = partial(linear_logprobs, chunk=self.scale.chunk)
-        with patch.object(scoring, "DENSE", dense), patch.object(scoring, "linear_logprobs", small):
-            yield

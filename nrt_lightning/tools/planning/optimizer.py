@@ -1,4 +1,4 @@
-"""What an optimizer holds, asked of itself."""
+"""Memory of an optimizer, measured on small parameters."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from torch import Tensor, nn
 
 from nrt_lightning.tools.planning.tracker import LiveMemory
 
-SIDE = 128  # of the parameters that it is asked with; 8-bit optimizers keep small ones in full precision
+SIDE = 128  # of the parameters; 8-bit optimizers keep smaller ones in full precision
 
 
 @dataclass(frozen=True)
 class OptimizerNeeds:
-    """Bytes for every trained weight."""
+    """Bytes per trained weight."""
 
     states: float
-    working: float  # while it steps
-    all_at_once: bool  # it steps all weights together, not one tensor after the other
+    working: float  # temporary, during a step
+    all_at_once: bool  # it updates all tensors together, not one after another
 
 
-def ask_optimizer(make: Callable[[Any], torch.optim.Optimizer], dtype: torch.dtype, on_gpu: bool) -> OptimizerNeeds:
-    """Let the optimizer step two small parameters.
+def measure_optimizer(
+    make: Callable[[Any], torch.optim.Optimizer], dtype: torch.dtype, *, on_gpu: bool
+) -> OptimizerNeeds:
+    """Measure the memory of an optimizer that updates two small parameters.
 
     Args:
         make: from parameters to an optimizer.
         dtype: of the trained weights.
-        on_gpu: plan for a GPU, where optimizers of torch take all tensors together.
+        on_gpu: plan for a GPU, where torch's optimizers update all tensors together.
     """
     parameters = [nn.Parameter(torch.zeros(SIDE, SIDE, dtype=dtype)) for _ in range(2)]
     for parameter in parameters:
@@ -44,7 +46,7 @@ def ask_optimizer(make: Callable[[Any], torch.optim.Optimizer], dtype: torch.dty
         optimizer.step()
         with LiveMemory({}, lambda tensor: "working") as memory:
             optimizer.step()
-    except Exception:  # kernels for a GPU alone, as some 8-bit optimizers have
+    except Exception:  # some 8-bit optimizers have kernels for GPUs only
         return OptimizerNeeds(states=2.0 if "8bit" in type(optimizer).__name__ else 8.0, working=0.0, all_at_once=False)
     held = sum(nbytes(value) for state in optimizer.state.values() for value in state.values())
     used = sum(memory.peak.values()) / (count if together else count / 2)
@@ -52,5 +54,5 @@ def ask_optimizer(make: Callable[[Any], torch.optim.Optimizer], dtype: torch.dty
 
 
 def nbytes(value: Any) -> int:
-    """Bytes of a state, 0 of a number."""
+    """Bytes of a tensor, 0 for numbers."""
     return value.numel() * value.element_size() if isinstance(value, Tensor) and value.dim() else 0

@@ -1,21 +1,21 @@
-"""What a run needs on each device: memory by part and phase, tokens and FLOPs."""
+"""Plans a run on each device: memory by part and phase, tokens and FLOPs."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nrt_lightning.models import FrozenReference, InitialBaseline, Reference, ReferenceBaseline
+from nrt_lightning.models import InitialBaseline, Reference
 from nrt_lightning.modules.nrt import NRTModule
 from nrt_lightning.rollouts import TransformersEngine
 from nrt_lightning.tools.planning.duration import Decoding
 from nrt_lightning.tools.planning.flops import Work
 from nrt_lightning.tools.planning.miniature import Miniature, Needs, of_all_layers
-from nrt_lightning.tools.planning.optimizer import ask_optimizer
+from nrt_lightning.tools.planning.optimizer import measure_optimizer
 from nrt_lightning.tools.planning.sharding import passing_gradients, passing_weights, whole_weights
 from nrt_lightning.tools.planning.sizes import Lengths, Widths
 from nrt_lightning.tools.planning.sketch import Skeleton, count
@@ -29,23 +29,23 @@ Parts = dict[str, int]  # bytes by part
 
 @dataclass(frozen=True)
 class Machine:
-    """How the trainer runs."""
+    """Devices and settings of the trainer."""
 
     precision: str = "32-true"
     devices: int = 1
     accumulate: int = 1  # batches of an optimizer step on a device
-    sharded: bool = False  # weights, gradients and optimizer are divided among the devices
-    gpu: bool = False
+    sharded: bool = field(default=False, kw_only=True)  # weights, gradients and optimizer are sharded over devices
+    gpu: bool = field(default=False, kw_only=True)
 
     @property
     def computed(self) -> str:
-        """The precision of what is computed: sharded weights are gathered in 16 bits, and all that follows is, too."""
+        """Precision of the computation: under mixed precision, sharded weights are gathered in 16 bits."""
         return "bf16-true" if self.sharded and self.precision.endswith("-mixed") else self.precision
 
 
 @dataclass
 class Plan:
-    """What one device needs, and the work of one optimizer step on all of them."""
+    """Memory of one device, and the work of an optimizer step on all devices."""
 
     parameters: dict[str, int]
     memory: dict[str, Parts]  # by phase
@@ -54,7 +54,8 @@ class Plan:
     tokens: dict[str, int]  # of an optimizer step
     flops: dict[str, float]  # of an optimizer step
     devices: int = 1
-    decoding: Decoding | None = None  # where traces are sampled in the trainer's processes
+    decoding: Decoding | None = None  # if traces are sampled in the trainer's processes
+    uncounted: list[str] = field(default_factory=list)  # parts of the method whose memory is unknown
 
     @property
     def totals(self) -> dict[str, int]:
@@ -63,12 +64,12 @@ class Plan:
 
     @property
     def peak(self) -> str:
-        """The phase that needs most."""
+        """The phase with the most memory."""
         return max(self.totals, key=lambda phase: self.totals[phase])
 
     @property
     def largest(self) -> str:
-        """The part that takes most of the peak."""
+        """The largest part of the peak."""
         parts = self.memory[self.peak]
         return max(parts, key=lambda part: parts[part])
 
@@ -79,8 +80,8 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
     Args:
         module: with a `Sketch` as its policy.
         batch: the rows of a batch on one device.
-        window: batches for which traces are sampled at once.
-        machine: what it runs on.
+        window: number of batches whose traces are sampled at once.
+        machine: devices and settings of the trainer.
     """
     policy: Any = module.policy
     skeleton = Skeleton(policy, HALF.get(machine.precision))
@@ -95,22 +96,22 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         policy,
         part,
         machine.computed,
-        lambda small: small.learn(baseline, reference, held),
+        lambda small: small.learn(baseline=baseline, reference=reference, accumulate=held),
         gradients=1 / machine.devices if machine.sharded else 1.0,
     )
     memory = {
-        "learning": fixed | passing(needs, skeleton, machine) | shared_out(skeleton, machine),
+        "learning": fixed | passing(needs, skeleton, machine) | sharded(skeleton, machine),
         "optimizer step": fixed | stepping(module, skeleton, machine),
     }
     work = Work(skeleton, Widths.of(policy.config), batch)
-    flops = work.learning(needs, batch.prompts / part.prompts, baseline, reference)
+    flops = work.learning(needs, batch.prompts / part.prompts, baseline=baseline, reference=reference)
     tokens = {"prompts": batch.prompts * batch.prompt, "scored": batch.rollouts * batch.completion}
     sampled = decoding = None
-    if isinstance(module, NRTModule):
+    if thinking:
         flops = {"rollout": work.sampling()} | flops
         tokens["sampled"] = batch.rollouts * batch.trace
-        if isinstance(module.engine, TransformersEngine):
-            sampled = dataclasses.replace(batch, prompts=prompts_sampled(module.engine, batch, window))
+        if isinstance(thinking.engine, TransformersEngine):
+            sampled = dataclasses.replace(batch, prompts=prompts_sampled(thinking.engine, batch, window))
             drawn = of_all_layers(policy, sampled, machine.computed, sampler(module, machine))
             weights = whole_weights(skeleton, machine.precision)
             whole = {"weights gathered": weights} if machine.sharded else {}
@@ -127,53 +128,52 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         {name: number * batches for name, number in flops.items()},
         machine.devices,
         decoding,
+        uncounted(thinking) if thinking else [],
     )
 
 
 def sampler(module: Any, machine: Machine) -> Callable[[Miniature], Needs]:
     """The rollout of a miniature."""
-    return lambda small: small.sample(module.engine, module.method.sampling, machine.gpu)
+    return lambda small: small.sample(module.engine, module.method.sampling, gpu=machine.gpu)
 
 
 def prompts_sampled(engine: TransformersEngine, batch: Lengths, window: int) -> int:
-    """Prompts whose traces are sampled together."""
-    all_of_them = batch.prompts * window
-    return min(all_of_them, max(1, engine.max_rows // batch.group_size)) if engine.max_rows else all_of_them
+    """Number of prompts whose traces are sampled together."""
+    total = batch.prompts * window
+    return min(total, max(1, engine.max_rows // batch.group_size)) if engine.max_rows else total
 
 
 def prompts_at_once(module: PolicyModule, batch: Lengths) -> int:
-    """Prompts that go through a forward and backward pass together."""
+    """Number of prompts in a forward and backward pass."""
     limit = getattr(module, "max_tokens_per_micro_batch", None)
     group = batch.prompt + batch.group_size * batch.completion + batch.answer
     return batch.prompts if limit is None else min(batch.prompts, max(1, limit // group))
 
 
 def lasting(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:
-    """What is there all the time."""
-    share = machine.devices if machine.sharded else 1
-    asked = ask_optimizer(module.optimizer, skeleton.trained[0].dtype, machine.gpu)
+    """Memory that is held all the time."""
+    shards = machine.devices if machine.sharded else 1
+    optimizer = measure_optimizer(module.optimizer, skeleton.trained[0].dtype, on_gpu=machine.gpu)
     held = {
-        "weights": skeleton.bytes(skeleton.base) // share,
-        "adapter": skeleton.bytes(skeleton.adapter) // share,
-        "optimizer": round(asked.states * count(skeleton.trained)) // share,
+        "weights": skeleton.bytes(skeleton.base) // shards,
+        "adapter": skeleton.bytes(skeleton.adapter) // shards,
+        "optimizer": round(optimizer.states * count(skeleton.trained)) // shards,
     }
     if isinstance(module, NRTModule):
-        held["reference"] = sum(reference_bytes(module, each) for each in second_models(module))
+        held["reference"] = sum(reference_bytes(module, each) for each in references(module) if each.second_model)
     return held
 
 
-def second_models(module: NRTModule) -> list[Reference]:
-    """What scores completions or empty traces beside the policy."""
+def references(module: NRTModule) -> list[Reference]:
+    """The references that score completions or empty traces."""
     method = module.method
     scorer = method.baseline_scorer if method.needs_baseline else None
-    held = [method.reference] if method.needs_reference or isinstance(scorer, ReferenceBaseline) else []
+    held = [method.reference] if method.needs_reference or (scorer and scorer.needs_reference) else []
     return [*held, scorer.initial] if isinstance(scorer, InitialBaseline) else held
 
 
 def reference_bytes(module: NRTModule, reference: Reference) -> int:
-    """Bytes of a reference's own weights: none where it is the policy without its adapter."""
-    if not isinstance(reference, FrozenReference):
-        return 0
+    """Bytes of a reference's weights."""
     policy: Any = module.policy
     given = {"adapter": None, "quantization": getattr(reference, "quantization", None)}
     given |= {name: value for name in ("model", "dtype") if (value := getattr(reference, name, None)) is not None}
@@ -181,20 +181,33 @@ def reference_bytes(module: NRTModule, reference: Reference) -> int:
     return skeleton.bytes(skeleton.base)
 
 
+def uncounted(module: NRTModule) -> list[str]:
+    """Parts of the method whose memory is unknown, as `setting Class`."""
+    scorer, engine = module.method.baseline_scorer, module.engine
+    known_scorer = scorer.from_policy_forward or scorer.needs_reference or isinstance(scorer, InitialBaseline)
+    elsewhere = engine.own_weights and not engine.shares_device
+    unknown: dict[str, list[Any]] = {
+        "reference": [each for each in references(module) if each.second_model is None],
+        "baseline_scorer": [scorer] if module.method.needs_baseline and not known_scorer else [],
+        "engine": [] if elsewhere or isinstance(engine, TransformersEngine) else [engine],
+    }
+    return [f"{setting} {type(part).__name__}" for setting, parts in unknown.items() for part in parts]
+
+
 def passing(needs: Needs, skeleton: Skeleton, machine: Machine) -> Parts:
-    """What a phase holds at its peak, beside what is there all the time."""
+    """What a phase holds at its peak, besides what is held all the time."""
     parts = dict(needs.memory)
     if machine.sharded:
-        parts.pop("weights as cast", None)  # they are gathered in the dtype that is computed with
+        parts.pop("weights as cast", None)  # they are gathered in the dtype of the computation
     if skeleton.largest_quantized:
         parts["weights as cast"] = parts.get("weights as cast", 0) + skeleton.largest_quantized
     if machine.devices > 1 and not machine.sharded and parts.get("gradients"):
-        parts["gradients"] *= 2  # DDP keeps them a second time, in buckets
+        parts["gradients"] *= 2  # DDP keeps a second copy in buckets
     return parts
 
 
-def shared_out(skeleton: Skeleton, machine: Machine) -> Parts:
-    """What is whole for a while in a forward and backward pass, of weights that are divided among devices."""
+def sharded(skeleton: Skeleton, machine: Machine) -> Parts:
+    """Gradients and gathered weights of a forward and backward pass under sharding."""
     if not machine.sharded:
         return {}
     return {
@@ -205,11 +218,11 @@ def shared_out(skeleton: Skeleton, machine: Machine) -> Parts:
 
 
 def stepping(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:
-    """What the optimizer's step holds, beside what is there all the time."""
-    asked = ask_optimizer(module.optimizer, skeleton.trained[0].dtype, machine.gpu)
-    share = machine.devices if machine.sharded else 1
-    together = count(skeleton.trained) if asked.all_at_once else max(p.numel() for p in skeleton.trained)
+    """What the optimizer's step holds, besides what is held all the time."""
+    optimizer = measure_optimizer(module.optimizer, skeleton.trained[0].dtype, on_gpu=machine.gpu)
+    shards = machine.devices if machine.sharded else 1
+    together = count(skeleton.trained) if optimizer.all_at_once else max(p.numel() for p in skeleton.trained)
     return {
-        "gradients": skeleton.bytes(skeleton.trained) // share,
-        "optimizer at work": round(asked.working * together) // share,
+        "gradients": skeleton.bytes(skeleton.trained) // shards,
+        "optimizer at work": round(optimizer.working * together) // shards,
     }

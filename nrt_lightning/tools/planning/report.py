@@ -1,13 +1,14 @@
-"""A plan as text."""
+"""Formats a plan as text."""
 
 from __future__ import annotations
 
+from nrt_lightning.callbacks.results import aligned
 from nrt_lightning.tools.planning.duration import Speed, durations
 from nrt_lightning.tools.planning.plan import Plan
 
 GIB = 2**30
 PHASES = ("rollout", "learning", "optimizer step")
-# What makes each part smaller.
+# Settings that reduce each part.
 KNOBS = {
     "weights": "policy.quantization FourBit with an adapter, or trainer.precision bf16-true",
     "adapter": "policy.adapter.rank and targets",
@@ -16,27 +17,29 @@ KNOBS = {
     "gradients": "policy.adapter LoRA",
     "activations": "model.max_tokens_per_micro_batch, data.batch_size or policy.activation_checkpointing",
     "KV cache": "model.engine.max_rows or data.window",
-    "logits": "model.engine.max_rows where it samples, data.batch_size where it learns",
-    "weights as cast": "trainer.precision bf16-true, which keeps no second copy",
-    "weights gathered": "nothing where it learns; where it samples, an engine in other processes",
-    "gradients gathered": "nothing: those of two blocks are whole at a time",
+    "logits": "model.engine.max_rows in the rollout, data.batch_size in learning",
+    "weights as cast": "trainer.precision bf16-true, which needs no second copy",
+    "weights gathered": "nothing in learning; in the rollout, an engine in other processes",
+    "gradients gathered": "nothing: those of two blocks are unsharded at a time",
     "optimizer at work": "the optimizer's fused=true",
 }
 
 
 def report(plan: Plan, device_bytes: int | None, speed: Speed | None = None) -> str:
-    """The plan, and a warning where it exceeds the device.
+    """The plan as text, with warnings if it exceeds the device or is incomplete.
 
     Args:
-        plan: what is needed.
-        device_bytes: memory of a device; None where it is not known.
-        speed: of a device; None where it is not known.
+        plan: the plan.
+        device_bytes: memory of a device; None if unknown.
+        speed: of a device; None if unknown.
     """
     lines = [*memory_table(plan), "", *work_lines(plan), *time_lines(plan, speed), "", largest_line(plan)]
+    if plan.uncounted:
+        lines.append(f"WARNING: not counted, since their memory is unknown: {', '.join(plan.uncounted)}.")
     if device_bytes is not None and plan.totals[plan.peak] > device_bytes:
         lines.append(
-            f"WARNING: {gib(plan.totals[plan.peak])} GiB are more than the device's {gib(device_bytes)} GiB, before "
-            "the allocator's own losses. Lower the largest part."
+            f"WARNING: {gib(plan.totals[plan.peak])} GiB are more than the device's {gib(device_bytes)} GiB, without "
+            "the allocator's overhead. Reduce the largest part."
         )
     return "\n".join(lines)
 
@@ -70,7 +73,7 @@ def work_lines(plan: Plan) -> list[str]:
 
 
 def time_lines(plan: Plan, speed: Speed | None) -> list[str]:
-    """Seconds, where the speed is known."""
+    """Seconds, if the speed is known."""
     if speed is None:
         return []
     found = durations(plan.flops, plan.devices, plan.decoding, speed)
@@ -82,13 +85,13 @@ def time_lines(plan: Plan, speed: Speed | None) -> list[str]:
 
 
 def largest_line(plan: Plan) -> str:
-    """The largest part of the peak, and what makes it smaller."""
+    """The largest part of the peak, and the settings that reduce it."""
     size = gib(plan.memory[plan.peak][plan.largest])
     return f"largest: {plan.largest}, {size} GiB of the peak in {plan.peak}; to lower it: {KNOBS[plan.largest]}"
 
 
 def tera(flops: float) -> str:
-    """FLOPs in TFLOP, with four digits where they are few.
+    """FLOPs in TFLOP, with four digits for small numbers.
 
     >>> tera(1.2855e16), tera(3.542e14), tera(1.234e9)
     ('12,855', '354.2', '0.001234')
@@ -97,7 +100,7 @@ def tera(flops: float) -> str:
 
 
 def gib(size: int | None) -> str:
-    """Bytes in GiB, with two digits where they are few.
+    """Bytes in GiB, with two digits for small numbers.
 
     >>> gib(3 * 2**29), gib(2**20), gib(0), gib(None)
     ('1.50', '0.00098', '-', '-')
@@ -105,16 +108,3 @@ def gib(size: int | None) -> str:
     if not size:
         return "-"
     return f"{size / GIB:,.2f}" if size >= GIB / 100 else f"{size / GIB:.2g}"
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Rows as a table with a rule under the first.
-
-    >>> aligned([["a", "b"], ["long", "1.0"]])
-    ['a    |   b', '-----|----', 'long | 1.0']
-    """
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [" | ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
-             for row in rows]  # fmt: skip
-    lines.insert(1, "-|-".join("-" * width for width in widths))
-    return lines

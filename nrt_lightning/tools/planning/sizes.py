@@ -1,11 +1,11 @@
-"""The sizes of a step, and small ones that stand for them."""
+"""Sizes of a step, and small sizes that stand for them."""
 
 from __future__ import annotations
 
 import copy
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.functional.linear_logprobs import CHUNK
@@ -15,21 +15,21 @@ from nrt_lightning.rollouts.growing_cache import ROOM
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-# Sizes that tensors have anyway: buckets of the scoring forwards, pairs, ranks of adapters.
+# Sizes that stand for themselves: buckets of the scoring forwards, pairs, ranks of adapters.
 TAKEN = {1, 2, 4, 8, 16, 32, 64, 128, 256}
-STEPS = 2  # tokens of a small trace: the second is decoded from a cache of P + 1, which stands for all but the last
+STEPS = 2  # tokens of a small trace: the second is decoded with a cache of P + 1 tokens
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """The rows of a micro-batch, all as long as they may be, in tokens."""
+    """Largest lengths of the rows of a micro-batch, in tokens."""
 
     prompts: int  # B
     group_size: int  # K
     prompt: int  # P
     trace: int
-    answer: int  # T with the end token
-    thinking: bool = True  # False: the answer follows the prompt, without trace and marker
+    answer: int  # T, with the end token
+    thinking: bool = field(default=True, kw_only=True)  # False: the answer follows the prompt without trace and marker
 
     @property
     def rollouts(self) -> int:
@@ -43,14 +43,14 @@ class Lengths:
 
     @property
     def chunks(self) -> int:
-        """Pieces in which the output head goes through the completions."""
+        """Number of chunks in which the output head processes the completions."""
         return math.ceil(self.rollouts * self.completion / CHUNK)
 
     def extents(self, chunk: int) -> list[int]:
-        """Every size that a tensor may have along its tokens or rows, in one order for all lengths.
+        """All sizes that tensors may have along tokens or rows, in the same order for all lengths.
 
         Args:
-            chunk: positions that the output head takes at a time.
+            chunk: positions that the output head processes at a time.
         """
         b, n, p, t, c = self.prompts, self.rollouts, self.prompt, self.answer, self.completion
         sequences = [p, t, t + 1, c, c - 1, c + 1, p + c, p + c - 1, p + t, p + t + 1, p + self.group_size * c]
@@ -65,7 +65,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Widths:
-    """The sizes of a decoder."""
+    """Widths of a decoder."""
 
     hidden: int
     intermediate: int
@@ -76,7 +76,7 @@ class Widths:
 
     @classmethod
     def of(cls, config: PretrainedConfig) -> Widths:
-        """Those of a configuration."""
+        """Widths in a configuration."""
         c: Any = config.get_text_config()
         heads, hidden = c.num_attention_heads, c.hidden_size
         return cls(
@@ -89,14 +89,14 @@ class Widths:
         )
 
     def extents(self) -> list[int]:
-        """Every size that a tensor may have along its features, in one order for all widths."""
+        """All sizes that tensors may have along features, in the same order for all widths."""
         query, key = self.heads * self.head_size, self.kv_heads * self.head_size
         plain = [self.hidden, self.intermediate, self.heads, self.kv_heads, self.head_size, self.head_size // 2]
         fused = [query, key, query + 2 * key, 2 * self.intermediate, 3 * self.hidden]
         return [*plain, *fused, self.vocabulary]
 
     def applied(self, config: PretrainedConfig) -> PretrainedConfig:
-        """A copy of a configuration with these sizes."""
+        """A copy of a configuration with these widths."""
         small = copy.deepcopy(config)
         text: Any = small.get_text_config()
         values = {
@@ -117,21 +117,21 @@ class Widths:
 
 @dataclass(frozen=True)
 class Scale:
-    """Small sizes, and the full size that each of them stands for."""
+    """Small sizes, and the full size that each stands for."""
 
     lengths: Lengths
     widths: Widths
-    chunk: int  # positions that the output head takes at a time
+    chunk: int  # positions that the output head processes at a time
     full: dict[int, int]
 
 
 def scale_down(config: PretrainedConfig, lengths: Lengths) -> Scale:
-    """Sizes so small that a step takes moments, no two of which can be taken for each other."""
+    """Choose small, unambiguous sizes, so that a step is fast."""
     widths, draw = Widths.of(config), random.Random(0)
     tied = widths.hidden == widths.heads * widths.head_size
     for _ in range(100_000):
         prompt, answer = draw.randint(9, 60), draw.randint(5, 40)
-        small = Lengths(lengths.prompts, lengths.group_size, prompt, STEPS, answer, lengths.thinking)
+        small = Lengths(lengths.prompts, lengths.group_size, prompt, STEPS, answer, thinking=lengths.thinking)
         chunk = max(3, math.ceil(small.rollouts * small.completion / lengths.chunks))
         kv_heads = 1 if widths.kv_heads == 1 else draw.randint(2, 7)
         heads, size = kv_heads * (widths.heads // widths.kv_heads), 2 * draw.randint(3, 12)
@@ -153,7 +153,7 @@ def scale_down(config: PretrainedConfig, lengths: Lengths) -> Scale:
 
 
 def correspondence(small: list[int], full: list[int]) -> dict[int, int] | None:
-    """Small to full sizes; None where a small one would stand for two.
+    """Map small to full sizes; None if a small size would stand for two.
 
     >>> correspondence([3, 5, 3], [30, 50, 30])[5]
     50

@@ -1,4 +1,4 @@
-"""A policy of which only the configuration is read."""
+"""Policies of which only the configuration is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from nrt_lightning.tasks.tiny_tokenizer import build_tokenizer
 
 
 class Sketch(Policy):
-    """Reads a `config.json` and nothing else; in place of the tokenizer stands one that any model could have."""
+    """Reads only a `config.json`; its tokenizer is a stand-in."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings | {"pad_token": None})
@@ -24,11 +24,11 @@ class Sketch(Policy):
 
 
 class Skeleton:
-    """A policy's weights without values, counted.
+    """Counts of a policy's weights, without their values.
 
     Args:
         sketch: the policy.
-        dtype: of all weights, where the precision sets it; None for their own.
+        dtype: of all weights, if the precision sets it; None for the policy's.
     """
 
     def __init__(self, sketch: Sketch, dtype: torch.dtype | None = None) -> None:
@@ -44,7 +44,9 @@ class Skeleton:
         self.adapter = self.trained if policy.adapter is not None else []
         self.base = [p for p in everything if policy.adapter is None or not p.requires_grad]
         embeddings = (network.get_input_embeddings(), network.get_output_embeddings())
-        ends = {id(p) for embedding in embeddings for p in embedding.parameters()}  # with an adapter, inside of it
+        ends = {
+            id(p) for embedding in embeddings for p in embedding.parameters()
+        }  # inside the adapter, if there is one
         self.head = network.get_output_embeddings().weight.numel()
         self.matrices = sum(p.numel() for p in everything if p.dim() > 1 and id(p) not in ends)
         self.layers = sketch.config.get_text_config().num_hidden_layers
@@ -52,29 +54,29 @@ class Skeleton:
         names = set(getattr(network, "_no_split_modules", None) or ())
         self.blocks = [list(m.parameters()) for m in network.modules() if type(m).__name__ in names]
         inside = {id(p) for block in self.blocks for p in block}
-        self.root = [p for p in everything if id(p) not in inside]  # what is in no block: embeddings, head, last norm
+        self.root = [p for p in everything if id(p) not in inside]  # outside the blocks: embeddings, head, last norm
         trained = count([p for p in self.trained if p.dim() > 1])
-        self.frozen_share = max(0.0, 1 - trained / (self.matrices + self.head))  # of what tokens are multiplied with
+        self.frozen_fraction = max(0.0, 1 - trained / (self.matrices + self.head))  # of the matrices
         layers = (m.weight for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) not in ends)
         adapter = {id(p) for p in self.adapter}
         self.quantized = {id(w): w for w in layers if id(w) not in adapter} if self.quantization else {}
 
     def bytes(self, parameters: Sequence[Tensor]) -> int:
-        """What parameters take up as they are stored."""
+        """Bytes of the stored parameters."""
         return round(sum(self.bits(p) * p.numel() for p in parameters) / 8)
 
     def bits(self, parameter: Tensor) -> float:
-        """Of one weight."""
+        """Bits per weight of a parameter."""
         if self.quantization is not None and id(parameter) in self.quantized:
             return self.quantization.bits
         return 8 * parameter.element_size()
 
     @property
     def largest_quantized(self) -> int:
-        """Bytes of the largest quantized layer in 16 bits, as which it is multiplied."""
+        """Bytes of the largest quantized layer, dequantized to 16 bits."""
         return max((2 * w.numel() for w in self.quantized.values()), default=0)
 
 
 def count(parameters: Sequence[Tensor]) -> int:
-    """Numbers in these."""
+    """Total number of elements."""
     return sum(p.numel() for p in parameters)

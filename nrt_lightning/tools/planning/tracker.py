@@ -1,4 +1,4 @@
-"""The memory that a computation would hold if its sizes were others: every tensor is counted at its full size."""
+"""Memory of a computation as if its tensors had full sizes."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveMemory(TorchDispatchMode):
-    """Follows the tensors that are made and freed inside, and keeps what was alive when that was most.
+    """Tracks the tensors created and freed inside the context, and records their memory at its peak.
 
-    Tensors that were there before do not count. A tensor counts by its storage, once, at the shape that it had when
-    it was made; views cost nothing.
+    Every new storage counts once, with the shape of the tensor that created it. Views and tensors created before do
+    not count.
 
     Args:
-        full: the full size of every small size that stands for another; other sizes are what they are.
-        part: the part of the memory that a tensor belongs to.
-        shares: of parts that are divided among devices, what is held here; the whole of others.
+        full: from small sizes to the full sizes that they stand for; other sizes stand for themselves.
+        part: names the part of the memory to which a tensor belongs.
+        fractions: by part, the fraction on this device; 1 for other parts.
 
     Example:
         >>> import torch
         >>> with LiveMemory({3: 1000}, lambda tensor: "all") as memory:
         ...     one = torch.ones(3, 2)  # stands for 1000 x 2
-        ...     two = (one + 1).sum()  # 8,000 bytes more, and 4
+        ...     two = (one + 1).sum()  # another 8,000 bytes, and 4
         >>> memory.peak
         {'all': 16004}
     """
 
     def __init__(
-        self, full: dict[int, int], part: Callable[[Tensor], str], shares: dict[str, float] | None = None
+        self, full: dict[int, int], part: Callable[[Tensor], str], fractions: dict[str, float] | None = None
     ) -> None:
         super().__init__()
-        self.full, self.part, self.shares = full, part, shares or {}
+        self.full, self.part, self.fractions = full, part, fractions or {}
         self.alive: dict[str, int] = defaultdict(int)  # bytes by part
         self.peak: dict[str, int] = {}
-        self.known: set[int] = set()  # storages, by their address as Python objects
+        self.known: set[int] = set()  # addresses of storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run the operation, then count what it made."""
+        """Run the operation, and count its new tensors."""
         out = func(*args, **(kwargs or {}))
         given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         for tensor in tree_leaves(out):
@@ -56,7 +56,7 @@ class LiveMemory(TorchDispatchMode):
         if storage._cdata in self.known or not storage.nbytes():
             return
         part = self.part(tensor)
-        size = round(self.bytes(tensor) * self.shares.get(part, 1))
+        size = round(self.bytes(tensor) * self.fractions.get(part, 1))
         self.known.add(storage._cdata)
         self.alive[part] += size
         weakref.finalize(storage, self.forget, storage._cdata, part, size)
@@ -64,13 +64,13 @@ class LiveMemory(TorchDispatchMode):
             self.peak = {name: held for name, held in self.alive.items() if held}
 
     def bytes(self, tensor: Tensor) -> int:
-        """What the tensor's storage would hold at its full size."""
+        """Bytes of a tensor at its full size."""
         size = tensor.element_size()
         for small in tensor.shape:
             size *= self.full.get(small, small)
         return size
 
     def forget(self, key: int, part: str, size: int) -> None:
-        """A storage is freed."""
+        """Remove a freed storage."""
         self.known.discard(key)
         self.alive[part] -= size

@@ -1,8 +1,8 @@
-"""Whether NRT can start from a base: what its traces are worth before any training."""
+"""Tells before training whether NRT can start from a base, from the traces that the base samples."""
 
 from nrt_lightning.tools.preflight.measures import Measures, measure
 from nrt_lightning.tools.preflight.report import report
 from nrt_lightning.tools.preflight.sampler import PreflightModule, Sample
-from nrt_lightning.tools.preflight.verdict import Verdict, judge
+from nrt_lightning.tools.preflight.verdict import Verdict, verdict
 
-__all__ = ["Measures", "PreflightModule", "Sample", "Verdict", "judge", "measure", "report"]
+__all__ = ["Measures", "PreflightModule", "Sample", "Verdict", "measure", "report", "verdict"]

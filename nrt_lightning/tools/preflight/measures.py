@@ -1,4 +1,4 @@
-"""From sampled groups to the figures that say whether NRT can start."""
+"""Figures of sampled groups that tell whether NRT can start."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 from nrt_lightning.metrics import reward_correctness
 from nrt_lightning.tools.preflight.sampler import PreflightModule, Sample
 
-LUCK = 0.01  # share of traces that count as useful by luck where answers cannot be checked
+CHANCE = 0.01  # fraction of traces that count as useful by chance if answers cannot be checked
 
 
 @dataclass
-class Share:
-    """A share with its 95 % interval."""
+class Fraction:
+    """A fraction with its 95 % interval."""
 
     value: float
     low: float
@@ -25,20 +25,20 @@ class Share:
 
 @dataclass
 class Answers:
-    """How answers fare in some condition."""
+    """Quality of answers under one condition."""
 
-    confidence: float  # in an answer token: geometric mean of an answer's, mean over rows
-    right: float | None  # share of the policy's own answers that are right
+    confidence: float  # in an answer token: geometric mean over the answer, mean over rows
+    right: float | None  # fraction of sampled answers that are right
 
 
 @dataclass
 class Aggregation:
-    """What the rewards of one aggregation say of the traces."""
+    """Figures of the rewards of one aggregation."""
 
-    gain: float  # mean reward over the empty trace's
-    groups_with_gain: float  # share of groups in which a trace has a positive gain
-    zero_variance: float  # share of groups whose rewards are all equal
-    right_first: float | None  # share of groups with right and wrong traces in which a right one has the highest reward
+    gain: float  # mean of reward minus reward of the empty trace
+    groups_with_gain: float  # fraction of groups in which a trace has a positive gain
+    zero_variance: float  # fraction of groups whose rewards are all equal
+    right_first: float | None  # fraction of groups, of those with right and wrong traces, where a right one ranks first
     auroc_within: float | None  # probability that a right trace has a higher reward than a wrong one of its group
 
 
@@ -51,10 +51,10 @@ class Measures:
     max_trace_tokens: int
     suppress_eos: bool
     aggregator: str  # the configured one
-    checked: bool  # whether some answer was right, so that traces can be judged by the answers after them
-    useful: Share  # traces that help: the answer is right after them and not without; see `useful_share`
-    useful_groups: float  # groups that hold one
-    specific_gain: float  # nats a token by which the best trace of a group beats the best of another row's
+    checked: bool  # True if some answer was right, so answers can tell which traces are useful
+    useful: Fraction  # of traces; see `useful_traces`
+    useful_groups: float  # fraction of groups with a useful trace
+    specific_gain: float  # in nats per token: best trace of the group minus best trace of another row
     specific_gain_z: float  # the same in standard errors
     without_trace: Answers
     after_trace: Answers
@@ -72,10 +72,10 @@ class Measures:
 
 
 def measure(preflight: PreflightModule) -> Measures:
-    """The figures of what a preflight has sampled."""
+    """Compute the figures from the samples of a preflight."""
     sample, sampling, policy = preflight.gathered(), preflight.method.sampling, preflight.policy
     checked = bool(sample.right.any())
-    useful, groups = useful_share(sample)
+    useful, groups = useful_traces(sample)
     best = sample.logprobs.max(dim=1).values  # [R]
     best_borrowed = sample.borrowed_logprobs.max(dim=1).values  # [R]
     specific = best - best_borrowed  # [R]
@@ -109,39 +109,39 @@ def measure(preflight: PreflightModule) -> Measures:
     )
 
 
-def useful_share(sample: Sample) -> tuple[Share, float]:
-    """The share of useful traces, and of groups that hold one.
+def useful_traces(sample: Sample) -> tuple[Fraction, float]:
+    """The fraction of useful traces, and the fraction of groups with a useful trace.
 
-    Where some answer is right, a trace is useful if the answer after it is right and the answer without one is not.
-    Otherwise answers cannot judge, and a trace is useful if it raises the answer's log-prob by more than 99 % of
-    the traces borrowed from other rows do; the 1 % that would do so by luck is taken off the share.
+    If some answer is right, a trace is useful if the answer after it is right and the answer without a trace is not.
+    Otherwise, a trace is useful if it raises the answer's log-prob by more than 99 % of the traces borrowed from other
+    rows do; the 1 % that do so by chance is subtracted.
     """
     if sample.right.any():
         useful = sample.right & ~sample.direct_right.unsqueeze(1)  # [R, K]
-        share, luck = interval(int(useful.sum()), useful.numel()), 0.0
+        fraction, chance = interval(int(useful.sum()), useful.numel()), 0.0
     else:
         gain = sample.logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
         borrowed = sample.borrowed_logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
-        useful = gain > borrowed.double().quantile(1 - LUCK)
-        share, luck = interval(int(useful.sum()), useful.numel()), LUCK
-    groups = mean(useful.any(dim=1)) if luck == 0 else 1 - (1 - max(share.value - luck, 0)) ** useful.shape[1]
-    return Share(*(max(0.0, value - luck) for value in (share.value, share.low, share.high))), groups
+        useful = gain > borrowed.double().quantile(1 - CHANCE)
+        fraction, chance = interval(int(useful.sum()), useful.numel()), CHANCE
+    corrected = Fraction(*(max(0.0, value - chance) for value in (fraction.value, fraction.low, fraction.high)))
+    return corrected, 1 - (1 - corrected.value) ** useful.shape[1] if chance else mean(useful.any(dim=1))
 
 
-def interval(count: int, total: int, z: float = 1.96) -> Share:
-    """A share with its Wilson interval.
+def interval(count: int, total: int, z: float = 1.96) -> Fraction:
+    """A fraction with its Wilson interval.
 
     >>> interval(0, 1024)
-    Share(value=0.0, low=0.0, high=0.0037...)
+    Fraction(value=0.0, low=0.0, high=0.0037...)
     """
-    share, spread = count / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(share * (1 - share) * spread + spread * spread / 4) / (1 + spread)
-    return Share(share, max(0.0, middle - half), middle + half)
+    value, spread = count / total, z * z / total
+    middle = (value + spread / 2) / (1 + spread)
+    half = math.sqrt(value * (1 - value) * spread + spread * spread / 4) / (1 + spread)
+    return Fraction(value, max(0.0, middle - half), middle + half)
 
 
 def aggregation(sample: Sample, index: int) -> Aggregation:
-    """The figures of one aggregation."""
+    """Figures of one aggregation."""
     rewards, empty = sample.rewards[..., index], sample.empty_rewards[:, index]  # [R, K], [R]
     gain = rewards - empty.unsqueeze(1)
     values = correctness(sample, index)
@@ -163,19 +163,19 @@ def correctness(sample: Sample, index: int) -> dict[str, float]:
 
 
 def confidence(logprobs: Tensor) -> float:
-    """Mean probability of an answer token from mean log-probs."""
+    """Mean probability of an answer token, from mean log-probs."""
     return float(logprobs.exp().mean())
 
 
 def mean(values: Tensor) -> float:
-    """The mean of numbers or flags."""
+    """Mean of numbers or flags."""
     return float(values.double().mean())
 
 
-def percent(share: float | None) -> str:
-    """A share as reports show it.
+def percent(fraction: float | None) -> str:
+    """Format a fraction as a percentage.
 
     >>> percent(0.0125), percent(None)
     ('1.2 %', '-')
     """
-    return "-" if share is None else f"{100 * share:.1f} %"
+    return "-" if fraction is None else f"{100 * fraction:.1f} %"

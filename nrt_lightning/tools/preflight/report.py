@@ -1,4 +1,4 @@
-"""A preflight as text for a terminal."""
+"""Formats the result of a preflight for a terminal."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ WIDTH = 100
 
 
 def report(measures: Measures, verdict: Verdict, title: str) -> str:
-    """The whole report.
+    """The report as text.
 
     Args:
         measures: the figures.
-        verdict: what they mean.
-        title: what was looked at.
+        verdict: the conclusion.
+        title: name of the model.
     """
     size = f"{measures.rows} questions, {measures.group_size} traces each, at most {measures.max_trace_tokens} tokens"
     parts = [
@@ -32,7 +32,7 @@ def report(measures: Measures, verdict: Verdict, title: str) -> str:
 
 
 def answers_table(measures: Measures) -> str:
-    """Confidence in the reference answers, and the policy's own answers."""
+    """Table of the confidence in reference answers and of the sampled answers."""
     rows: list[tuple[str, Answers]] = [
         ("without a trace", measures.without_trace),
         ("after a trace", measures.after_trace),
@@ -45,7 +45,7 @@ def answers_table(measures: Measures) -> str:
 
 
 def traces_text(measures: Measures) -> str:
-    """Length, ends and variety."""
+    """Length, endings and variety of the traces."""
     eos = "banned" if measures.suppress_eos else percent(measures.ended_by_eos)
     ends = (
         f"ended by the marker {percent(measures.ended_by_marker)}, by the end token {eos}, cut {percent(measures.cut)}"
@@ -55,7 +55,7 @@ def traces_text(measures: Measures) -> str:
 
 
 def aggregations_table(measures: Measures) -> str:
-    """One line an aggregation, the configured one marked."""
+    """Table of the aggregations, with the configured one marked."""
     lines = [["Aggregation", "gain", "groups with gain", "no variance", "right first", "AUROC in group"]]
     for name, a in measures.aggregations.items():
         lines.append([f"{name} *" if name == measures.aggregator else name, *cells(a)])
@@ -66,13 +66,13 @@ def aggregations_table(measures: Measures) -> str:
 
 
 def cells(a: Aggregation) -> list[str]:
-    """An aggregation's figures."""
+    """Formatted figures of an aggregation."""
     auroc = "-" if a.auroc_within is None else f"{a.auroc_within:.2f}"
     return [f"{a.gain:+.3g}", percent(a.groups_with_gain), percent(a.zero_variance), percent(a.right_first), auroc]
 
 
 def aligned(lines: list[list[str]]) -> str:
-    """Columns side by side: the first to the left, the others to the right; all lines but the first indented."""
+    """Align columns, the first to the left and the others to the right, and indent all lines but the first."""
     lines = [[line[0] if index == 0 else f"  {line[0]}", *line[1:]] for index, line in enumerate(lines)]
     widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -82,5 +82,5 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def wrapped(text: str, bullet: str = "") -> str:
-    """Lines of a paragraph, indented."""
+    """Wrap and indent a paragraph."""
     return textwrap.fill(text, WIDTH, initial_indent="  " + bullet, subsequent_indent="  " + " " * len(bullet))

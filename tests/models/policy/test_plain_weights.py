@@ -8,8 +8,7 @@ from tiny import save_tiny
 from transformers import AutoModelForCausalLM
 
 from nrt_lightning import FourBit, LoRA, Policy
-from nrt_lightning.export.merging import merged
-from nrt_lightning.models.policy.plain_weights import plain_weights
+from nrt_lightning.models.policy.plain_weights import plain_config, plain_weights
 
 KINDS = {
     "full": None,
@@ -57,13 +56,26 @@ def test_gpt2_keeps_its_weights_turned(kind, tmp_path):
         assert torch.allclose(policy.network(ids).logits, plain_model(policy)(ids).logits, atol=1e-4)
 
 
-def test_four_bits_are_dequantized_before_an_adapter_is_merged(tmp_path):
-    base = save_tiny(tmp_path, "llama", tied=False)
-    policy = trained(Policy(base, adapter=LoRA(rank=4), quantization=FourBit(compute_dtype="float32")).load())
-    expected = merged(policy, torch.float32).state_dict()
-    found = dict(plain_weights(policy))
-    assert found.keys() == expected.keys()
-    assert all(torch.allclose(found[name], weight, atol=1e-5) for name, weight in expected.items())
+@pytest.mark.parametrize(("family", "targets"), [("llama", "all-linear"), ("gpt2", "all-linear"), ("gpt2", ["c_fc"])])
+def test_four_bits_are_dequantized_before_an_adapter_is_merged(family, targets, tmp_path):
+    adapter, quantization = LoRA(rank=4, targets=targets), FourBit(compute_dtype="float32")
+    policy = trained(Policy(save_tiny(tmp_path, family), adapter=adapter, quantization=quantization).load())
+    plain = AutoModelForCausalLM.from_config(plain_config(policy.network), dtype=torch.float32).eval()
+    plain.load_state_dict(dict(plain_weights(policy)))
+    ids = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.allclose(policy.network(ids).logits, plain(ids).logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_are_summed_in_float32_and_given_in_the_dtype_asked_for(dtype, tmp_path):
+    policy = trained(Policy(save_tiny(tmp_path, "llama"), adapter=LoRA(rank=4), dtype="bfloat16").load())
+    layer = policy.network.model.layers[0].mlp.up_proj
+    update = layer.scaling["default"] * (layer.lora_B["default"].weight @ layer.lora_A["default"].weight)
+    found = dict(plain_weights(policy, dtype))
+    expected = (layer.base_layer.weight.float() + update.float()).to(dtype)
+    assert torch.equal(found["model.layers.0.mlp.up_proj.weight"], expected)
+    assert {weight.dtype for weight in found.values()} == {dtype}
 
 
 def test_the_policy_stays_as_it_is(policy):

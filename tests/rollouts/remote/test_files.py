@@ -1,4 +1,4 @@
-"""Directories of weights: whole or not there, and readable."""
+"""Directories of weights are complete or absent, and can be read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tiny import save_tiny
 from transformers import AutoModelForCausalLM
 
 from nrt_lightning import Policy
-from nrt_lightning.rollouts.remote.files import appearing, write_model
+from nrt_lightning.rollouts.remote import atomic_directory, write_model
 
 
 def test_a_directory_appears_when_it_is_full(tmp_path):
     target = tmp_path / "d"
-    with appearing(target) as place:
-        (place / "a").write_text("x")
+    with atomic_directory(target) as directory:
+        (directory / "a").write_text("x")
         assert not target.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
     assert (target / "a").read_text() == "x"
@@ -23,7 +23,7 @@ def test_a_directory_appears_when_it_is_full(tmp_path):
 def test_what_breaks_off_leaves_the_old_directory_and_nothing_else(tmp_path):
     target = tmp_path / "d"
     target.mkdir()
-    with pytest.raises(RuntimeError), appearing(target):
+    with pytest.raises(RuntimeError), atomic_directory(target):
         raise RuntimeError
     assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
@@ -32,8 +32,8 @@ def test_what_breaks_off_leaves_the_old_directory_and_nothing_else(tmp_path):
 def test_a_model_in_one_file_or_several_is_read_back(size, tmp_path, monkeypatch):
     monkeypatch.setattr("nrt_lightning.rollouts.remote.files.FILE_BYTES", size)
     policy = Policy(save_tiny(tmp_path / "base", "llama")).load().eval()
-    place = write_model(policy, tmp_path / "served")
-    assert (len(list(place.glob("*.safetensors"))) > 1) == (size < 10**9)
+    directory = write_model(policy, tmp_path / "served")
+    assert (len(list(directory.glob("*.safetensors"))) > 1) == (size < 10**9)
     ids = torch.tensor([[1, 10, policy.marker_id]])
     with torch.no_grad():
-        assert torch.equal(AutoModelForCausalLM.from_pretrained(place)(ids).logits, policy.network(ids).logits)
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(directory)(ids).logits, policy.network(ids).logits)

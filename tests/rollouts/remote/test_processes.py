@@ -42,7 +42,7 @@ if rank == 0:  # a change that the other process cannot see
     next(policy.parameters()).data.to_local().add_(1.0)
 dist.barrier()
 if rank == 0:
-    engine.next_place = lambda: (_ for _ in ()).throw(InputError("the disk is full"))
+    engine.new_version = lambda version: (_ for _ in ()).throw(InputError("the disk is full"))
 try:
     engine.send(policy)
 except InputError as error:

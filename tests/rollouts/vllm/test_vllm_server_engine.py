@@ -1,4 +1,4 @@
-"""The client of vLLM servers, against a server on loopback that answers as vLLM does."""
+"""The client of vLLM servers, tested with a fake server on loopback."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_prompts_are_spread_over_servers(policy, fake, url):
         greedy = request_of(policy, ("a4b*2c+2d+3?dc:", "b*2c+1?c:", "a*2b+1?b:", "c+1?c:"), temperature=0.0)
         out = engine.generate(policy, greedy)
         assert torch.equal(out.token_ids, TransformersEngine().generate(policy, greedy).token_ids)
-        asked = [sum(body["max_tokens"] == 8 and "top_k" in body for body in each.requests) for each in (fake, second)]
+        asked = [sum(bool(body.get("stop_token_ids")) for body in each.requests) for each in (fake, second)]
         assert asked == [2, 2]
 
 
@@ -189,7 +189,7 @@ def test_a_server_that_was_restarted_gets_the_weights_anew(policy, fake, url):
 
 
 def test_answers_that_fail_are_asked_for_again(policy, fake, url, monkeypatch):
-    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("nrt_lightning.rollouts.remote.connection.FIRST_WAIT", 0.01)
     engine = VLLMServerEngine([url])
     engine.send(policy)
     fake.failing = 3
@@ -200,16 +200,16 @@ def test_answers_that_fail_are_asked_for_again(policy, fake, url, monkeypatch):
 
 
 def test_a_lost_server_is_given_up_in_the_end(policy, fake, monkeypatch):
-    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("nrt_lightning.rollouts.remote.connection.FIRST_WAIT", 0.01)
     with listening(fake) as url:
         engine = VLLMServerEngine([url], patience=0.1)
         engine.send(policy)
-    with pytest.raises(InputError, match=rf"{url} has been lost.*--ckpt_path"):
+    with pytest.raises(InputError, match=rf"engine\.urls {url}.*--ckpt_path"):
         engine.generate(policy, request_of(policy))
 
 
 def test_a_server_that_was_lost_and_comes_back_goes_on(policy, fake, monkeypatch):
-    monkeypatch.setattr("nrt_lightning.rollouts.vllm.server.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("nrt_lightning.rollouts.remote.connection.FIRST_WAIT", 0.01)
     with listening(fake) as url:
         engine = VLLMServerEngine([url])
         moved(policy)
@@ -235,20 +235,18 @@ def refusal(policy: Policy, url: str, **settings) -> str:
 
 
 def test_an_address_where_nobody_answers_is_refused(policy):
-    assert re.search(
-        r"http://127.0.0.1:9: no server answers there.*nrt-lightning serve", refusal(policy, "http://127.0.0.1:9")
-    )
+    assert re.search(r"engine\.urls http://127.0.0.1:9.*nrt-lightning serve", refusal(policy, "http://127.0.0.1:9"))
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://x", "http://127.0.0.1:8000/v1"])
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(InputError, match=re.escape(f"engine.urls {url!r}: give http://HOST:PORT")):
+    with pytest.raises(InputError, match=re.escape(f"engine.urls {url!r}")):
         VLLMServerEngine([url])
 
 
 def test_a_wrong_token_is_refused_and_the_right_one_is_sent(policy, fake, url, monkeypatch):
     fake.token = "secret"
-    assert "refuses the token" in refusal(policy, url)
+    assert "engine.token_variable" in refusal(policy, url)
     monkeypatch.setenv("MY_TOKEN", "secret")
     VLLMServerEngine([url], token_variable="MY_TOKEN").check(policy)
 
@@ -257,7 +255,7 @@ def test_a_server_without_the_marker_is_refused(policy, fake, url):
     from transformers import AutoTokenizer
 
     fake.tokenizer = AutoTokenizer.from_pretrained(policy.source)
-    assert "does not have the marker" in refusal(policy, url)
+    assert "<|response_start|>" in refusal(policy, url)
 
 
 def test_a_server_of_another_vocabulary_is_refused(policy, fake, url):
@@ -267,41 +265,39 @@ def test_a_server_of_another_vocabulary_is_refused(policy, fake, url):
             return {"input_ids": ids if len(ids) == 1 else [i + 1 for i in ids]}
 
     fake.tokenizer = Other()
-    assert "another vocabulary" in refusal(policy, url)
+    assert f"{policy.source!r}" in refusal(policy, url)
 
 
 def test_a_server_that_gives_the_models_own_logprobs_is_refused(policy, fake, url):
     fake.raw_logprobs = True
-    assert "--logprobs-mode processed_logprobs" in refusal(policy, url)
+    assert "--logprobs-mode" in refusal(policy, url)
 
 
 def test_a_server_with_weights_that_are_no_numbers_is_refused(policy, fake, url):
     fake.no_numbers = True
-    assert "hold nan or inf" in refusal(policy, url)
+    assert "nan" in refusal(policy, url)
 
 
 @pytest.mark.parametrize("sync", [AdapterSync(), WeightsSync()], ids=["adapter", "weights"])
 def test_a_server_that_takes_no_weights_is_refused(sync, fake, url):
     fake.routes = [route for route in ROUTES if route not in sync.routes]
     policy = Policy(BASE, adapter=LoRA(rank=4, marker_rows=False))
-    assert f"does not offer {', '.join(sync.routes)}" in refusal(policy, url, sync=sync)
+    assert ", ".join(sync.routes) in refusal(policy, url, sync=sync)
 
 
 def test_a_server_of_another_model_is_refused_when_weights_have_been_sent(tmp_path, fake, url):
     policy = Policy(save_tiny(tmp_path, "llama")).load()
     fake.keep_weights = True
-    with pytest.raises(InputError, match=r"differ from the policy's by .* nats.*another model"):
+    with pytest.raises(InputError, match=r"VLLMServerEngine.*engine\.tolerance is 0\.1"):
         VLLMServerEngine([url]).send(policy)
 
 
 def test_texts_longer_than_the_server_takes_are_refused(policy, fake, url):
-    with pytest.raises(InputError, match=r"takes 128 tokens, and a prompt with what is to be written has 2\d\d"):
+    with pytest.raises(InputError, match=r"VLLMServerEngine.* 128 .* 2\d\d.*max_trace_tokens"):
         VLLMServerEngine([url]).generate(policy, request_of(policy, max_new_tokens=200))
 
 
 def test_settings_out_of_range_are_refused(tmp_path):
-    wrong = [({"urls": []}, "urls is empty"), ({"patience": -1.0}, "patience"), ({"tolerance": 0.0}, "tolerance"),
-             ({"directory": str(tmp_path / "x")}, "no such directory")]  # fmt: skip
-    for settings, said in wrong:
-        with pytest.raises(InputError, match=said):
-            VLLMServerEngine(**settings)
+    for name, value in {"urls": [], "patience": -1.0, "tolerance": 0.0, "directory": str(tmp_path / "x")}.items():
+        with pytest.raises(InputError, match=rf"engine\.{name}"):
+            VLLMServerEngine(**{name: value})

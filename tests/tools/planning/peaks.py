@@ -1,4 +1,4 @@
-"""The memory that phases of a step really take up, measured in a process of its own; prints a JSON line."""
+"""Measures the memory of the phases of a step in a subprocess; prints a JSON line."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from nrt_lightning.rollouts import TransformersEngine, trace_request
 
 
 def resident(field: str) -> int:
-    """Bytes of this process: VmRSS now, VmHWM at the most since the last reset."""
+    """Bytes of this process: VmRSS is current, VmHWM the peak since the last reset."""
     return 1024 * int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
 
 def reset() -> int:
-    """Forget the most so far."""
+    """Reset the peak."""
     Path("/proc/self/clear_refs").write_text("5")
     return resident("VmRSS")
 

@@ -1,4 +1,4 @@
-"""Plans against what is measured."""
+"""Plans compared with measurements."""
 
 from __future__ import annotations
 
@@ -26,15 +26,18 @@ from nrt_lightning import (
     NRTLoss,
     NRTModule,
     QuantizedReference,
+    Reference,
     ReferenceBaseline,
+    RolloutEngine,
     Sampling,
     SFTModule,
+    VLLMColocatedEngine,
 )
 from nrt_lightning.rollouts import TransformersEngine
 from nrt_lightning.tools.planning.duration import Speed, durations
 from nrt_lightning.tools.planning.flops import Work
 from nrt_lightning.tools.planning.miniature import Miniature, of_all_layers
-from nrt_lightning.tools.planning.optimizer import ask_optimizer
+from nrt_lightning.tools.planning.optimizer import measure_optimizer
 from nrt_lightning.tools.planning.plan import Machine, make_plan
 from nrt_lightning.tools.planning.report import report
 from nrt_lightning.tools.planning.sizes import Lengths, Widths
@@ -44,10 +47,11 @@ ROOT = Path(__file__).parents[3]
 MIB = 2**20
 WORK = Workload(prompt_tokens=(80,) * 4, answer_tokens=(40,) * 4, trace_tokens=64, ends_after=0)
 LENGTHS = Lengths(prompts=4, group_size=8, prompt=80, trace=64, answer=40)
+LEARN = {"baseline": True, "reference": False, "accumulate": False}
 
 
 def config_only(directory: Path, config) -> str:
-    """A directory that holds a config.json and nothing else."""
+    """A directory with only a config.json."""
     config.save_pretrained(directory)
     assert [path.name for path in directory.iterdir()] == ["config.json"]
     return str(directory)
@@ -58,7 +62,7 @@ def sketch(directory: Path, work: Workload = WORK, **settings) -> Sketch:
 
 
 def measured(work: Workload, rank: int) -> dict[str, int]:
-    """Bytes at the peak of each phase. Freed memory is given back at once, so that only what is held counts."""
+    """Bytes at the peak of each phase. Freed memory is returned at once, so only live memory counts."""
     settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
     arguments = json.dumps({"work": work.to_json(), "rank": rank})
     command = [sys.executable, "-W", "ignore", "-m", "tools.planning.peaks", arguments]
@@ -79,9 +83,9 @@ def measured(work: Workload, rank: int) -> dict[str, int]:
 def test_peaks_are_those_measured(tmp_path, work, rank):
     policy = sketch(tmp_path, work, adapter=LoRA(rank=rank) if rank else None)
     found = {
-        "learning": of_all_layers(policy, LENGTHS, "32-true", lambda small: small.learn(True, False, False)),
+        "learning": of_all_layers(policy, LENGTHS, "32-true", lambda small: small.learn(**LEARN)),
         "rollout": of_all_layers(
-            policy, LENGTHS, "32-true", lambda small: small.sample(TransformersEngine(), work.sampling, False)
+            policy, LENGTHS, "32-true", lambda small: small.sample(TransformersEngine(), work.sampling, gpu=False)
         ),
     }
     real = measured(work, rank)
@@ -114,8 +118,8 @@ def test_four_bits_are_what_bitsandbytes_takes(tmp_path):
 @pytest.mark.parametrize("rank", [0, 4])
 def test_flops_are_those_counted(tmp_path, rank):
     policy = sketch(tmp_path, adapter=LoRA(rank=rank) if rank else None)
-    needs = Miniature(policy, LENGTHS, "32-true", WORK.layers).learn(True, False, False)
-    flops = Work(Skeleton(policy), Widths.of(policy.config), LENGTHS).learning(needs, 1, True, False)
+    needs = Miniature(policy, LENGTHS, "32-true", WORK.layers).learn(**LEARN)
+    flops = Work(Skeleton(policy), Widths.of(policy.config), LENGTHS).learning(needs, 1, baseline=True, reference=False)
     real = build(WORK, rank)
     with flop_counter() as counter:
         real.score(fixed_rollouts(WORK), baseline=True).logprobs.sum().backward()
@@ -132,8 +136,8 @@ def test_flops_are_those_counted(tmp_path, rank):
     ],
 )
 def test_optimizers_tell_what_they_hold(make, states, dtype):
-    assert ask_optimizer(make, dtype, on_gpu=False).states == states
-    assert ask_optimizer(make, dtype, on_gpu=True).all_at_once
+    assert measure_optimizer(make, dtype, on_gpu=False).states == states
+    assert measure_optimizer(make, dtype, on_gpu=True).all_at_once
 
 
 ONE = Machine()
@@ -195,6 +199,39 @@ def test_references_take_what_they_are(tmp_path):
     for scorer in (InitialBaseline(), ReferenceBaseline()):
         aside = plan(tmp_path / scorer.__class__.__name__, baseline_scorer=scorer, reference=FrozenReference())
         assert aside.memory["learning"]["reference"] == weights
+
+
+class MyReference(Reference):
+    """Its memory is unknown to the planner."""
+
+    def load(self, policy) -> None:
+        pass
+
+    def logprobs(self, rollouts):
+        raise NotImplementedError
+
+
+class MyEngine(RolloutEngine):
+    """Samples in the trainer's process in a way unknown to the planner."""
+
+    def generate(self, policy, request, progress=None):
+        raise NotImplementedError
+
+
+class MyServer(MyEngine):
+    own_weights = True
+
+
+def test_what_the_planner_does_not_know_is_named(tmp_path):
+    found = plan(tmp_path / "a", loss=NRTLoss(kl_coef=0.1), reference=MyReference(), engine=MyEngine())
+    assert found.uncounted == ["reference MyReference", "engine MyEngine"]
+    assert found.memory["learning"]["reference"] == 0
+    assert "reference MyReference, engine MyEngine" in report(found, None)
+    known = plan(tmp_path / "b", reference=MyReference(), engine=MyServer())  # idle, and in another process
+    assert known.uncounted == []
+    assert "WARNING" not in report(known, None)
+    shared = plan(tmp_path / "c", engine=VLLMColocatedEngine(max_model_len=128))
+    assert shared.uncounted == ["engine VLLMColocatedEngine"]
 
 
 def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):
@@ -295,5 +332,5 @@ def test_peaks_on_a_gpu_are_those_measured(tmp_path):
     policy.score(rollouts, baseline=True).logprobs.sum().backward()
     real = torch.cuda.max_memory_allocated() - before
     small = sketch(tmp_path, work, dtype="bfloat16")
-    needs = of_all_layers(small, LENGTHS, "bf16-true", lambda mini: mini.learn(True, False, False))
+    needs = of_all_layers(small, LENGTHS, "bf16-true", lambda mini: mini.learn(**LEARN))
     assert sum(needs.memory.values()) == pytest.approx(real, rel=0.2)

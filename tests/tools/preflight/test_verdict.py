@@ -7,12 +7,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nrt_lightning.tools.preflight import Measures, Sample, judge
-from nrt_lightning.tools.preflight.measures import Aggregation, Answers, Share, interval, useful_share
+from nrt_lightning.tools.preflight import Measures, Sample, verdict
+from nrt_lightning.tools.preflight.measures import Aggregation, Answers, Fraction, interval, useful_traces
 
 GOOD = Measures(
     rows=128, group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", checked=True,
-    useful=Share(0.15, 0.13, 0.17), useful_groups=0.7, specific_gain=0.5, specific_gain_z=9.0,
+    useful=Fraction(0.15, 0.13, 0.17), useful_groups=0.7, specific_gain=0.5, specific_gain_z=9.0,
     without_trace=Answers(0.3, 0.01), after_trace=Answers(0.4, 0.16), after_borrowed_trace=Answers(0.2, None),
     after_best_trace=Answers(0.8, 0.71), after_best_borrowed_trace=Answers(0.3, None), trace_tokens=15.0,
     trace_entropy=0.5, distinct=0.95, ended_by_marker=0.8, ended_by_eos=0.1, cut=0.1, right_first_by_chance=0.2,
@@ -21,37 +21,37 @@ GOOD = Measures(
 
 
 def test_a_good_base_needs_no_knob():
-    verdict = judge(GOOD)
-    assert (verdict.can_start, verdict.knobs) == ("yes", [])
+    found = verdict(GOOD)
+    assert (found.can_start, found.knobs) == ("yes", [])
 
 
 @pytest.mark.parametrize(
     ("useful", "can_start"),
     [
-        (Share(0.013, 0.0074, 0.022), "yes"),
-        (Share(0.001, 0.0002, 0.0049), "no"),
-        (Share(0.005, 0.002, 0.011), "unclear"),
+        (Fraction(0.013, 0.0074, 0.022), "yes"),
+        (Fraction(0.001, 0.0002, 0.0049), "no"),
+        (Fraction(0.005, 0.002, 0.011), "unclear"),
     ],
 )
 def test_about_one_trace_in_200_must_be_useful(useful, can_start):
-    verdict = judge(replace(GOOD, useful=useful, useful_groups=0.05))
-    assert verdict.can_start == can_start
-    assert any(knob.startswith("sampling.group_size") for knob in verdict.knobs)
+    found = verdict(replace(GOOD, useful=useful, useful_groups=0.05))
+    assert found.can_start == can_start
+    assert any(knob.startswith("sampling.group_size") for knob in found.knobs)
 
 
 def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
     unchecked = replace(GOOD, checked=False, after_trace=Answers(0.4, 0.0), after_best_trace=Answers(0.8, 0.0))
-    assert judge(unchecked).can_start == "yes"
-    assert judge(replace(unchecked, specific_gain_z=0.3)).can_start == "no"
-    lucky = replace(GOOD, useful=Share(0.001, 0.0002, 0.0049), useful_groups=0.5)  # one answer matched by chance
-    assert any("free text" in knob for knob in judge(lucky).knobs)
-    assert not any("free text" in knob for knob in judge(replace(lucky, specific_gain_z=0.3)).knobs)
+    assert verdict(unchecked).can_start == "yes"
+    assert verdict(replace(unchecked, specific_gain_z=0.3)).can_start == "no"
+    lucky = replace(GOOD, useful=Fraction(0.001, 0.0002, 0.0049), useful_groups=0.5)  # one answer matched by chance
+    assert any("free text" in knob for knob in verdict(lucky).knobs)
+    assert not any("free text" in knob for knob in verdict(replace(lucky, specific_gain_z=0.3)).knobs)
 
 
 def test_a_base_that_knows_the_answers_has_nothing_to_learn():
-    verdict = judge(replace(GOOD, without_trace=Answers(0.99, 0.97), useful=Share(0.0, 0.0, 0.004)))
-    assert verdict.can_start == "no"
-    assert verdict.knobs == ["data: take harder questions"]
+    found = verdict(replace(GOOD, without_trace=Answers(0.99, 0.97), useful=Fraction(0.0, 0.0, 0.004)))
+    assert found.can_start == "no"
+    assert found.knobs == ["data: take harder questions"]
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_a_base_that_knows_the_answers_has_nothing_to_learn():
     ],
 )
 def test_each_trouble_has_its_knob(change, knob):
-    (found,) = judge(replace(GOOD, **change)).knobs
-    assert found.startswith(knob)
+    (knob_found,) = verdict(replace(GOOD, **change)).knobs
+    assert knob_found.startswith(knob)
 
 
 def sample(logprobs, borrowed, right) -> Sample:
@@ -81,17 +81,17 @@ def test_useful_traces_lead_to_right_answers_that_would_not_be_right_without():
     right = torch.zeros(4, 8, dtype=torch.bool)
     right[0, :3] = right[1, 0] = True
     drawn = sample(torch.zeros(4, 8), torch.zeros(4, 8), right)
-    assert useful_share(drawn)[0] == interval(4, 32)
-    assert useful_share(drawn)[1] == 0.5
+    assert useful_traces(drawn)[0] == interval(4, 32)
+    assert useful_traces(drawn)[1] == 0.5
     drawn.direct_right = torch.tensor([True, False, False, False])
-    assert useful_share(drawn)[0] == interval(1, 32)
+    assert useful_traces(drawn)[0] == interval(1, 32)
 
 
 def test_where_nothing_is_right_useful_traces_beat_those_of_other_questions():
     noise = torch.randn(256, 8, generator=torch.Generator().manual_seed(0)) - 2
     other = torch.randn(256, 8, generator=torch.Generator().manual_seed(1)) - 2
     none = torch.zeros(256, 8, dtype=torch.bool)
-    assert useful_share(sample(noise, other, none))[0].value < 0.01
+    assert useful_traces(sample(noise, other, none))[0].value < 0.01
     better = noise.clone()
     better[:100, 0] = 2.0  # 4.9 % of all
-    assert useful_share(sample(better, other, none))[0].value == pytest.approx(100 / 2048, abs=0.01)
+    assert useful_traces(sample(better, other, none))[0].value == pytest.approx(100 / 2048, abs=0.01)

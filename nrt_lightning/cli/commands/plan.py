@@ -123,7 +123,7 @@ def machine(trainer: Any) -> Machine:
         precision=PRECISIONS.get(str(trainer.precision), str(trainer.precision)),
         devices=count * trainer.num_nodes,
         accumulate=trainer.accumulate_grad_batches,
-        sharded=any(name in strategy.lower() for name in ("fsdp", "modelparallel", "deepspeed")),
+        sharded=any(name in strategy.lower() for name in ("fsdp", "modelparallel")),
         gpu=gpu,
     )
 

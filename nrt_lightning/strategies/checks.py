@@ -1,4 +1,4 @@
-"""Settings of a strategy that cannot train a policy are refused before weights are read."""
+"""Checks of a strategy's settings, before any weights are read."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ if TYPE_CHECKING:
 
 
 def check_strategy(trainer: Trainer) -> None:
-    """Refuse a strategy that cannot train a policy.
+    """Check that a strategy can train a policy.
 
     Raises:
-        InputError: with the setting to use in its place.
+        InputError: names the setting to use instead.
     """
     strategy: Any = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
         check_sizes(strategy, trainer.world_size)
     if isinstance(strategy, FSDPStrategy) and strategy._activation_checkpointing_kwargs:
         raise InputError(
-            "trainer.strategy has activation_checkpointing_policy, which wraps layers that the policy wraps already. "
-            "Take it out and set policy.activation_checkpointing to true."
+            "trainer.strategy has activation_checkpointing_policy, which wraps layers that the policy has wrapped. "
+            "Remove it and set policy.activation_checkpointing to true."
         )
     if isinstance(strategy, ModelParallelStrategy | FSDPStrategy) and trainer.precision == "16-mixed":
         raise InputError(
-            "trainer.precision is 16-mixed, whose scaled gradients are not summed over sharded weights here. Set it to "
+            "trainer.precision is 16-mixed, whose gradient scaling does not support sharded weights. Set it to "
             "bf16-mixed."
         )
     if isinstance(strategy, DeepSpeedStrategy):
         raise InputError(
-            "trainer.strategy is DeepSpeedStrategy, under which traces cannot be sampled here. Use "
+            "trainer.strategy is DeepSpeedStrategy, under which traces cannot be sampled. Use "
             "ModelParallelStrategy with tensor_parallel_size 1, FSDPStrategy, or ddp."
         )
 
 
 def check_sizes(strategy: Any, processes: int) -> None:
-    """Refuse tensor parallelism, which is what sizes left on "auto" mean."""
+    """Check that there is no tensor parallelism, the result of sizes left on "auto"."""
     mesh = strategy.device_mesh
     if mesh["tensor_parallel"].size() > 1:
         raise InputError(
             f"trainer.strategy ModelParallelStrategy has tensor_parallel_size {mesh['tensor_parallel'].size()} (`auto` "
-            "means the devices of a node), but the policy is sharded over data-parallel processes. Set "
+            "is the number of devices of a node), but the policy is sharded over data-parallel processes. Set "
             f"data_parallel_size to {processes} and tensor_parallel_size to 1."
         )
 
 
 def check_quantization(policy: Policy, precision: Precision, stage: str) -> None:
-    """Refuse quantization that would not train, or that comes twice.
+    """Check that the quantized policy can be trained and is quantized only once.
 
     Raises:
-        InputError: with the setting to use in its place.
+        InputError: names the setting to use instead.
     """
     if isinstance(precision, BitsandbytesPrecision):
         raise InputError(
-            "trainer.plugins has BitsandbytesPrecision, which quantizes after the policy has been loaded, adapter and "
-            "all. Take it out and set policy.quantization to FourBit, with policy.adapter LoRA to train."
+            "trainer.plugins has BitsandbytesPrecision, which would quantize the loaded policy with its adapter. "
+            "Remove it and set policy.quantization to FourBit, with policy.adapter LoRA to train."
         )
     if stage == "fit" and policy.quantized and policy.adapter is None:
         raise InputError(
-            "policy.quantization stores the weights in a few bits, which take no gradient steps: only embeddings and "
-            "norms would be trained. Give policy.adapter one, for instance LoRA, or set policy.quantization to null."
+            "policy.quantization makes the linear layers untrainable: only embeddings and norms would be trained. Set "
+            "policy.adapter, for instance to LoRA, or set policy.quantization to null."
         )

@@ -13,8 +13,7 @@ from typing_extensions import override
 from nrt_lightning.cli.main import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.rollouts.remote.files import write_model
-from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text
+from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text, write_served_model
 from nrt_lightning.rollouts.vllm.sync import adapter_refusal
 from nrt_lightning.structures import Sampling
 
@@ -70,7 +69,7 @@ def server_of(cli: NRTCLI) -> ServerProcess:
         settings.dtype = "bfloat16" if half else str(policy.dtype).removeprefix("torch.")
     adapter_only = adapter_refusal(policy) is None
     process = ServerProcess(target.absolute(), settings, policy.adapter.rank if adapter_only else None)  # type: ignore[union-attr]
-    write_model(policy.load(), target)
+    write_served_model(policy.load(), target)
     return process
 
 

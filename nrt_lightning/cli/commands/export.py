@@ -14,7 +14,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.strategies.checkpoints import NOTES, read_sharded
+from nrt_lightning.strategies.checkpoints import METADATA, read_sharded
 
 
 def export(
@@ -34,7 +34,7 @@ def export(
         InputError: the checkpoint is missing or has no settings, the base is missing or a different model, the
             directory is not empty, or the policy does not support the form.
     """
-    check_target(Path(out).expanduser().absolute(), overwrite)
+    check_target(Path(out).expanduser().absolute(), overwrite=overwrite)
     saved = read(checkpoint)
     policy = build_policy(saved, base)
     if policy.adapter is not None and not policy.readable:
@@ -49,7 +49,7 @@ def export(
     policy.load()
     weights = {k.removeprefix("policy."): v for k, v in saved["state_dict"].items() if k.startswith("policy.")}
     policy.load_state_dict(weights)
-    directory = export_policy(policy.eval(), out, form, RunRecord(**stored.get("run", {})), overwrite)
+    directory = export_policy(policy.eval(), out, form, RunRecord(**stored.get("run", {})), overwrite=overwrite)
     print(f"written to {directory}")
     return directory
 
@@ -61,8 +61,8 @@ def read(checkpoint: str) -> dict[str, Any]:
         InputError: the checkpoint cannot be read or contains no policy settings.
     """
     path = Path(checkpoint).expanduser()
-    if not path.is_file() and not (path / NOTES).is_file():
-        raise InputError(f"checkpoint={checkpoint!r}: no such file. Give a checkpoint of `nrt-lightning fit`.")
+    if not path.is_file() and not (path / METADATA).is_file():
+        raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
     try:
         saved = (
             read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)

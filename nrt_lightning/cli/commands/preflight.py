@@ -16,7 +16,7 @@ from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.modules.nrt import NRTModule
-from nrt_lightning.tools.preflight import PreflightModule, judge, measure, report
+from nrt_lightning.tools.preflight import PreflightModule, measure, report, verdict
 
 
 class PreflightCLI(NRTCLI):
@@ -54,14 +54,14 @@ def main(args: list[str]) -> None:
     preflight = PreflightModule(cli.model, -(-rows // cli.trainer.world_size), getattr(cli.datamodule, "batch_size", 4))
     cli.trainer.validate(preflight, datamodule=cli.datamodule, verbose=False)
     measures = measure(preflight)
-    verdict = judge(measures)
+    found = verdict(measures)
     if cli.trainer.is_global_zero:
         model = preflight.policy.settings.get("model", preflight.policy.source)
-        print(f"\n{report(measures, verdict, model)}\n")
+        print(f"\n{report(measures, found, model)}\n")
         if cli.config.json is not None:
             path = Path(cli.config.json).expanduser()
             path.parent.mkdir(parents=True, exist_ok=True)
-            figures = dataclasses.asdict(measures) | {"verdict": dataclasses.asdict(verdict)}
+            figures = dataclasses.asdict(measures) | {"verdict": dataclasses.asdict(found)}
             path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
