@@ -135,7 +135,7 @@ class Method:
     @property
     def needs_own_answers(self) -> bool:
         """Whether the policy must write an answer of its own after every trace, for signals or to be trained on."""
-        return self.train_response or (self.signals is not None and self.signals.needs_own_answers)
+        return self.train_response or (self.signals is not None and self.signals.needs_policy_answers)
 
     @property
     def needs_reference(self) -> bool:
