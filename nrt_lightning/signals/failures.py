@@ -64,7 +64,11 @@ def read_each(function: Callable[[T], float], items: Iterable[T], concurrency: i
 
 
 def guarded(
-    name: str, compute: Callable[[], Tensor], like: Tensor, question: Callable[[int], str], on_error: OnError
+    name: str,
+    compute: Callable[[], Tensor | list[float]],
+    like: Tensor,
+    question: Callable[[int], str],
+    on_error: OnError,
 ) -> Tensor:
     """Compute a signal; return its values `[N]` in at least float32, NaN for the rollouts that it failed for.
 

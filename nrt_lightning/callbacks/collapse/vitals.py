@@ -42,7 +42,7 @@ def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace]
         scores = policy.score(rollouts, baseline=True)
         crosswise = all_pairs(recent, policy.marker_id)
         after_each = policy.score(crosswise).logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
-    looks = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
+    looks = {name: float(scalar.value) for name, scalar in rollout_metrics(rollouts, scores.entropy).items()}
     answers = rollouts.segments.answer_mask  # [N, C]
     length = answers.sum(dim=1).clamp(min=1)  # [N]
     with_trace = scores.logprobs.where(answers, 0).sum(dim=1) / length  # [N]
@@ -54,7 +54,7 @@ def take_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace]
         gain=float((with_trace - without).mean()),
         answer_logprob=float(with_trace.mean()),
         # Below 0 where the policy has moved far from the one that wrote the traces.
-        dependence=max(0.0, float(prompt_dependence(after_each, own).share)),
+        dependence=max(0.0, float(prompt_dependence(after_each, own).fraction)),
         trace_tokens=looks["trace_tokens"],
         trace_entropy=looks["trace_entropy"],
         distinct=distinctness(looks["unique_traces"], len(rollouts) // len(rollouts.prompt_ids)),
