@@ -36,9 +36,9 @@ TextMetric = MetricOfTexts | TextSignal
 class EvaluationMetrics:
     """The built-in metrics and the user's metrics and signals, over batches and processes.
 
-    A metric's `update` gets the policy's answers and the reference answers, two lists of texts. A signal reads the
-    rollouts as text; its value is the mean over rows. This is not a submodule, so checkpoints, sharding and optimizers
-    do not see the states and models of metrics.
+    A metric's `update` is called once, with the answers of the policy and the reference answers of all processes, two
+    lists of texts. A signal reads the rollouts as text; its value is the mean over rows. This is not a submodule, so
+    checkpoints, sharding and optimizers do not see the states and models of metrics.
 
     Args:
         metrics: the user's metrics and signals. Those of a list are named by their classes, and a metric that returns
@@ -61,6 +61,7 @@ class EvaluationMetrics:
         pairs = metrics.items() if isinstance(metrics, Mapping) else [(type(m).__name__, m) for m in metrics or []]
         self.built_in = ReasoningMetrics()
         self.metrics: list[tuple[str, Metric]] = []
+        self.pairs: list[tuple[str, str]] = []  # answers of the policy and reference answers, of this process
         self.signals: list[tuple[str, TextSignal, MeanMetric]] = []
         self.names: list[str] = []
         for name, metric in pairs:
@@ -83,21 +84,21 @@ class EvaluationMetrics:
         Raises:
             InputError: the metric does not take texts.
         """
-        synchronized, metric.sync_on_compute = metric.sync_on_compute, False
+        # Texts are gathered instead of states: gathering lists of uneven lengths, such as ROUGEScore's, deadlocks.
+        metric.sync_on_compute = False
         try:
-            metric.update(["a text"], ["a text"])
-            return list(self.values(name, metric.compute()))
+            return list(self.computed(name, metric, ["a text"], ["a text"]))
         except Exception as error:
             raise InputError(
                 f"metrics.{name}: {type(metric).__name__} does not compare texts ({error!r}). Give a metric whose "
                 "update takes preds and target as lists of texts, and whose compute returns one or more numbers."
             ) from error
-        finally:
-            metric.reset()
-            metric.sync_on_compute = synchronized
 
-    def values(self, name: str, found: Any) -> dict[str, Tensor]:
-        """What a metric computed, by the names that are logged."""
+    def computed(self, name: str, metric: Metric, answers: list[str], references: list[str]) -> dict[str, Tensor]:
+        """The values of a metric, by the names that are logged."""
+        metric.reset()
+        metric.update(answers, references)
+        found = metric.compute()
         if not isinstance(found, Mapping):
             found = {name: found}
         elif self.named:
@@ -105,9 +106,9 @@ class EvaluationMetrics:
         return {key: torch.as_tensor(value).reshape(()) for key, value in found.items()}
 
     def start(self, device: torch.device) -> None:
-        """Move the states to a device and reset them."""
-        means = [mean for _, _, mean in self.signals]
-        for metric in [self.built_in, *(metric for _, metric in self.metrics), *means]:
+        """Move the metrics to a device and reset them."""
+        self.pairs.clear()
+        for metric in [self.built_in, *(metric for _, metric in self.metrics), *(mean for *_, mean in self.signals)]:
             metric.to(device).reset()
 
     def update(self, prompts: Prompts, found: Evaluation) -> None:
@@ -115,18 +116,27 @@ class EvaluationMetrics:
         found.add_to(self.built_in, prompts)
         counted = [True] * len(prompts) if prompts.counted is None else prompts.counted.tolist()
         texts = [text for text, counts in zip(found.texts, counted, strict=True) if counts]
-        if not texts:
-            return
-        for _, metric in self.metrics:
-            metric.update([text.policy_answer for text in texts], [text.answer for text in texts])
+        self.pairs += [(text.policy_answer, text.answer) for text in texts]
         like = torch.zeros(len(texts), device=prompts.prompt_ids.device)
-        for name, signal, mean in self.signals:
+        for name, signal, mean in self.signals if texts else []:
             read, question = partial(signal.read_all, texts), lambda n: repr(texts[n].row.id)
             mean.update(guarded(name, read, like, question, "leave_out"))
 
     def compute(self) -> dict[str, Tensor]:
         """All values by name, of all processes together."""
         values = self.built_in.compute()
-        for name, metric in self.metrics:
-            values |= self.values(name, metric.compute())
+        pairs = gathered(self.pairs) if self.metrics else []
+        if pairs:
+            answers, references = (list(texts) for texts in zip(*pairs, strict=True))
+            for name, metric in self.metrics:
+                values |= self.computed(name, metric, answers, references)
         return values | {name: mean.compute() for name, _, mean in self.signals}
+
+
+def gathered(items: list[Any]) -> list[Any]:
+    """The items of all processes, rank by rank."""
+    if not torch.distributed.is_initialized():
+        return items
+    everyone: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(everyone, items)
+    return [item for mine in everyone for item in mine]

@@ -54,14 +54,10 @@ class Pairs(Metric):
         self.pairs: list[tuple[str, str]] = []
 
     def update(self, preds: list[str], target: list[str]) -> None:
-        self.pairs += zip(preds, target, strict=True)
+        self.pairs = list(zip(preds, target, strict=True))
 
     def compute(self) -> torch.Tensor:
         return torch.tensor(float(len(self.pairs)))
-
-    def reset(self) -> None:
-        super().reset()
-        self.pairs = []
 
 
 @pytest.mark.parametrize("make", [nrt_module, sft_module])
@@ -71,8 +67,8 @@ def test_metrics_get_the_counted_answers_and_signals_the_texts(make, policy: Pol
     prompts = make_prompts(policy, QUESTIONS, ANSWERS)
     prompts.counted = torch.tensor([True, False, True])
     texts = module.evaluate(prompts).texts
-    assert pairs.pairs == [(texts[n].policy_answer, ANSWERS[n]) for n in (0, 2)]
     values = module.metrics.compute()
+    assert pairs.pairs == [(texts[n].policy_answer, ANSWERS[n]) for n in (0, 2)]
     assert values["Pairs"] == 2
     assert values["ExactMatch"] == values["exact_match_forced"]
     assert values["FunctionSignal"] == sum(len(texts[n].policy_answer) for n in (0, 2)) / 2

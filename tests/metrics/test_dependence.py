@@ -41,5 +41,5 @@ def test_long_traces_do_not_lose_the_difference():
 
 
 def test_one_prompt_is_not_enough():
-    with pytest.raises(InputError, match="at least 2"):
+    with pytest.raises(InputError, match=r"1 prompts.*2"):
         prompt_dependence(torch.zeros(3, 1), torch.zeros(3, dtype=torch.long))

@@ -149,9 +149,9 @@ def test_dataloader_of_plain_texts(trainer):
 
 def test_batches_that_are_no_questions_are_refused(trainer):
     run = trainer()
-    with pytest.raises(InputError, match="needs 'question'"):
+    with pytest.raises(InputError, match=r"\['text'\].*'question'"):
         run.fit(nrt_module(), DataLoader([{"text": "a"}] * 4, batch_size=2))
-    with pytest.raises(InputError, match="needs Prompts"):
+    with pytest.raises(InputError, match="Tensor.*Prompts"):
         trainer().fit(nrt_module(), DataLoader(torch.arange(4), batch_size=2))
 
 
@@ -164,7 +164,7 @@ def test_kl_term_is_zero_at_the_reference_and_grows(trainer):
 
 
 def test_settings_that_cannot_work_are_refused():
-    with pytest.raises(InputError, match=r"group_size is 1.*Set group_size to 2"):
+    with pytest.raises(InputError, match=r"group_size.*1"):
         nrt_module(sampling=Sampling(group_size=1))
     assert NRTModule(
         Policy("embedded:registers-base"),
