@@ -36,11 +36,12 @@ class Recorder(L.Callback):
     """Notes what each micro-batch was trained on."""
 
     def __init__(self):
-        self.rows, self.ratios, self.batches, self.metrics = [], [], [], []
+        self.rows, self.ratios, self.batches, self.metrics, self.advantages = [], [], [], [], []
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         self.rows.append([row.id for row in batch.rows])
         self.batches.append(batch)
+        self.advantages.append(outputs.get("advantages"))
         self.ratios.append(float(trainer.callback_metrics["train/ratio_max"]))
         self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items()})
 

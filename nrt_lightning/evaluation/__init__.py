@@ -1,5 +1,6 @@
-"""What a policy writes for questions whose answers are known, and how confident it is in these answers."""
+"""Evaluation: a policy's texts and scores on held-out questions, and metrics of them."""
 
-from nrt_lightning.evaluation.evaluate import Evaluation, evaluate
+from nrt_lightning.evaluation.evaluate import Evaluation, evaluate, evaluate_direct_answers
+from nrt_lightning.evaluation.metrics import EvaluationMetrics, TextMetric
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "EvaluationMetrics", "TextMetric", "evaluate", "evaluate_direct_answers"]

@@ -1,4 +1,4 @@
-"""What a policy makes of questions whose answers are known."""
+"""Evaluation on questions with known answers."""
 
 from __future__ import annotations
 
@@ -12,93 +12,137 @@ from torch import Tensor
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
-from nrt_lightning.rollouts import RolloutEngine, assemble, write_answers
+from nrt_lightning.rollouts import Generations, RolloutEngine, assemble, direct_answers, write_answers
+from nrt_lightning.rollouts.answering import write_directly
+from nrt_lightning.signals import RolloutText
+from nrt_lightning.signals.base import decode
 from nrt_lightning.structures import Prompts, Sampling
 
 
 @dataclass
 class Evaluation:
-    """What a policy makes of B questions."""
+    """What a policy wrote for B questions, and its scores."""
 
+    texts: list[RolloutText]  # B of them
     outcomes: dict[str, Tensor]  # by name of `ReasoningMetrics`, [B] each
-    checked: dict[str, Tensor]  # the same where a row checks pieces of its answer; means nothing for other rows
-    logprobs: Tensor  # [B, T] of the reference answers' tokens after the policy's own traces
-    baseline_logprobs: Tensor  # [B, T] of the same after the empty trace
+    checked: dict[str, Tensor]  # the same, defined for rows that check pieces of their answer only
+    logprobs: Tensor  # [B, T] of the reference answers, after the policy's traces if it writes traces
+    baseline_logprobs: Tensor | None = None  # [B, T] of the reference answers after the empty trace
 
     def add_to(self, metrics: ReasoningMetrics, prompts: Prompts) -> None:
-        """Add everything to the metrics of these questions."""
+        """Add the outcomes of these questions to metrics."""
         metrics.update(counted=prompts.counted, **self.outcomes)
         metrics.update(counted=with_checks(prompts), **self.checked)
 
 
-def evaluate(policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sampling) -> Evaluation:
-    """Greedy answers with and without a trace held against the reference answers, and the confidence in these.
+def evaluate(
+    policy: Policy, engine: RolloutEngine, prompts: Prompts, sampling: Sampling, max_answer_tokens: int = 0
+) -> Evaluation:
+    """Decode greedily with and without a trace, and compare with the reference answers.
 
     Args:
         policy: in eval mode, without gradient.
-        engine: what decodes.
+        engine: decodes.
         prompts: B questions with their reference answers.
-        sampling: lengths of traces; temperature and group size are not used.
+        sampling: limit of traces. Temperature and group size are not used.
+        max_answer_tokens: limit of the answers in `Evaluation.texts`, at least the longest reference answer's length.
+            Outcomes compare no more than that length.
     """
     greedy = dataclasses.replace(sampling, temperature=0.0)
-    limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
-    written = write_answers(policy, engine, prompts, greedy, limit)
-    direct = write_answers(policy, engine, prompts, greedy, limit, thinking=False)
+    width = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
+    written = write_answers(policy, engine, prompts, greedy, max(width, max_answer_tokens))
+    direct = write_answers(policy, engine, prompts, greedy, width, thinking=False)
     rollouts = assemble(prompts, written.traces, policy.marker_id)
     scores = policy.score(rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
-    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, limit)  # [B, T]
-    right = matches(policy, prompts, written.answer_texts)  # [B]
-    held = checked_matches(prompts, written.answer_texts)  # [B]
+    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, width)  # [B, T]
+    answers, emitted = first_tokens(policy, written.answers, width), written.marker_emitted
+    right, held = matches(policy, prompts, answers), checked_matches(prompts, answers)  # [B]
     outcomes = {
-        "exact_match": right & written.marker_emitted,
+        "exact_match": right & emitted,
         "exact_match_forced": right,
         "exact_match_without_trace": matches(policy, prompts, direct.answer_texts),
         "confidence": logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
         "confidence_without_trace": scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
-        "marker_rate": written.marker_emitted,
+        "marker_rate": emitted,
         "trace_tokens": rollouts.segments.trace_mask.sum(dim=1),
     }
-    checked = {"checked_match": held & written.marker_emitted, "checked_match_forced": held}
-    return Evaluation(outcomes, checked, logprobs, scores.baseline_logprobs)
+    checked = {"checked_match": held & emitted, "checked_match_forced": held}
+    texts = texts_of(policy, prompts, written.trace_texts, emitted.tolist(), written.answers)
+    return Evaluation(texts, outcomes, checked, logprobs, scores.baseline_logprobs)
+
+
+def evaluate_direct_answers(
+    policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int = 0
+) -> Evaluation:
+    """Decode greedily right after the question, without trace and marker, and compare with the reference answers.
+
+    Arguments as for `evaluate`.
+    """
+    width = prompts.answer_ids.shape[1]
+    written = write_directly(policy, engine, prompts, max(width, max_answer_tokens))
+    logprobs = policy.score(direct_answers(prompts, policy.marker_id)).logprobs  # [B, T]
+    answers = first_tokens(policy, written, width)
+    right, held = matches(policy, prompts, answers), checked_matches(prompts, answers)  # [B]
+    confidence = logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp()
+    outcomes = {"exact_match": right, "exact_match_forced": right, "confidence": confidence}
+    checked = {"checked_match": held, "checked_match_forced": held}
+    # Signals read these answers as those after an emitted marker: no marker was forced.
+    texts = texts_of(policy, prompts, [""] * len(prompts), [True] * len(prompts), written)
+    return Evaluation(texts, outcomes, checked, logprobs)
+
+
+def texts_of(
+    policy: Policy, prompts: Prompts, traces: list[str], emitted: list[bool], answers: Generations
+) -> list[RolloutText]:
+    """One `RolloutText` for each question."""
+    references = decode(policy, prompts.answer_ids, prompts.answer_mask)
+    written = decode(policy, answers.token_ids, answers.token_mask)
+    ended = answers.stopped.tolist()
+    columns = zip(prompts.rows, references, traces, emitted, written, ended, strict=True)
+    return [RolloutText(row.question, *fields, row) for row, *fields in columns]  # type: ignore[call-arg]
+
+
+def first_tokens(policy: Policy, answers: Generations, width: int) -> list[str]:
+    """The text of the first `width` tokens of each answer."""
+    return decode(policy, answers.token_ids[:, :width], answers.token_mask[:, :width])
 
 
 def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """Whether each text is the reference answer, but for space around it. [B]"""
-    rows = [ids[mask].tolist() for ids, mask in zip(prompts.answer_ids, prompts.answer_mask, strict=True)]
-    answers = policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    """True where a text equals the reference answer up to surrounding whitespace. [B]"""
+    answers = decode(policy, prompts.answer_ids, prompts.answer_mask)
     same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
     return torch.tensor(same, device=prompts.prompt_ids.device)
 
 
 def right_answers(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """Whether each text holds the pieces that its row checks or, where it checks none, is the reference answer. [B]"""
+    """True where a text holds the pieces that its row checks or, without such pieces, is the reference answer. [B]"""
     some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)
     return torch.where(some, checked_matches(prompts, texts), matches(policy, prompts, texts))
 
 
 def with_checks(prompts: Prompts) -> Tensor:
-    """Whether each row counts and checks pieces of its answer. [B]"""
+    """True for counted rows that check pieces of their answer. [B]"""
     some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)
     return some if prompts.counted is None else some & prompts.counted
 
 
 def checked_matches(prompts: Prompts, texts: list[str]) -> Tensor:
-    """Whether each text holds all pieces that its row checks. [B]"""
+    """True where a text holds all pieces that its row checks. [B]"""
     held = [holds(text, row.checks) for text, row in zip(texts, prompts.rows, strict=True)]
     return torch.tensor(held, device=prompts.prompt_ids.device)
 
 
 def holds(text: str, pieces: Sequence[str]) -> bool:
-    """Whether a text holds pieces one after another.
+    """True if a text holds the pieces one after another.
 
     >>> holds("e is 2, so it is b 2.", ("e is 2", "b 2")), holds("b 2, e is 2.", ("e is 2", "b 2"))
     (True, False)
     """
-    at = 0
+    start = 0
     for piece in pieces:
-        place = text.find(piece, at)
-        if place < 0:
+        index = text.find(piece, start)
+        if index < 0:
             return False
-        at = place + len(piece)
+        start = index + len(piece)
     return True

@@ -1,4 +1,4 @@
-"""Whether a reward follows the correctness of the answers."""
+"""Agreement of rewards with the correctness of answers."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torchmetrics import Metric
 from torchmetrics.functional import kendall_rank_corrcoef
 from torchmetrics.functional.classification import binary_auroc
 from torchmetrics.utilities import dim_zero_cat
+from typing_extensions import override
 
 
 def reward_correctness(rewards: Tensor, right: Tensor, group_ids: Tensor) -> dict[str, Tensor]:
-    """How well rewards tell traces that lead to a right answer from traces that do not.
+    """Agreement of rewards with correctness: do traces that lead to right answers have higher rewards?
 
-    `auroc` is the probability that a right trace has a higher reward than a wrong one, of any question; 0.5 is chance.
-    `kendall` is tau-b of the same. As correctness takes two values only, tau-b of n rewards that all differ is at most
-    sqrt(2 p (1 - p) n / (n - 1)) with a share p of right traces: 0.76 for a half of eight. Equal rewards, of equal
-    traces, raise that, up to 1. `_within` is the mean over the groups that hold both kinds: this is the order that
-    advantages see, for they compare traces of one question.
-    `right_first` is the share of those groups in which a right trace has the highest reward (ties count in part), and
-    `right_first_by_chance` what a random order would give.
+    `auroc` is the probability that a right trace has a higher reward than a wrong one, over all questions; chance is
+    0.5. `kendall` is Kendall's tau-b of rewards and correctness. Correctness has two values only, so tau-b of n
+    distinct rewards is at most sqrt(2 p (1 - p) n / (n - 1)) with a fraction p of right traces: 0.76 for p = 1/2 and
+    n = 8. Equal rewards raise this bound, up to 1. `_within` is the mean over the groups with right and wrong traces,
+    which is the order that advantages depend on. `right_first` is the fraction of those groups in which a right trace
+    has the highest reward (ties count in part), and `right_first_by_chance` its expectation under a random order.
 
     Args:
         rewards: `[N]`.
         right: `[N]` bool.
-        group_ids: `[N]` the question of each trace.
+        group_ids: `[N]` question of each trace.
 
     Returns:
-        Scalars by name; those that are undefined, because all traces are right or all wrong, are left out.
+        Scalars by name. Those that are undefined because all traces are right, or all wrong, are left out.
 
     Example:
         >>> rewards, right = torch.tensor([0.9, 0.1, 0.6, 0.7]), torch.tensor([True, False, False, False])
@@ -38,7 +38,7 @@ def reward_correctness(rewards: Tensor, right: Tensor, group_ids: Tensor) -> dic
         {'mixed_groups': 0.5, 'auroc_within': 1.0, 'kendall_within': 1.0}
     """
     values = {"right": right.float().mean()}
-    # Only the order counts. Ranks keep it where binary_auroc would squash large values into ties by a sigmoid.
+    # binary_auroc applies a sigmoid to values outside [0, 1], which makes large ones equal. Ranks keep the order.
     ranks = torch.unique(rewards, return_inverse=True)[1].double()  # [N]
     if right.any() and not right.all():
         values |= order(ranks, right)
@@ -55,7 +55,7 @@ def reward_correctness(rewards: Tensor, right: Tensor, group_ids: Tensor) -> dic
 
 
 def order(ranks: Tensor, right: Tensor) -> dict[str, Tensor]:
-    """AUROC and Kendall's tau-b of traces of both kinds."""
+    """AUROC and Kendall's tau-b of right and wrong traces."""
     tau = cast(Tensor, kendall_rank_corrcoef(ranks, right.to(ranks.dtype)))  # 0/0 where all ranks are equal
     return {
         "auroc": binary_auroc(ranks / max(float(ranks.max()), 1.0), right.long()).float(),
@@ -83,14 +83,16 @@ class CorrectnessMetric(Metric):
         for name in ("rewards", "right", "group_ids"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
 
+    @override
     def update(self, rewards: Tensor, right: Tensor, group_ids: Tensor) -> None:
-        """Add traces, [N] each; a group's id is its own over all batches and processes."""
+        """Add traces, [N] each. Group ids must be unique over batches and processes."""
         self.rewards.append(rewards.double())
         self.right.append(right)
         self.group_ids.append(group_ids)
 
+    @override
     def compute(self) -> dict[str, Tensor]:
-        """See `reward_correctness`; nothing where there are no traces."""
-        if len(self.rewards) == 0:  # a list, or a tensor where processes have been gathered
+        """The scalars of `reward_correctness`; empty without traces."""
+        if len(self.rewards) == 0:  # a list; a tensor after synchronization
             return {}
         return reward_correctness(*(dim_zero_cat(state) for state in (self.rewards, self.right, self.group_ids)))

@@ -1,4 +1,4 @@
-"""Where in an answer a trace helps."""
+"""The gain of a trace by difficulty of the answer token."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
+from typing_extensions import override
 
 DECILES = 10
 
 
 class GainByDifficulty(Metric):
-    """Mean confidence in an answer token with the trace and without, by decile of the token's difficulty.
+    """Mean confidence in an answer token with and without the trace, by decile of the token's difficulty.
 
-    Tokens are ranked by their confidence without a trace: decile 1 holds the tenth that is hardest to predict, decile
-    10 the easiest. The quotient of the two means is the gain (arXiv 2602.11549 draws it by difficulty). Where there
-    are fewer than ten tokens there is nothing to tell.
+    Tokens are ranked by their confidence without a trace: decile 1 holds the hardest tenth, decile 10 the easiest. The
+    gain is the quotient of the two means (arXiv 2602.11549 plots it by difficulty). Fewer than ten tokens give nothing.
 
     Example:
         >>> gains = GainByDifficulty()
@@ -34,17 +34,19 @@ class GainByDifficulty(Metric):
         self.add_state("confidences", default=[], dist_reduce_fx="cat")
         self.add_state("baselines", default=[], dist_reduce_fx="cat")
 
+    @override
     def update(self, logprobs: Tensor, baseline_logprobs: Tensor, mask: Tensor) -> None:
         """Add the tokens of answers.
 
         Args:
-            logprobs: of the answers after traces, [B, T].
-            baseline_logprobs: of the same after the empty trace, [B, T].
-            mask: which tokens count, [B, T].
+            logprobs: log-probs of the answers after traces, [B, T].
+            baseline_logprobs: log-probs of the answers after the empty trace, [B, T].
+            mask: True for tokens that count, [B, T].
         """
         self.confidences.append(logprobs[mask].exp())
         self.baselines.append(baseline_logprobs[mask].exp())
 
+    @override
     def compute(self) -> dict[str, Tensor]:
         """`confidence_decile_D`, `baseline_decile_D` and their quotient `gain_decile_D`, for D from 1 to 10."""
         if not self.confidences:

@@ -1,22 +1,23 @@
-"""What a policy is worth on held-out questions."""
+"""Built-in metrics of evaluation."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from typing_extensions import override
 
 from nrt_lightning.errors import nearest
 
 
 class ReasoningMetrics(Metric):
-    """Means over questions of whatever is reported of each, and the relative confidence gain.
+    """Means over questions of the values in `names`, and the relative confidence gain.
 
-    States are sums and counts, so values over several processes are those of one process with all questions.
+    States are sums and counts, so several processes give the values of one process with all questions.
 
     `relative_confidence_gain` is `confidence / confidence_without_trace - 1` of the two means, where `confidence` is
-    the sequence-level probability (product over its tokens) of the reference answer after the policy's own greedy
-    trace, and `confidence_without_trace` the same after the empty trace.
+    the probability of the reference answer (the product over its tokens) after the policy's greedy trace, and
+    `confidence_without_trace` its probability after the empty trace.
 
     Example:
         >>> metrics = ReasoningMetrics()
@@ -29,14 +30,14 @@ class ReasoningMetrics(Metric):
     total: Tensor  # [names]
     count: Tensor  # [names]
     names = (
-        "exact_match",  # the answer as the policy wrote it, after a marker it emitted itself
-        "exact_match_forced",  # the answer it wrote after the marker, emitted or forced
-        "exact_match_without_trace",  # the answer it wrote after the empty trace
-        "checked_match",  # the pieces that the row checks, in the answer after a marker it emitted itself
-        "checked_match_forced",  # the same after the marker, emitted or forced
+        "exact_match",  # of the policy's answer after an emitted marker
+        "exact_match_forced",  # of the policy's answer after a marker, emitted or forced
+        "exact_match_without_trace",  # of the policy's answer after the empty trace
+        "checked_match",  # the answer after an emitted marker holds the pieces that the row checks
+        "checked_match_forced",  # the answer after a marker, emitted or forced, holds them
         "confidence",
         "confidence_without_trace",
-        "marker_rate",  # the share of traces that end with the marker
+        "marker_rate",  # fraction of traces that end with the marker
         "trace_tokens",
     )
 
@@ -46,26 +47,28 @@ class ReasoningMetrics(Metric):
         self.add_state("total", default=zeros, dist_reduce_fx="sum")
         self.add_state("count", default=zeros.clone(), dist_reduce_fx="sum")
 
+    @override
     def update(self, counted: Tensor | None = None, **values: Tensor) -> None:
         """Add questions.
 
         Args:
-            counted: False for questions that are left out, [B]; None counts all.
-            values: by name, one number a question, [B].
+            counted: False leaves a question out, [B]; None counts all.
+            values: by name, one number for each question, [B].
 
         Raises:
             ValueError: a name is unknown.
         """
         for name, value in values.items():
             if name not in self.names:
-                raise ValueError(f"{name!r} is no metric.{nearest(name, self.names)}")
+                raise ValueError(f"{name!r} is not a metric.{nearest(name, self.names)}")
             index = self.names.index(name)
             value = value if counted is None else value[counted]
             self.total[index] += value.double().sum()
             self.count[index] += value.numel()
 
+    @override
     def compute(self) -> dict[str, Tensor]:
-        """The mean of every value that was reported, by name."""
+        """The means by name, of the names that were updated."""
         means = dict(zip(self.names, (self.total / self.count).float(), strict=True))
         found = {name: means[name] for name, count in zip(self.names, self.count, strict=True) if count > 0}
         if "confidence" in found and "confidence_without_trace" in found:

@@ -15,11 +15,11 @@ from torch import Tensor
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.errors import InputError
-from nrt_lightning.evaluation.evaluate import Evaluation, evaluate
+from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
-from nrt_lightning.functional import check_at_least, masked_mean
+from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
+from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.modules.base import PolicyModule
 from nrt_lightning.modules.schedules import Schedule
@@ -72,6 +72,8 @@ class NRTModule(PolicyModule):
         baseline_scorer: whose confidence after the empty trace a trace is held against.
         overlong: what becomes of traces that reached their limit.
         kl_penalty: KL against the reference in the reward; null for none. The loss has `kl_coef` of its own.
+        metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
+            signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -102,8 +104,9 @@ class NRTModule(PolicyModule):
         baseline_scorer: BaselineScorer | None = None,
         overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
         kl_penalty: KLPenalty | None = None,
+        metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule)
+        super().__init__(policy, engine, optimizer, schedule, metrics)
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -175,50 +178,35 @@ class NRTModule(PolicyModule):
         self.method.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def log_training(self, batch: Prompts, step: Step) -> None:
-        """Log what matters of a batch."""
-        rollouts, trained, reward, out = batch.rollouts, batch.trained, step.credit.reward, step.out
+        """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
+        rollouts, reward = batch.rollouts, step.credit.reward
         assert rollouts is not None
         groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
-        counts = out.counts | {"reward": reward.value.isfinite().sum()}
+        scalars = groups | signal_metrics(reward.signals) | loss_metrics(step.out)
         if self.method.signals is None:
-            groups[f"reward_{self.method.aggregator.name}"] = reward.value.mean()
-        for name, value in reward.signals.items():
-            groups[f"signal_{name}"] = masked_mean(value, value.isfinite())
-            counts[f"signal_{name}"] = value.isfinite().sum()
-        if batch.responses is not None:  # a response has no answer tokens
-            out.metrics.pop("answer_nll", None)
+            scalars[f"reward_{self.method.aggregator.name}"] = groups["reward"]
+        if batch.responses is not None:  # they have no answer tokens
+            scalars.pop("answer_nll", None)
             if rollouts.old_scores is not None:
-                answers = rollouts.segments.answer_mask
-                out.metrics["answer_nll"] = masked_mean(-rollouts.old_scores.logprobs, answers)
-                counts["answer_nll"] = answers.sum()
-        losses = {f"loss_{name}": term for name, term in out.terms.items()} | {"loss": out.loss.detach()}
+                scalars["answer_nll"] = Mean.of(-rollouts.old_scores.logprobs, rollouts.segments.answer_mask)
         width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
         traces = rollout_metrics(rollouts, F.pad(step.scores.entropy, (0, width))[:, :width])
-        self.log_scalars(groups | losses | out.metrics, "train", len(rollouts), counts)
-        counts["trace_entropy"] = rollouts.segments.trace_mask.sum()
-        self.log_scalars(traces, "rollout", len(rollouts), counts)
+        self.log_scalars(scalars, "train", len(rollouts))
+        self.log_scalars(traces, "rollout", len(rollouts))
         worth = "reward" if reward.baseline is None else "gain"
         bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
-        self.log_dict(bar, prog_bar=True, logger=False, batch_size=len(rollouts))
-        self.log_throughput(trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
+        values = {name: scalar.value for name, scalar in bar.items()}
+        self.log_dict(values, prog_bar=True, logger=False, batch_size=len(rollouts))
+        self.log_throughput(batch.trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
 
     # Evaluation
 
-    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
-        """Answer the questions greedily, and score the reference answers."""
-        self.evaluate(batch, self.val_metrics)
-
-    def test_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
-        """As `validation_step`; callbacks get the reference answers' log-probs with and without a trace, [B, T]."""
-        found = self.evaluate(batch, self.test_metrics)
-        return {"logprobs": found.logprobs, "baseline_logprobs": found.baseline_logprobs}
-
-    def evaluate(self, prompts: Prompts, metrics: ReasoningMetrics) -> Evaluation:
-        """What the policy makes of these questions, added to `metrics`."""
-        with self.policy.evaluating():
-            found = evaluate(self.policy, self.engine, prompts, self.method.sampling)
-        found.add_to(metrics, prompts)
-        return found
+    def answer(self, prompts: Prompts) -> Evaluation:
+        """Greedy answers with and without a trace, and the reference answers' log-probs."""
+        sampling = self.method.sampling
+        return evaluate(
+            self.policy, self.engine, prompts, sampling, sampling.max_answer_tokens if self.metrics.names else 0
+        )
 
     def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""

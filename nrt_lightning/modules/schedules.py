@@ -1,38 +1,45 @@
-"""Learning-rate schedules that know how long the run is."""
+"""Learning-rate schedules over the length of the run, and the default optimizer."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
 from transformers import get_linear_schedule_with_warmup as linear_with_warmup
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 
 
+def default_optimizer(params: Any) -> Optimizer:
+    """AdamW with the settings of the paper's authors (arXiv 2602.11549)."""
+    return AdamW(params, lr=2e-6, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.01)
+
+
 class Schedule(ABC):
-    """A learning rate over the optimizer steps of a run."""
+    """A learning-rate schedule over the optimizer steps of a run."""
 
     @abstractmethod
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
-        """The scheduler, to be stepped after every optimizer step.
+        """The scheduler, stepped after every optimizer step.
 
         Args:
-            optimizer: whose learning rate it scales.
-            total_steps: optimizer steps of the run; infinite where the trainer has no limit.
+            optimizer: its learning rate is scaled.
+            total_steps: optimizer steps of the run; infinite if the trainer has no limit.
         """
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """Steps of a linear rise from 0.
+    """A linear rise from 0.
 
     Args:
-        warmup: optimizer steps, or a share of the run if below 1.
+        warmup: number of optimizer steps or, below 1, fraction of the run.
     """
 
     warmup: float = 0.1
@@ -40,11 +47,11 @@ class Warmup:
     def __post_init__(self) -> None:
         if self.warmup < 0:
             raise InputError(
-                f"schedule.warmup is {self.warmup}: give a number of steps, or a share of the run below 1."
+                f"schedule.warmup is {self.warmup}: give a number of steps, or a fraction of the run below 1."
             )
 
     def warmup_steps(self, total_steps: float) -> int:
-        """The rise's length.
+        """The steps of the rise.
 
         >>> Warmup(0.1).warmup_steps(50), Warmup(20).warmup_steps(50)
         (5, 20)
@@ -56,36 +63,36 @@ class Warmup:
 
 @dataclass(frozen=True)
 class LinearSchedule(Warmup, Schedule):
-    """A rise, then a straight fall to 0 at the end of the run."""
+    """A rise, then a linear decay to 0 at the end of the run."""
 
+    @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
-        """See `Schedule`."""
         return linear_with_warmup(optimizer, self.warmup_steps(total_steps), finite(total_steps))
 
 
 @dataclass(frozen=True)
 class CosineSchedule(Warmup, Schedule):
-    """A rise, then half a cosine down to 0 at the end of the run."""
+    """A rise, then a cosine decay to 0 at the end of the run."""
 
+    @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
-        """See `Schedule`."""
         return get_cosine_schedule_with_warmup(optimizer, self.warmup_steps(total_steps), finite(total_steps))
 
 
 @dataclass(frozen=True)
 class ConstantSchedule(Warmup, Schedule):
-    """A rise, then no change: the one schedule for runs without an end."""
+    """A rise, then a constant. The only schedule for runs without a limit of steps."""
 
+    @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
-        """See `Schedule`."""
         return get_constant_schedule_with_warmup(optimizer, self.warmup_steps(total_steps))
 
 
 def finite(total_steps: float) -> int:
-    """The run's length, or an error that says how to give it one."""
+    """The steps of the run; raises `InputError` if the trainer has no limit."""
     if math.isinf(total_steps):
         raise InputError(
-            "This schedule must know when the run ends: set trainer.max_steps or trainer.max_epochs, "
+            "The schedule needs the number of steps: set trainer.max_steps or trainer.max_epochs, "
             "or use ConstantSchedule with a warmup in steps."
         )
     return int(total_steps)

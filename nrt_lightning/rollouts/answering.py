@@ -76,12 +76,12 @@ def write_answers(
     )
 
 
-def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> list[str]:
-    """Texts of greedy answers directly after the prompt, without trace and marker."""
+def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> Generations:
+    """Greedy answers right after the prompt, without trace and marker."""
     request = GenerationRequest(
         prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0
     )
-    return texts(policy, engine.generate(policy, request))
+    return engine.generate(policy, request)
 
 
 def nothing(prompts: Prompts) -> Generations:

@@ -1,4 +1,4 @@
-"""Signals: numbers of which the reward of a trace is combined, one idea a file, and their combinations."""
+"""Signals, from which the reward of a trace is combined, and their combinations."""
 
 from nrt_lightning.signals.answer_confidence import AnswerConfidence
 from nrt_lightning.signals.answer_length import AnswerLength

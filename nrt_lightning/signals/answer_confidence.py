@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.rewards import RewardAggregator
 from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
@@ -16,9 +17,9 @@ class AnswerConfidence(ScoreSignal):
     """The trace reward R of an aggregation: the policy's confidence in the reference answer after the trace.
 
     Args:
-        aggregator: from the confidences in the answer's tokens to a number.
-        only_ended: a trace that did not end with its marker by itself gets the aggregation's lowest value: 0, or minus
-            infinity for log-probs, which leaves it out of its group.
+        aggregator: aggregates the confidences in the answer's tokens to one number.
+        only_ended: give traces whose marker was forced the aggregation's lowest value. This is 0, or minus infinity for
+            log-probs, which leaves the trace out of its group.
 
     Example:
         >>> from nrt_lightning.rewards import LogProb, Prob
@@ -30,17 +31,17 @@ class AnswerConfidence(ScoreSignal):
     only_ended: bool = False
 
     @property
+    @override
     def minimum(self) -> float:
-        """The aggregation's lowest value."""
         return self.aggregator.minimum
 
     @property
+    @override
     def needs_baseline(self) -> bool:
-        """As the aggregation says."""
         return self.aggregator.needs_baseline
 
+    @override
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """See `ScoreSignal.__call__`."""
         value = self.aggregator(evidence.answer_logprobs, evidence.answer_mask, evidence.baseline_logprobs).value  # [N]
         if not self.only_ended:
             return value

@@ -1,4 +1,4 @@
-"""What every signal shares: what it is called, what it may look at, and what it says of itself."""
+"""Base classes of signals, and the evidence that signals read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.signals.failures import read_each
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
 if TYPE_CHECKING:
@@ -19,7 +21,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class ScoreEvidence:
-    """What a signal may look at in the training step. The groups are whole; there may be any number of them."""
+    """Rollouts and log-probs of the reference answers, for signals of the training step.
+
+    Groups are complete; a batch may hold any number of them.
+    """
 
     rollouts: Rollouts
     logprobs: Tensor | None  # [N, T] of the reference answer after the trace; None where no signal reads them
@@ -47,15 +52,15 @@ class RolloutText:
     question: str
     answer: str  # the reference answer
     trace: str
-    marker_emitted: bool  # whether the policy ended the trace itself
-    own_answer: str  # what the policy wrote after the marker; "" where nothing asked it to
-    own_answer_ended: bool  # with the end token, not cut by the limit
-    row: Row  # the whole row of the data
+    marker_emitted: bool  # False where the marker was forced
+    policy_answer: str  # written by the policy after the marker; "" if no answer was sampled
+    policy_answer_ended: bool  # False where the limit cut it
+    row: Row  # the row of the data
 
 
 @dataclass
 class RolloutEvidence:
-    """What a signal may look at right after the traces were written, while the policy is still the one that wrote."""
+    """Rollouts right after sampling, with the policy that sampled them."""
 
     policy: Policy
     prompts: Prompts  # with their rollouts
@@ -68,45 +73,48 @@ class RolloutEvidence:
 
     @property
     def trained(self) -> Rollouts:
-        """What is trained: the same, or the responses with the policy's own answers."""
+        """The rollouts that are trained: the same, or the responses with the policy's answers."""
         return self.prompts.trained
 
     @cached_property
     def texts(self) -> list[RolloutText]:
-        """The rollouts as text, N of them."""
-        rollouts, own = self.rollouts, self.rollouts.policy_answers
+        """The N rollouts as text."""
+        rollouts, written = self.rollouts, self.rollouts.policy_answers
         count = len(rollouts)
-        answers = self._decoded(self.prompts.answer_ids, self.prompts.answer_mask)  # B
-        traces = self._decoded(rollouts.completion_ids, rollouts.segments.trace_mask)
-        written = [""] * count if own is None else self._decoded(own.ids, own.mask)
-        ended = [False] * count if own is None else own.ended.tolist()
+        answers = decode(self.policy, self.prompts.answer_ids, self.prompts.answer_mask)  # B
+        traces = decode(self.policy, rollouts.completion_ids, rollouts.segments.trace_mask)
+        policy_answers = [""] * count if written is None else decode(self.policy, written.ids, written.mask)
+        ended = [False] * count if written is None else written.ended.tolist()
         emitted = rollouts.segments.marker_emitted.tolist()
         texts = []
         for n, b in enumerate(rollouts.group_ids.tolist()):
             row = self.prompts.rows[b]
-            texts.append(RolloutText(row.question, answers[b], traces[n], emitted[n], written[n], ended[n], row))
+            text = RolloutText(row.question, answers[b], traces[n], emitted[n], policy_answers[n], ended[n], row)
+            texts.append(text)
         return texts
 
-    def _decoded(self, ids: Tensor, mask: Tensor) -> list[str]:
-        rows = [i[m].tolist() for i, m in zip(ids, mask, strict=True)]
-        return self.policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+
+def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
+    """The text of the tokens under the mask, for every row of ids `[N, C]`, without special tokens."""
+    rows = [i[m].tolist() for i, m in zip(ids, mask, strict=True)]
+    return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
-class Signal(ABC):  # noqa: B024  (what is abstract is in the two kinds below)
-    """One number a rollout, of which rewards are combined. What it is called is said where it is combined.
+class Signal(ABC):  # noqa: B024  (the subclasses have the abstract methods)
+    """One number for each rollout. Rewards are combined from signals.
 
-    A subclass of `Signal` is computed from log-probs in the training step, one of `RolloutSignal` when the traces have
-    just been written. It overrides what is not as below; a class attribute will do.
+    Subclass `ScoreSignal`, `RolloutSignal` or `TextSignal`. Override the properties below where they differ; a class
+    attribute is enough. The combination gives the signal its name.
     """
 
     @property
     def minimum(self) -> float:
-        """The lowest value it can take; below 0 it is refused by a geometric mean."""
+        """The lowest possible value. Geometric means require at least 0."""
         return float("-inf")
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether the answers must be scored after the empty trace."""
+        """True if the log-probs of the answers after the empty trace are required."""
         return False
 
     @property
@@ -116,17 +124,17 @@ class Signal(ABC):  # noqa: B024  (what is abstract is in the two kinds below)
 
     @property
     def needs_group(self) -> bool:
-        """Whether it compares the rollouts of a prompt, and hence needs K >= 2."""
+        """True if the rollouts of a prompt are compared, which requires K >= 2."""
         return False
 
     @property
     def needs_policy_answers(self) -> bool:
-        """Whether the policy must write an answer of its own after every trace."""
+        """True if the policy must write an answer after every trace."""
         return False
 
 
 class ScoreSignal(Signal):
-    """A signal from the log-probs of the reference answer, or from the tokens alone."""
+    """A signal of the log-probs of the reference answer, or of the tokens."""
 
     @property
     def needs_answer_logprobs(self) -> bool:
@@ -135,33 +143,47 @@ class ScoreSignal(Signal):
 
     @abstractmethod
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """The signal of N rollouts, `[N]`; a value that is not finite leaves its rollout out of its group."""
+        """The values of N rollouts, `[N]`. A rollout whose value is not finite is left out of its group."""
 
 
 class RolloutSignal(Signal):
-    """A signal that needs the texts or the model: measured once, when the traces have been written.
+    """A signal that requires texts or the model. It is computed once, right after sampling.
 
-    So it is the old policy's also in a window of several optimizer steps.
+    In a window of several optimizer steps its values are those of the old policy.
     """
 
     @abstractmethod
     def measure(self, evidence: RolloutEvidence) -> Tensor:
-        """The signal of N rollouts, `[N]`."""
+        """The values of N rollouts, `[N]`. A rollout whose value is not finite is left out of its group."""
 
 
 class TextSignal(RolloutSignal):
-    """A signal that reads the rollouts as text."""
+    """A signal that reads rollouts as text.
+
+    Override `read`, or also `read_all` to read many rollouts in one call. Set `concurrency` above 1 where `read` waits
+    for a server; `read` is then called from threads.
+    """
+
+    concurrency: int = 1  # calls of `read` at a time
 
     @property
+    @override
     def needs_policy_answers(self) -> bool:
-        """Whether the policy must write an answer of its own after every trace: here, yes."""
         return True
 
     @abstractmethod
     def read(self, text: RolloutText) -> float:
-        """The signal of one rollout."""
+        """The value of one rollout. NaN or an exception leaves it out of its group."""
 
+    def read_all(self, texts: list[RolloutText]) -> list[float]:
+        """The values of many rollouts, in their order.
+
+        Raises:
+            ReadErrors: `read` raised for some rollouts. The error holds the values of the others.
+        """
+        return read_each(self.read, texts, self.concurrency)
+
+    @override
     def measure(self, evidence: RolloutEvidence) -> Tensor:
-        """The signal of N rollouts, `[N]`."""
-        values = [self.read(text) for text in evidence.texts]
+        values = self.read_all(evidence.texts)
         return torch.tensor(values, dtype=torch.float32, device=evidence.prompts.prompt_ids.device)

@@ -1,33 +1,39 @@
-"""What every combination of signals shares."""
+"""The base class of combinations of signals, and checks of their settings."""
 
 from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from functools import partial
+from typing import get_args
 
-import torch
 from torch import Tensor
 
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.functional import check_same_shape
+from nrt_lightning.functional import check_choice
 from nrt_lightning.signals.base import RolloutEvidence, RolloutSignal, ScoreEvidence, ScoreSignal, Signal
+from nrt_lightning.signals.failures import OnError, guarded
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class SignalCombiner(ABC):
-    """Makes one reward a rollout out of several named signals, each of which is logged on its own."""
+    """Combines named signals to one reward for each rollout. Every signal is logged under its name.
+
+    A rollout for which a signal raises an exception or is NaN is left out of its group, with a warning and a count;
+    with `on_error` "raise" training stops instead.
+    """
 
     signals: dict[str, Signal]
+    on_error: OnError = "leave_out"
 
     @abstractmethod
     def combine(self, values: dict[str, Tensor]) -> Tensor:
-        """One reward a rollout, `[N]`, from the signals by name, `[N]` each."""
+        """The rewards, `[N]`, of the signals' values by name, `[N]` each."""
 
     @property
     def needs_baseline(self) -> bool:
-        """Whether some signal needs the answers scored after the empty trace."""
+        """True if a signal requires the log-probs of the answers after the empty trace."""
         return any(signal.needs_baseline for signal in self.signals.values())
 
     @property
@@ -37,46 +43,61 @@ class SignalCombiner(ABC):
 
     @property
     def needs_group(self) -> bool:
-        """Whether some signal compares the rollouts of a prompt."""
+        """True if a signal compares the rollouts of a prompt."""
         return any(signal.needs_group for signal in self.signals.values())
 
     @property
     def needs_policy_answers(self) -> bool:
-        """Whether some signal reads an answer that the policy wrote itself."""
+        """True if a signal reads answers that the policy writes."""
         return any(signal.needs_policy_answers for signal in self.signals.values())
 
     def measure(self, evidence: RolloutEvidence) -> dict[str, Tensor]:
-        """The signals that are measured when the traces have just been written, `[N]` each."""
-        found = {name: s.measure(evidence) for name, s in self.signals.items() if isinstance(s, RolloutSignal)}
-        return {name: checked(name, value, evidence.rollouts.truncated) for name, value in found.items()}
+        """The values of all `RolloutSignal`s by name, `[N]` each. Call it right after sampling."""
+        rollouts, rows = evidence.rollouts, evidence.prompts.rows
+        return {
+            name: guarded(
+                name,
+                partial(signal.measure, evidence),
+                rollouts.truncated,
+                lambda n: repr(rows[int(rollouts.group_ids[n])].id),
+                self.on_error,
+            )
+            for name, signal in self.signals.items()
+            if isinstance(signal, RolloutSignal)
+        }
 
     def values(self, evidence: ScoreEvidence) -> dict[str, Tensor]:
-        """Every signal by name, `[N]` each, those that were measured before included."""
-        found = dict(evidence.rollouts.signal_values)
+        """The values of all signals by name, `[N]` each, with those that `measure` returned.
+
+        Raises:
+            InputError: a `RolloutSignal` has not been measured.
+        """
+        rollouts = evidence.rollouts
+        found = dict(rollouts.signal_values)
         for name, signal in self.signals.items():
             if isinstance(signal, ScoreSignal):
-                found[name] = checked(name, signal(evidence), evidence.rollouts.truncated)
-        missing = [name for name in self.signals if name not in found]
-        if missing:
-            raise InputError(
-                f"The signal {missing[0]!r} was not measured when the traces were written. The OnPolicyRollout "
-                "callback does it; without it, keep what `signals.measure` gives in `rollouts.signal_values`."
-            )
+                found[name] = guarded(
+                    name,
+                    partial(signal, evidence),
+                    rollouts.truncated,
+                    lambda n: f"{int(rollouts.group_ids[n])} of the batch",
+                    self.on_error,
+                )
+            elif name not in found:
+                raise InputError(
+                    f"The signal {name!r} has not been measured. Use the OnPolicyRollout callback, or store what "
+                    "`signals.measure` returns in `rollouts.signal_values` right after sampling."
+                )
         return {name: found[name] for name in self.signals}
 
 
-def checked(name: str, value: Tensor, like: Tensor) -> Tensor:
-    """A signal's values, in at least float32, if there is one for each rollout."""
-    check_same_shape(f"signal {name}", value, "the rollouts", like, "One value for each rollout.")
-    return value.float() if value.dtype in (torch.bool, torch.float16, torch.bfloat16) else value
-
-
-def check_signals(signals: dict[str, Signal], weights: dict[str, float]) -> None:
-    """Refuse a combination that has no signals, names that cannot be logged, and weights of signals it lacks.
+def check_signals(signals: dict[str, Signal], weights: dict[str, float], on_error: str) -> None:
+    """Check the settings of a combination.
 
     Raises:
-        InputError: naming the culprit.
+        InputError: there is no signal, a name cannot be logged, a weight has no signal, or `on_error` is unknown.
     """
+    check_choice("on_error", on_error, get_args(OnError))
     if not signals:
         raise InputError("signals is empty: name at least one, or set signals to null for the aggregator alone.")
     for name, signal in signals.items():
@@ -86,11 +107,6 @@ def check_signals(signals: dict[str, Signal], weights: dict[str, float]) -> None
             raise InputError(
                 f"signals.{name} is a {type(signal).__name__}: make it a ScoreSignal, RolloutSignal or TextSignal."
             )
-    check_names("weights", weights, signals)
-
-
-def check_names(field: str, names: Iterable[str], signals: dict[str, Signal]) -> None:
-    """Refuse names that are no signal's."""
-    for name in names:
+    for name in weights:
         if name not in signals:
-            raise InputError(f"{field}: there is no signal {name!r}.{nearest(name, signals)}")
+            raise InputError(f"weights: there is no signal {name!r}.{nearest(name, signals)}")

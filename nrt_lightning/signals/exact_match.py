@@ -1,20 +1,22 @@
-"""Whether the policy's own answer is the reference answer."""
+"""Exact match of the policy's answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from nrt_lightning.signals.base import RolloutText, TextSignal
 
 
 @dataclass(frozen=True)
 class ExactMatch(TextSignal):
-    """1 if the policy's own answer is the reference answer but for space around it, else 0.
+    """1 if the policy's answer equals the reference answer up to surrounding whitespace, else 0.
 
-    After every trace the policy writes an answer of its own, by `sampling.answer_temperature` (0 is greedy).
+    The policy writes an answer after every trace, sampled at `sampling.answer_temperature` (0 is greedy).
 
     Args:
-        forced: count answers after a marker that had to be forced too.
+        forced: count answers after a forced marker too.
 
     Example:
         >>> from nrt_lightning.structures import Row
@@ -26,6 +28,6 @@ class ExactMatch(TextSignal):
     forced: bool = False
     minimum = 0.0
 
+    @override
     def read(self, text: RolloutText) -> float:
-        """See `TextSignal.read`."""
-        return float((text.marker_emitted or self.forced) and text.own_answer.strip() == text.answer.strip())
+        return float((text.marker_emitted or self.forced) and text.policy_answer.strip() == text.answer.strip())

@@ -1,28 +1,35 @@
-"""A function of the user's own as a signal."""
+"""A function as a signal."""
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.functional import check_at_least
 from nrt_lightning.signals.base import RolloutText, TextSignal
+from nrt_lightning.signals.failures import read_each
 
 
 @dataclass(frozen=True)
 class FunctionSignal(TextSignal):
-    """A function by its import path: it is given one rollout as text, a `RolloutText`, and returns a number.
+    """A function, given by its import path, that takes a `RolloutText` and returns a number.
+
+    A rollout is left out of its group if the function raises or returns something else, or a number below `minimum`.
 
     Args:
         function: import path, `package.module.function`.
-        minimum: the lowest value it returns; a geometric mean needs 0 or more.
-        own_answers: let the policy write an answer of its own after every trace, for the function to read.
+        minimum: the lowest value it returns. Geometric means require at least 0.
+        policy_answers: sample an answer of the policy after every trace, for the function to read.
+        concurrency: calls at a time. Above 1 the function is called from threads, for judges behind HTTP.
+        batched: the function takes a list of `RolloutText` and returns a list of numbers.
 
     Raises:
-        InputError: if there is no such function, and in training if it returns no number or one below `minimum`.
+        InputError: if the function does not exist, or a batched function returns another number of values.
 
     Example:
         >>> FunctionSignal("math.floor").minimum
@@ -34,36 +41,51 @@ class FunctionSignal(TextSignal):
 
     function: str
     minimum: float = float("-inf")
-    own_answers: bool = True
+    policy_answers: bool = True
+    concurrency: int = 1
+    batched: bool = False
 
     def __post_init__(self) -> None:
         imported(self.function)
+        check_at_least("concurrency", self.concurrency, 1)
+        if self.batched and self.concurrency > 1:
+            raise InputError(f"concurrency={self.concurrency} has no effect with batched=true. Set only one of them.")
 
     @property
+    @override
     def needs_policy_answers(self) -> bool:
-        """Whether the policy must write an answer of its own after every trace."""
-        return self.own_answers
+        return self.policy_answers
 
+    @override
     def read(self, text: RolloutText) -> float:
-        """See `TextSignal.read`."""
-        value = imported(self.function)(text)
-        if not isinstance(value, int | float) or math.isnan(value) or value < self.minimum:
-            raise InputError(
-                f"{self.function} returned {value!r} for the trace {text.trace[:80]!r}: a signal is a number of at "
-                f"least its minimum, {self.minimum}. Mend the function, or set `minimum`."
-            )
-        return float(value)
+        return self.read_all([text])[0] if self.batched else self.number(imported(self.function)(text))
+
+    @override
+    def read_all(self, texts: list[RolloutText]) -> list[float]:
+        if not self.batched:
+            return super().read_all(texts)
+        values = imported(self.function)(texts)
+        if len(values) != len(texts):
+            raise InputError(f"{self.function} returned {len(values)} values for {len(texts)} rollouts.")
+        return read_each(self.number, values)
+
+    def number(self, value: Any) -> float:
+        """What the function returned, as a float."""
+        number = float(value)
+        if number < self.minimum:
+            raise ValueError(f"{self.function} returned {value!r}, which is below minimum={self.minimum}")
+        return number
 
 
-def imported(path: str) -> Callable[[RolloutText], Any]:
+def imported(path: str) -> Callable[..., Any]:
     """The function at an import path.
 
     Raises:
-        InputError: naming what does not exist.
+        InputError: there is no such module or function.
     """
     module, _, name = path.rpartition(".")
     if not module:
-        raise InputError(f"function={path!r} is no import path. Give package.module.function.")
+        raise InputError(f"function={path!r} is not an import path. Give package.module.function.")
     try:
         home = importlib.import_module(module)
     except ImportError as error:

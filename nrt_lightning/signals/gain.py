@@ -1,10 +1,11 @@
-"""What a trace adds to the confidence in the answer."""
+"""The gain in the answer's confidence over the empty trace."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.rewards import RewardAggregator
@@ -18,8 +19,8 @@ class GainOverBaseline(ScoreSignal):
     RLPR's probability reward is `max(0, mean c - mean b)` (arXiv 2506.18254).
 
     Args:
-        aggregator: from the confidences in the answer's tokens to a number.
-        clip: 0 for a trace that helps less than none.
+        aggregator: aggregates the confidences in the answer's tokens to one number.
+        clip: set negative gains to 0.
 
     Example:
         >>> from nrt_lightning.rewards import ArithmeticMean
@@ -32,12 +33,12 @@ class GainOverBaseline(ScoreSignal):
     needs_baseline = True
 
     @property
+    @override
     def minimum(self) -> float:
-        """0 if clipped."""
         return 0.0 if self.clip else float("-inf")
 
+    @override
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """See `ScoreSignal.__call__`."""
         baseline, mask = evidence.baseline_logprobs, evidence.answer_mask
         if baseline is None:
             raise InputError("GainOverBaseline needs baseline_logprobs: score the answers after the empty trace.")

@@ -1,4 +1,4 @@
-"""Several signals as a weighted geometric mean."""
+"""The weighted geometric mean of signals."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.signals.base import Signal
 from nrt_lightning.signals.combiner import SignalCombiner, check_signals
+from nrt_lightning.signals.failures import OnError
 
 
 @dataclass(frozen=True)
 class GeometricMeanOfSignals(SignalCombiner):
-    """`r = (prod_s s^w_s)^(1 / sum_s w_s)`: high only where every signal is, and 0 where one is.
+    """`r = (prod_s s^w_s)^(1 / sum_s w_s)`: high only if all signals are high, and 0 if one is 0.
 
     Args:
-        signals: by name, none of which may be negative; each is logged as `train/signal_NAME`.
-        weights: by name; 1 where none is given, 0 to log a signal and not to train on it.
+        signals: by name, none of them negative. Each is logged as `train/signal_NAME`.
+        weights: by name, 1 if not given. A signal of weight 0 is only logged.
+        on_error: "leave_out" leaves rollouts for which a signal raises or is NaN out of their groups, logs their number
+            as `train/signal_NAME_failed` and warns; "raise" stops.
 
     Raises:
-        InputError: a signal that can be negative, a negative weight or a weight of no signal, before training.
+        InputError: a signal can be negative, or a weight is negative or has no signal.
 
     Example:
         >>> from nrt_lightning.signals import ExactMatch, Format, Repetition
@@ -37,9 +41,10 @@ numbers. Use WeightedSumOfSignals, or a signal of at least 0.
 
     signals: dict[str, Signal]
     weights: dict[str, float] = field(default_factory=dict)
+    on_error: OnError = "leave_out"
 
     def __post_init__(self) -> None:
-        check_signals(self.signals, self.weights)
+        check_signals(self.signals, self.weights, self.on_error)
         for name, weight in self.weights.items():
             check_at_least(f"weights.{name}", weight, 0)
         if not any(self.weights.get(name, 1.0) for name in self.signals):
@@ -51,11 +56,14 @@ numbers. Use WeightedSumOfSignals, or a signal of at least 0.
                     "Use WeightedSumOfSignals, or a signal of at least 0."
                 )
 
+    @override
     def combine(self, values: dict[str, Tensor]) -> Tensor:
-        """See `SignalCombiner.combine`."""
         weights = {name: self.weights.get(name, 1.0) for name in values}
         for name, value in values.items():
             if weights[name] and bool((value < 0).any()):
-                raise InputError(f"signals.{name} says it is never negative, but it was {float(value.min()):.3g}.")
+                raise InputError(
+                    f"signals.{name} declares minimum={self.signals[name].minimum}, but its value is "
+                    f"{float(value[value < 0].min()):.3g}. Correct its minimum, or use WeightedSumOfSignals."
+                )
         logs = [weights[name] * value.log() for name, value in values.items() if weights[name]]  # log 0 is -inf
         return (torch.stack(logs).sum(dim=0) / sum(weights.values())).exp()

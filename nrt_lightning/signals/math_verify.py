@@ -1,9 +1,11 @@
-"""Whether the policy's own answer is mathematically the reference answer."""
+"""Mathematical equality of the policy's answer."""
 
 from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+
+from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.signals.base import RolloutText, TextSignal
@@ -11,12 +13,13 @@ from nrt_lightning.signals.base import RolloutText, TextSignal
 
 @dataclass(frozen=True)
 class MathVerify(TextSignal):
-    """1 if the math-verify library finds the policy's own answer equal to the reference answer, else 0.
+    """1 if the policy's answer is mathematically equal to the reference answer, else 0.
 
-    It reads LaTeX and plain expressions, so that 0.5 equals a half. Needs `pip install 'nrt-lightning[math]'`.
+    The math-verify library parses LaTeX and plain expressions, so 0.5 equals 1/2. Requires
+    `pip install 'nrt-lightning[math]'`.
 
     Args:
-        forced: count answers after a marker that had to be forced too.
+        forced: count answers after a forced marker too.
 
     Raises:
         InputError: if the library is not installed.
@@ -32,12 +35,12 @@ class MathVerify(TextSignal):
                 "pip install 'nrt-lightning[math]', or use ExactMatch."
             )
 
+    @override
     def read(self, text: RolloutText) -> float:
-        """See `TextSignal.read`."""
         from math_verify import parse, verify
 
         if not (text.marker_emitted or self.forced):
             return 0.0
-        # No time limit: its own uses signals, which work in the main thread alone.
-        answer, own = (parse(t, parsing_timeout=None) for t in (text.answer, text.own_answer))
-        return float(verify(answer, own, timeout_seconds=None))
+        # No time limits: the library sets them by OS signals, which work in the main thread only.
+        reference, written = (parse(t, parsing_timeout=None) for t in (text.answer, text.policy_answer))
+        return float(verify(reference, written, timeout_seconds=None))

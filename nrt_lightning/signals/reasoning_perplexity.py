@@ -1,4 +1,4 @@
-"""How traces of a group rank by the perplexity of the answer after them."""
+"""NOVER's rewards: ranks by the perplexity of the answer after the trace."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.rewards import MeanLogProb
 from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
@@ -14,11 +15,11 @@ from nrt_lightning.signals.format import well_formed
 
 @dataclass(frozen=True)
 class PerplexityRank(ScoreSignal):
-    """`(V - rank) / V` by reasoning perplexity, rank 0 the lowest, among the V well-formed rollouts.
+    """`(V - rank) / V` by reasoning perplexity among the V well-formed rollouts of a group; the lowest has rank 0.
 
-    NOVER's reasoning reward (arXiv 2505.16022 and its code): 1 for the trace after which the reference answer is least
-    surprising, 1/V for the worst of a group, 0 for a rollout that is not well-formed: whose trace, and own answer
-    where it wrote one, did not end by itself. Equal perplexities are ranked in the order of the rollouts, as there.
+    NOVER's reasoning reward (arXiv 2505.16022 and its code). It is 1 for the trace after which the reference answer has
+    the lowest perplexity, 1/V for the highest, and 0 for a rollout that is not well-formed: its marker was forced, or
+    the limit cut the policy's answer. Equal perplexities are ranked in the order of the rollouts, as in that code.
 
     Example:
         >>> PerplexityRank().minimum
@@ -28,8 +29,8 @@ class PerplexityRank(ScoreSignal):
     minimum = 0.0
     needs_group = True
 
+    @override
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """See `ScoreSignal.__call__`."""
         formed = well_formed(evidence.rollouts)  # [N]
         perplexity = log_reasoning_perplexity(evidence)
         rivals = rivals_of(evidence, formed)  # [N, N]
@@ -43,10 +44,10 @@ class PerplexityRank(ScoreSignal):
 
 @dataclass(frozen=True)
 class ReasoningEfficiency(ScoreSignal):
-    """The share of the other traces of the group that are both longer and of a higher reasoning perplexity.
+    """The fraction of the other traces of the group that are longer and have a higher reasoning perplexity.
 
-    NOVER's efficiency reward (arXiv 2505.16022 and its code). Only well-formed rollouts are compared; the others,
-    and one without rivals, have 0.
+    NOVER's efficiency reward (arXiv 2505.16022 and its code). Only well-formed rollouts are compared. Other rollouts,
+    and a rollout without others to compare with, have 0.
 
     Example:
         >>> ReasoningEfficiency().minimum
@@ -56,8 +57,8 @@ class ReasoningEfficiency(ScoreSignal):
     minimum = 0.0
     needs_group = True
 
+    @override
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """See `ScoreSignal.__call__`."""
         formed = well_formed(evidence.rollouts)  # [N]
         perplexity, length = log_reasoning_perplexity(evidence), trace_length(evidence)
         rivals = rivals_of(evidence, formed)  # [N, N]
@@ -68,7 +69,7 @@ class ReasoningEfficiency(ScoreSignal):
 def log_reasoning_perplexity(evidence: ScoreEvidence) -> Tensor:
     """`-1/(T n) sum_i log c_i` with `n = max(1, 1 + log10 |trace|)`, the log of NOVER's reasoning perplexity. [N]
 
-    The base of the logarithm is that of the code; the paper writes log.
+    The logarithm's base is that code's; the paper writes log.
     """
     nll = -MeanLogProb()(evidence.answer_logprobs, evidence.answer_mask).value  # [N]
     return nll / (1 + trace_length(evidence).clamp(min=1).log10())
@@ -80,7 +81,7 @@ def trace_length(evidence: ScoreEvidence) -> Tensor:
 
 
 def rivals_of(evidence: ScoreEvidence, valid: Tensor) -> Tensor:
-    """Which other valid rollouts are of the same group: `[N, N]` bool, row n's rivals in its columns."""
+    """The other valid rollouts of the same group: `[N, N]` bool, row n's rivals in its columns."""
     groups = evidence.rollouts.group_ids
     same = (groups.unsqueeze(0) == groups.unsqueeze(1)) & valid.unsqueeze(0) & valid.unsqueeze(1)
     return same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)

@@ -1,4 +1,4 @@
-"""A price on traces that say the same thing again and again."""
+"""A penalty on repetitive traces."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
@@ -14,13 +15,13 @@ from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
 
 @dataclass(frozen=True)
 class Repetition(ScoreSignal):
-    """-1 if some n tokens in a row occur `times` times or more in the trace, else 0. Occurrences may overlap.
+    """-1 if some n-gram of tokens occurs at least `times` times in the trace, else 0. Occurrences may overlap.
 
-    The defaults are RLPR's (arXiv 2506.18254), which takes 1 from the reward where a 10-gram repeats 10 times.
+    The defaults are RLPR's (arXiv 2506.18254), which subtracts 1 from the reward where a 10-gram occurs 10 times.
 
     Args:
-        n: tokens in a row.
-        times: occurrences from which on the trace is punished.
+        n: length of the n-grams.
+        times: lowest number of occurrences that is penalized.
 
     Raises:
         InputError: if `n` is below 1 or `times` below 2.
@@ -39,8 +40,8 @@ class Repetition(ScoreSignal):
         check_at_least("n", self.n, 1)
         check_at_least("times", self.times, 2)
 
+    @override
     def __call__(self, evidence: ScoreEvidence) -> Tensor:
-        """See `ScoreSignal.__call__`."""
         rollouts = evidence.rollouts
         traces = [
             ids[mask].tolist() for ids, mask in zip(rollouts.completion_ids, rollouts.segments.trace_mask, strict=True)
@@ -50,6 +51,6 @@ class Repetition(ScoreSignal):
 
 
 def most_repeated(tokens: list[int], n: int) -> int:
-    """How often the most frequent n tokens in a row occur; 0 where there are fewer than n tokens."""
+    """Occurrences of the most frequent n-gram; 0 if there are fewer than n tokens."""
     grams = Counter(tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1))
     return max(grams.values(), default=0)

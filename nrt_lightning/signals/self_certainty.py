@@ -1,10 +1,11 @@
-"""How far from indifferent the policy is while it writes."""
+"""INTUITOR's reward: the certainty of the policy while it writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.functional import masked_mean
 from nrt_lightning.models.scoring.certainty import token_certainty
@@ -13,13 +14,13 @@ from nrt_lightning.signals.base import RolloutEvidence, RolloutSignal
 
 @dataclass(frozen=True)
 class SelfCertainty(RolloutSignal):
-    """Mean over the tokens the policy wrote of `KL(U || pi) = -log V - 1/V sum_v log pi(v)`, U uniform over V tokens.
+    """Mean over sampled tokens of `KL(U || pi) = -log V - 1/V sum_v log pi(v)`, with U uniform over V tokens, in nats.
 
-    INTUITOR's reward (arXiv 2505.19590), in nats; no answer is needed. It is the mean over the whole response where
-    that is trained (`train_response`), over trace and emitted marker otherwise; a trace without tokens has 0. The
-    authors' code leaves out the constant `-log V`. Costs a forward pass without gradient of its own.
+    INTUITOR's reward (arXiv 2505.19590); it uses no answer. The authors' code omits the constant `-log V`. With
+    `train_response` the mean is over the whole response, otherwise over the trace and an emitted marker. Without such
+    tokens it is 0. Costs one forward pass without gradient.
 
-    The policy that is trained must be the one that scores: a fixed scorer is exploited, the authors found.
+    The scoring policy is the trained one: the authors found that policies exploit a fixed scorer.
 
     Example:
         >>> SelfCertainty().minimum
@@ -28,8 +29,8 @@ class SelfCertainty(RolloutSignal):
 
     minimum = 0.0
 
+    @override
     def measure(self, evidence: RolloutEvidence) -> Tensor:
-        """See `RolloutSignal.measure`."""
         rollouts = evidence.trained
         segments = rollouts.segments
         written = segments.trace_mask | (segments.marker_mask & segments.marker_emitted.unsqueeze(1))  # [N, C]

@@ -1,4 +1,4 @@
-"""Several signals as a weighted sum."""
+"""The weighted sum of signals."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.signals.base import Signal
 from nrt_lightning.signals.combiner import SignalCombiner, check_signals
+from nrt_lightning.signals.failures import OnError
 
 
 @dataclass(frozen=True)
@@ -16,11 +18,13 @@ class WeightedSumOfSignals(SignalCombiner):
     """`r = sum_s w_s s`.
 
     Args:
-        signals: by name; each is logged as `train/signal_NAME`.
-        weights: by name; 1 where none is given, 0 to log a signal and not to train on it.
+        signals: by name. Each is logged as `train/signal_NAME`.
+        weights: by name, 1 if not given. A signal of weight 0 is only logged.
+        on_error: "leave_out" leaves rollouts for which a signal raises or is NaN out of their groups, logs their number
+            as `train/signal_NAME_failed` and warns; "raise" stops.
 
     Raises:
-        InputError: a weight of no signal, or a name that cannot be logged.
+        InputError: a weight has no signal, or a name cannot be logged.
 
     Example:
         >>> from nrt_lightning.signals import Format, Repetition
@@ -34,13 +38,14 @@ class WeightedSumOfSignals(SignalCombiner):
 
     signals: dict[str, Signal]
     weights: dict[str, float] = field(default_factory=dict)
+    on_error: OnError = "leave_out"
 
     def __post_init__(self) -> None:
-        check_signals(self.signals, self.weights)
+        check_signals(self.signals, self.weights, self.on_error)
 
+    @override
     def combine(self, values: dict[str, Tensor]) -> Tensor:
-        """See `SignalCombiner.combine`."""
         weighted = [(self.weights.get(name, 1.0), value) for name, value in values.items()]
-        # A weight of 0 leaves a signal out: 0 * -inf would be NaN.
+        # Without its value where the weight is 0: 0 * -inf would be NaN.
         terms = [w * value if w else torch.zeros_like(value) for w, value in weighted]
         return torch.stack(terms).sum(dim=0)

@@ -380,3 +380,19 @@ def test_modules_built_by_hand_are_those_of_the_command_line(nrt: Command) -> No
         module.method.aggregator, module.method.advantage, module.method.token_weights
     )  # fmt: skip
     assert cli.model.method.aggregator == WeightedSum()
+
+
+def test_metrics_of_evaluation_come_from_yaml(nrt, tmp_path) -> None:
+    config = tmp_path / "metrics.yaml"
+    config.write_text("""
+        model:
+          init_args:
+            metrics:
+              - {class_path: torchmetrics.text.ROUGEScore, init_args: {rouge_keys: rougeL}}
+              - torchmetrics.text.CHRFScore
+              - nrt_lightning.ExactMatch
+    """)
+    cli = nrt("validate", f"--config={config}")
+    assert {"val/rougeL_fmeasure", "val/CHRFScore", "val/ExactMatch"} <= cli.trainer.callback_metrics.keys()
+    config.write_text("model: {init_args: {metrics: {letters: torchmetrics.text.CharErrorRate}}}")
+    assert "val/letters" in nrt("validate", f"--config={config}").trainer.callback_metrics

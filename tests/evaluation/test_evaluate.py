@@ -43,9 +43,9 @@ def test_only_rows_that_check_something_are_counted(policy):
 def test_rows_without_checks_report_none(policy):
     module = nrt_module(policy=policy)
     prompts = make_prompts(policy, ["a4b*2c+2d+3?dc:"], ["d3,c0"])
-    found = module.evaluate(prompts, module.test_metrics)
-    assert "checked_match" not in module.test_metrics.compute()
+    found = module.evaluate(prompts)
+    assert "checked_match" not in module.metrics.compute()
     assert found.logprobs.shape == found.baseline_logprobs.shape == prompts.answer_ids.shape
     prompts.rows[0].checks = ("3",)
-    module.evaluate(prompts, module.test_metrics)
-    assert module.test_metrics.compute()["checked_match_forced"] in (0, 1)
+    module.evaluate(prompts)
+    assert module.metrics.compute()["checked_match_forced"] in (0, 1)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from tiny import sampled
 
-from nrt_lightning.metrics import ReasoningMetrics, group_metrics, rollout_metrics
+from nrt_lightning.metrics import Max, Mean, ReasoningMetrics, Sum, group_metrics, rollout_metrics, signal_metrics
+from nrt_lightning.metrics.scalars import combined
 
 
 def test_means_over_uneven_batches_and_processes():
@@ -28,18 +29,22 @@ def test_gain_is_of_the_means():
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match=r"'exact_mach' is no metric. Did you mean 'exact_match'"):
+    with pytest.raises(ValueError, match=r"'exact_mach'.*'exact_match'"):
         ReasoningMetrics().update(exact_mach=torch.ones(1))
 
 
 def test_group_metrics():
     values, groups = torch.tensor([1.0, 3.0, 2.0, 2.0]), torch.tensor([0, 0, 1, 1])
     metrics = group_metrics(values, torch.tensor([2.0, 2.0, 1.0, 1.0]), torch.tensor([-1.0, 1.0, 0.0, 0.0]), groups)
-    assert metrics["reward"] == 2
-    assert metrics["gain"] == pytest.approx(0.5)
-    assert metrics["gain_positive_share"] == pytest.approx(0.75)
-    assert metrics["zero_variance_groups"] == 0.5
-    assert metrics["advantage_abs"] == 0.5
+    assert {name: (float(s.value), int(s.count)) for name, s in metrics.items()} == {
+        "reward": (2.0, 4),
+        "reward_group_std": (pytest.approx(2**0.5 / 2), 4),
+        "zero_variance_groups": (0.5, 4),
+        "advantage_mean": (0.0, 4),
+        "advantage_abs": (0.5, 4),
+        "gain": (0.5, 4),
+        "gain_positive_share": (0.75, 4),
+    }
     assert "gain" not in group_metrics(values, None, values, groups)
 
 
@@ -47,16 +52,42 @@ def test_rollout_metrics(policy):
     rollouts = sampled(policy, group_size=4)
     metrics = rollout_metrics(rollouts, torch.ones_like(rollouts.completion_ids, dtype=torch.float))
     lengths = rollouts.segments.trace_mask.sum(1).float()
-    assert metrics["trace_tokens"] == lengths.mean()
-    assert metrics["trace_tokens_max"] == lengths.max()
-    assert metrics["trace_entropy"] == 1
+    assert metrics["trace_tokens"] == Mean(lengths.mean(), torch.tensor(12))
+    assert metrics["trace_tokens_max"] == Max(lengths.max())
+    assert metrics["trace_entropy"] == Mean(torch.tensor(1.0), lengths.sum())
     traces = {
         (int(group), *ids[mask].tolist())
         for group, ids, mask in zip(rollouts.group_ids, rollouts.completion_ids, rollouts.segments.trace_mask)
     }
-    assert metrics["unique_traces"] == pytest.approx(len(traces) / 12)
+    assert metrics["unique_traces"].value == pytest.approx(len(traces) / 12)
 
 
 def test_the_mean_reward_leaves_out_rows_without_one():
-    values, groups = torch.tensor([-1.0, -float("inf"), -3.0]), torch.tensor([0, 0, 0])
-    assert group_metrics(values, None, torch.zeros(3), groups)["reward"] == -2
+    values, groups = torch.tensor([-1.0, -float("inf"), -3.0, float("nan")]), torch.tensor([0, 0, 0, 0])
+    metrics = group_metrics(values, torch.zeros(4), torch.zeros(4), groups)
+    assert metrics["reward"] == metrics["gain"] == Mean(torch.tensor(-2.0), torch.tensor(2))
+
+
+def test_signals_are_averaged_over_rollouts_that_have_one():
+    metrics = signal_metrics({"a": torch.tensor([1.0, float("nan"), 3.0, -float("inf")])})
+    assert metrics == {"signal_a": Mean(torch.tensor(2.0), torch.tensor(2)), "signal_a_failed": Sum(torch.tensor(1.0))}
+
+
+@pytest.mark.parametrize(
+    ("scalars", "expected"),
+    [
+        ([Mean(torch.tensor(1.0), 3), Mean(torch.tensor(5.0), torch.tensor(1))], 2.0),
+        ([Mean(torch.tensor(1.0)), Mean(torch.tensor(5.0))], 3.0),
+        ([Mean(torch.tensor(1.0), 3), Mean(torch.tensor(float("nan")), 0)], 1.0),  # a process without such things
+        ([Mean(torch.tensor(0.0), 0), Mean(torch.tensor(0.0), 0)], 0.0),
+        ([Max(torch.tensor(1.0)), Max(torch.tensor(5.0))], 5.0),
+        ([Sum(torch.tensor(1)), Sum(torch.tensor(5))], 6.0),
+    ],
+)
+def test_scalars_of_two_processes(scalars, expected):
+    def gather(here):
+        there = torch.tensor([float(scalars[1].value), float(scalars[1].count)])
+        return torch.stack([here, there])
+
+    assert combined({"x": scalars[0]}, torch.device("cpu"), gather) == {"x": expected}
+    assert combined({"x": scalars[0]}, torch.device("cpu")) == {"x": scalars[0].value}

@@ -12,7 +12,8 @@ import json, sys
 import lightning as L
 sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
-from nrt_lightning import RegisterPrograms
+from torchmetrics.text import CharErrorRate, ROUGEScore
+from nrt_lightning import ExactMatch, RegisterPrograms
 
 if __name__ == "__main__":
     L.seed_everything(7)
@@ -22,7 +23,8 @@ if __name__ == "__main__":
         max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, default_root_dir=sys.argv[2],
     )
-    module = nrt_module(max_tokens_per_micro_batch=int(sys.argv[3]) or None)
+    metrics = [ROUGEScore(rouge_keys="rougeL"), CharErrorRate(), ExactMatch(forced=True)]
+    module = nrt_module(max_tokens_per_micro_batch=int(sys.argv[3]) or None, metrics=metrics)
     data = registers(val=RegisterPrograms("validation", 7), eval_batch_size=2)
     before = trainer.validate(module, data, verbose=False)[0]
     rows = []

@@ -6,7 +6,6 @@ from short_runs import Recorder, fast, registers
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import LinearSchedule, Policy, RegisterPrograms, SFTModule
-from nrt_lightning.metrics import ReasoningMetrics
 
 
 def sft(**settings):
@@ -40,10 +39,13 @@ def test_it_learns_the_rows_it_sees(trainer, window):
 
 
 def test_evaluation_and_prediction(policy, trainer):
-    metrics = ReasoningMetrics()
     module = sft(policy=policy)
-    module.evaluate(make_prompts(policy, QUESTIONS, ANSWERS), metrics)
-    values = metrics.compute()
+    texts = module.evaluate(make_prompts(policy, QUESTIONS, ANSWERS)).texts
+    assert [(text.question, text.answer, text.trace) for text in texts] == [
+        (q, a, "") for q, a in zip(QUESTIONS, ANSWERS)
+    ]
+    values = module.metrics.compute()
+    assert values["exact_match"] == sum(text.policy_answer == text.answer for text in texts) / 3
     assert set(values) == {"exact_match", "exact_match_forced", "confidence"}
     assert 0 < values["confidence"] < 1
     rows = [row for batch in trainer().predict(module, registers(predict=RegisterPrograms("test", 4))) for row in batch]

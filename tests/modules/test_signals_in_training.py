@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import pytest
@@ -15,6 +16,7 @@ from nrt_lightning import (
     ClippedRatio,
     ExactMatch,
     Format,
+    FunctionSignal,
     GainOverBaseline,
     GeometricMean,
     GroupNormalized,
@@ -25,6 +27,7 @@ from nrt_lightning import (
     NRTLoss,
     PerplexityRank,
     RegisterPrograms,
+    RolloutText,
     Sampling,
     SelfCertainty,
     WeightedSumOfSignals,
@@ -62,6 +65,40 @@ def test_every_signal_is_logged_and_the_reward_is_their_sum(trainer) -> None:
         parts = [metrics[f"train/signal_{name}"] for name in ("gain", "format", "match")]
         assert metrics["train/reward"] == pytest.approx(sum(parts), abs=1e-5)
         assert metrics["train/signal_format"] == metrics["rollout/marker_rate"]
+
+
+def fails_for_odd_traces(text: RolloutText) -> float:
+    if len(text.trace) % 2:
+        raise TimeoutError("no answer")
+    return float(len(set(text.trace)))
+
+
+def test_a_rollout_that_a_signal_fails_for_is_left_out_and_counted(trainer, caplog: pytest.LogCaptureFixture) -> None:
+    judge = FunctionSignal("modules.test_signals_in_training.fails_for_odd_traces", concurrency=4)
+    signals = sum_of(judge=judge, format=Format())
+    with caplog.at_level(logging.WARNING, logger="nrt_lightning"):
+        module, recorder = fit(trainer, nrt_module(signals=signals, sampling=Sampling(**SAMPLING)), max_steps=3)
+    counts = [int(batch.rollouts.signal_values["judge"].isnan().sum()) for batch in recorder.batches]
+    assert all(0 < count < 12 for count in counts)
+    assert [m["train/signal_judge_failed"] for m in recorder.metrics] == counts
+    assert [m["train/signal_format_failed"] for m in recorder.metrics] == [0, 0, 0]
+    assert all(math.isfinite(value) for metrics in recorder.metrics for value in metrics.values())
+    for batch, advantages in zip(recorder.batches, recorder.advantages):
+        assert (advantages[batch.rollouts.signal_values["judge"].isnan()] == 0).all()
+    assert any(advantages.abs().sum() > 0 for advantages in recorder.advantages)
+    assert all(weight.isfinite().all() for weight in weights(module).values())
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 3
+    for message, count in zip(messages, counts):
+        assert all(part in message for part in ("'judge'", f"{count} of 12", "TimeoutError"))
+
+
+def test_on_error_raise_stops_and_names_the_rollout(trainer) -> None:
+    judge = FunctionSignal("modules.test_signals_in_training.fails_for_odd_traces")
+    module = nrt_module(signals=WeightedSumOfSignals({"judge": judge}, on_error="raise"), sampling=Sampling(**SAMPLING))
+    ids = "|".join(row.id for row in RegisterPrograms("train", 24).rows())
+    with pytest.raises(InputError, match=rf"'judge'.*'({ids})'.*TimeoutError.*on_error"):
+        fit(trainer, module, max_steps=1)
 
 
 def test_no_answer_is_written_where_nobody_reads_one(trainer) -> None:

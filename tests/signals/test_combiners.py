@@ -79,7 +79,7 @@ def test_a_weight_of_0_only_logs() -> None:
     ],
 )
 def test_a_geometric_mean_refuses_what_can_be_negative(signal, low: str) -> None:
-    with pytest.raises(InputError, match=rf"signals\.wrong can be {low}.*WeightedSumOfSignals"):
+    with pytest.raises(InputError, match=rf"signals\.wrong.* {low}"):
         GeometricMeanOfSignals({"format": Format(), "wrong": signal})
     assert GeometricMeanOfSignals({"format": Format(), "wrong": signal}, {"wrong": 0})  # logged only
 
@@ -87,7 +87,7 @@ def test_a_geometric_mean_refuses_what_can_be_negative(signal, low: str) -> None
 def test_a_geometric_mean_takes_what_cannot() -> None:
     signals = {"gain": GainOverBaseline(ArithmeticMean(), clip=True), "p": AnswerConfidence(Prob()), "f": Format()}
     assert GeometricMeanOfSignals(signals).needs_baseline
-    with pytest.raises(InputError, match=r"signals\.f says it is never negative"):
+    with pytest.raises(InputError, match=r"signals\.f .*-0\.5"):
         GeometricMeanOfSignals(signals).combine({name: torch.tensor([-0.5]) for name in ("f", "gain", "p")} | {
             "gain": torch.tensor([1.0]), "p": torch.tensor([1.0])
         })  # fmt: skip
@@ -95,17 +95,19 @@ def test_a_geometric_mean_takes_what_cannot() -> None:
 
 @pytest.mark.parametrize("cls", [WeightedSumOfSignals, GeometricMeanOfSignals])
 def test_what_cannot_be_combined_is_refused(cls: type) -> None:
-    with pytest.raises(InputError, match=r"no signal 'fromat'. Did you mean 'format'"):
+    with pytest.raises(InputError, match=r"'fromat'.*'format'"):
         cls({"format": Format()}, {"fromat": 1.0})
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="signals"):
         cls({})
-    with pytest.raises(InputError, match="'My signal' cannot be logged"):
+    with pytest.raises(InputError, match="'My signal'"):
         cls({"My signal": Format()})
+    with pytest.raises(InputError, match="on_error='stop'"):
+        cls({"format": Format()}, on_error="stop")
 
 
 def test_negative_weights_are_for_sums() -> None:
     assert WeightedSumOfSignals({"f": Format()}, {"f": -1.0}).combine({"f": torch.ones(1)}).item() == -1
     with pytest.raises(InputError, match=r"weights\.f"):
         GeometricMeanOfSignals({"f": Format()}, {"f": -1.0})
-    with pytest.raises(InputError, match="all 0"):
+    with pytest.raises(InputError, match=r"weights.*0"):
         GeometricMeanOfSignals({"f": Format()}, {"f": 0})

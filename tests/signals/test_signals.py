@@ -76,9 +76,9 @@ def test_gain_is_the_difference_to_the_empty_trace(prompts: Prompts, batch: Hand
         GainOverBaseline(ArithmeticMean())(evidence(prompts, baseline=False))
 
 
-def test_format_is_an_ending_of_ones_own(prompts: Prompts) -> None:
+def test_format_requires_that_the_rollout_ended(prompts: Prompts) -> None:
     assert Format()(evidence(prompts)).tolist() == EMITTED
-    assert Format(own_answer=True)(evidence(prompts)).tolist() == [m and e for m, e in zip(EMITTED, ENDED)]
+    assert Format(policy_answer=True)(evidence(prompts)).tolist() == [m and e for m, e in zip(EMITTED, ENDED)]
 
 
 def test_length_costs_from_the_target_on(prompts: Prompts, batch: HandMade) -> None:
@@ -90,11 +90,11 @@ def test_length_costs_from_the_target_on(prompts: Prompts, batch: HandMade) -> N
         LengthPenalty(0)
 
 
-def test_answer_length_is_that_of_the_own_answer(prompts: Prompts, batch: HandMade) -> None:
+def test_answer_length_compares_with_the_reference_answer(prompts: Prompts, batch: HandMade) -> None:
     expected = [1 - 0.5 * abs(len(r.answer.old) - len(r.own_ids)) / len(r.answer.old) for r in batch.rollouts]
     assert AnswerLength(beta=0.5)(evidence(prompts)).tolist() == pytest.approx(expected)
     prompts.rollouts.policy_answers = None
-    with pytest.raises(InputError, match="own answers"):
+    with pytest.raises(InputError, match=r"AnswerLength.*policy_answers"):
         AnswerLength()(evidence(prompts))
 
 
@@ -124,31 +124,20 @@ def test_texts_are_those_that_were_written(prompts: Prompts, batch: HandMade) ->
 
     for n, text in enumerate(RolloutEvidence(batch.policy, prompts).texts):
         assert (text.question, text.answer) == (QUESTIONS[n // GROUP], ANSWERS[n // GROUP])
-        assert (text.trace, text.own_answer) == (TRACES[n], OWN[n])
-        assert (text.marker_emitted, text.own_answer_ended) == (EMITTED[n], ENDED[n])
+        assert (text.trace, text.policy_answer) == (TRACES[n], OWN[n])
+        assert (text.marker_emitted, text.policy_answer_ended) == (EMITTED[n], ENDED[n])
 
 
 def length_of(text: RolloutText) -> float:
     return float(len(text.trace))
 
 
-def negative(text: RolloutText) -> float:
-    return -1.0
-
-
-def nothing(text: RolloutText) -> None:
-    return None
-
-
-def test_a_function_of_ones_own(prompts: Prompts, batch: HandMade) -> None:
+def test_a_function_is_called_with_each_text(prompts: Prompts, batch: HandMade) -> None:
     found = RolloutEvidence(batch.policy, prompts)
     signal = FunctionSignal("signals.test_signals.length_of", minimum=0)
     assert signal.measure(found).tolist() == [len(t.trace) for t in found.texts]
     assert signal.needs_policy_answers
-    assert not FunctionSignal("signals.test_signals.length_of", own_answers=False).needs_policy_answers
-    for name in ("negative", "nothing"):
-        with pytest.raises(InputError, match=f"{name} returned"):
-            FunctionSignal(f"signals.test_signals.{name}", minimum=0).measure(found)
+    assert not FunctionSignal("signals.test_signals.length_of", policy_answers=False).needs_policy_answers
 
 
 @pytest.mark.parametrize("path", ["length_of", "no_such_module.length_of", "signals.test_signals.lenght_of", "math.pi"])
@@ -225,7 +214,7 @@ def test_efficiency_needs_a_shorter_and_a_better_trace(prompts: Prompts) -> None
     assert max(expected) > 0
 
 
-def test_a_group_is_judged_alone(prompts: Prompts, batch: HandMade) -> None:
+def test_signals_of_a_group_depend_on_that_group_alone(prompts: Prompts, batch: HandMade) -> None:
     """Signals of a group do not change with the other groups of the batch."""
     whole = evidence(prompts)
     rows, prompt = torch.arange(GROUP, 2 * GROUP), torch.tensor([1])

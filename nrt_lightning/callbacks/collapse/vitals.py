@@ -42,7 +42,7 @@ def measure_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTra
         scores = policy.score(rollouts, baseline=True)
         pairs = policy.score(all_pairs(recent, policy.marker_id))
         after_each = pairs.logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
-    metrics = {name: float(value) for name, value in rollout_metrics(rollouts, scores.entropy).items()}
+    metrics = {name: float(scalar.value) for name, scalar in rollout_metrics(rollouts, scores.entropy).items()}
     answers = rollouts.segments.answer_mask  # [N, C]
     length = answers.sum(dim=1).clamp(min=1)  # [N]
     with_trace = scores.logprobs.where(answers, 0).sum(dim=1) / length  # [N]
@@ -54,7 +54,7 @@ def measure_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTra
         gain=float((with_trace - without).mean()),
         answer_logprob=float(with_trace.mean()),
         # The estimate is below 0 if the policy has changed much since it wrote the traces.
-        dependence=max(0.0, float(prompt_dependence(after_each, indices).share)),
+        dependence=max(0.0, float(prompt_dependence(after_each, indices).fraction)),
         trace_tokens=metrics["trace_tokens"],
         trace_entropy=metrics["trace_entropy"],
         distinct=distinctness(metrics["unique_traces"], len(rollouts) // len(rollouts.prompt_ids)),

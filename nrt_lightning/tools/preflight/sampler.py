@@ -134,8 +134,8 @@ def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator]
         direct_right=direct,
         tokens=rollouts.segments.trace_mask.sum(dim=1).view(shape),
         last_ids=last_ids.view(shape),
-        entropy=looks["trace_entropy"] * one,
-        distinct=looks["unique_traces"] * one,
+        entropy=looks["trace_entropy"].value * one,
+        distinct=looks["unique_traces"].value * one,
         rewards=rewards.view(len(prompts), -1, len(aggregators)),
         empty_rewards=empty,
     )
