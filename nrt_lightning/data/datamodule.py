@@ -39,8 +39,8 @@ class QADataModule(L.LightningDataModule):
         window: micro-batches per rollout window: traces are sampled for `batch_size * window` prompts at once.
         window_epochs: passes over the rollouts of a window before the next window is sampled.
         eval_batch_size: prompts per batch in validation, test and prediction; `batch_size` by default.
-        max_prompt_tokens: longest prompt, special tokens included. Longer rows are dropped, never cut.
-        max_answer_tokens: longest answer, end token included. Longer rows are dropped, never cut.
+        max_prompt_tokens: maximum length of a prompt, with special tokens. Longer rows are dropped, never cut.
+        max_answer_tokens: maximum length of an answer, with the end token. Longer rows are dropped, never cut.
         max_dropped_share: largest fraction of the rows that may be dropped; more is an error.
         val_rows: rows of `train` to use for validation instead, chosen by `seed`; only without `val`.
         max_train_rows: use only the first rows of `train`, not counting `val_rows`; null for all.
@@ -98,7 +98,7 @@ class QADataModule(L.LightningDataModule):
         self._resumed: dict[str, int] = {}  # state of the checkpoint
         check_settings(vars(self), self.max_rows)
         if val_rows and val is not None:
-            raise InputError(f"val_rows={val_rows} takes rows from `train`, but `val` is set too. Set only one.")
+            raise InputError(f"data.val_rows={val_rows} takes rows from `train`, but `val` is set too. Set only one.")
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode the splits of the stage; without a stage, all that are given."""
@@ -119,7 +119,9 @@ class QADataModule(L.LightningDataModule):
         start, limit, ranks = 0, 1.0, {"num_replicas": 1, "rank": 0}
         if trainer is not None:
             if (count := trainer.overfit_batches) > 0:
-                raise InputError(f"overfit_batches={count} would replace the window sampler. Set data.max_train_rows.")
+                raise InputError(
+                    f"trainer.overfit_batches={count} replaces the window sampler. Set data.max_train_rows."
+                )
             start = self._processed(trainer)
             limit = 1.0 if trainer.fast_dev_run else trainer.limit_train_batches
             ranks = trainer.distributed_sampler_kwargs or ranks
@@ -213,7 +215,7 @@ class QADataModule(L.LightningDataModule):
         """The rows of `train`, divided into training and validation rows."""
         rows = self._read("train")
         if self.val_rows >= len(rows):
-            raise InputError(f"val_rows={self.val_rows} leaves none of the {len(rows)} rows for training. Lower it.")
+            raise InputError(f"data.val_rows={self.val_rows} leaves none of {len(rows)} rows for training. Lower it.")
         chosen = set(shuffled(len(rows), self.seed, "val")[: self.val_rows].tolist())
         return {
             "train": [row for index, row in enumerate(rows) if index not in chosen],

@@ -126,8 +126,8 @@ class PromptEncoder:
     Args:
         tokenizer: the policy's tokenizer, with a pad and an end token.
         template: turns a conversation into a prompt.
-        max_prompt_tokens: longest prompt, special tokens included.
-        max_answer_tokens: longest answer, end token included.
+        max_prompt_tokens: maximum length of a prompt, with special tokens.
+        max_answer_tokens: maximum length of an answer, with the end token.
         max_dropped_share: largest fraction of the rows that may be dropped; more is an error.
 
     Raises:

@@ -136,5 +136,6 @@ def _siblings(path: Path) -> str:
     """Similar names in the directory of a missing path, as the end of an error message."""
     if not path.parent.is_dir():
         return f" There is no directory '{path.parent}'. Check the path."
-    names = [entry.name for entry in path.parent.iterdir() if entry.is_dir() or entry.suffix.lower() in READERS]
+    entries = [entry for entry in path.parent.iterdir() if not entry.name.startswith(".")]
+    names = [entry.name for entry in entries if entry.is_dir() or entry.suffix.lower() in READERS]
     return nearest(path.name, names) if names else f" '{path.parent}' contains no data files. Check the path."

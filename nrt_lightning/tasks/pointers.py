@@ -106,8 +106,8 @@ def worked_trace(question: str) -> str:
 class PointerChasing(MadeRows):
     """Questions about walks on a map and their answers, without reasoning.
 
-    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no map, with one
-    another or with the base model's pretraining text.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits and the base model's
+    pretraining text have no map in common.
 
     Args:
         split: the split of the maps.

@@ -129,8 +129,8 @@ def choose_asked(rng: random.Random, program: str) -> str:
 class RegisterPrograms(MadeRows):
     """Questions about register programs and their answers, without reasoning.
 
-    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no program, with
-    one another or with the base model's pretraining text.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits and the base model's
+    pretraining text have no program in common.
 
     Args:
         split: the split of the programs.

@@ -56,9 +56,8 @@ def write_report(rng: random.Random, registers: Mapping[str, int], asked: str) -
 class SloppyReports(MadeRows):
     """Questions about register programs whose answers are reports, without reasoning.
 
-    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits share no program, with
-    one another or with the base model's pretraining text. The `checks` of a row are its three registers with their
-    values.
+    Rows are distinct and depend on the seed alone; a larger `size` only appends rows. The splits and the base model's
+    pretraining text have no program in common. The `checks` of a row are its three registers with their values.
 
     Args:
         split: the split of the programs.

@@ -44,7 +44,7 @@ def main(args: list[str]) -> None:
     Args:
         args: options of the command.
     """
-    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # they are those of the process
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the arguments are those of the process
     settings: dict[str, Any] = {"save_config_callback": None, "parser_kwargs": {"allow_abbrev": False}}
     cli: Any = make_cli(PreflightCLI, args, run=False, **settings)
     if not isinstance(cli.model, NRTModule):
