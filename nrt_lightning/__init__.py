@@ -9,143 +9,44 @@ __version__ = "0.1.0"
 
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
-    "advantages": [
-        "AdvantageEstimator",
-        "BatchNormalized",
-        "ClippedAdvantages",
-        "GroupNormalized",
-        "LeaveOneOut",
-        "MultiSampleBound",
-    ],
-    "callbacks": [
-        "AheadRollout",
-        "DifficultyGain",
-        "ExportPolicy",
-        "OnPolicyRollout",
-        "PredictionWriter",
-        "ResultsFile",
-        "RewardCorrectness",
-        "TraceSamples",
-    ],
-    "callbacks.collapse": [
-        "CollapseAction",
-        "CollapseDetector",
-        "CollapseSign",
-        "EmptyTraces",
-        "LostGain",
-        "LostMarker",
-        "LowerLearningRate",
-        "RestoreCheckpoint",
-        "StopTraining",
-        "TemplateTraces",
-        "WorthlessCertainty",
-    ],
-    "data": [
-        "ChatTemplate",
-        "FileSource",
-        "Messages",
-        "PlainTemplate",
-        "PromptCompletion",
-        "QADataModule",
-        "QASource",
-        "QuestionAnswer",
-    ],
-    "errors": ["InputError"],
-    "export": ["AdapterFiles", "ExportForm", "Merged", "WholeModel", "export_policy"],
-    "filters": [
-        "DifficultyBandFilter",
-        "EMADeviationFilter",
-        "GroupFilter",
-        "MinimumSpreadFilter",
-        "ZeroVarianceFilter",
-    ],
-    "losses": [
-        "CISPO",
-        "ClippedRatio",
-        "LossInputs",
-        "NRTLoss",
-        "PolicyGradient",
-        "TruncatedImportance",
-    ],
-    "models": [
-        "Adapter",
-        "AdapterDisabledReference",
-        "BaselineScorer",
-        "BestScoring",
-        "EMAReference",
-        "FourBit",
-        "FrozenReference",
-        "InitialBaseline",
-        "LoRA",
-        "NoReference",
-        "PackedGroups",
-        "Policy",
-        "PolicyBaseline",
-        "PromptCopies",
-        "PromptTree",
-        "Quantization",
-        "QuantizedReference",
-        "Reference",
-        "ReferenceBaseline",
-        "SharedPrompt",
-    ],
-    "rewards": [
-        "ArithmeticMean",
-        "DerivedTokenWeights",
-        "FixedTokenWeights",
-        "GeometricMean",
-        "KLPenalty",
-        "KeepOverlong",
-        "LogProb",
-        "MaskOverlong",
-        "MeanLogProb",
-        "OverlongTraces",
-        "PenalizeOverlong",
-        "PosteriorTokenWeights",
-        "Prob",
-        "RewardAggregator",
-        "WeightedSum",
-    ],
-    "rollouts": ["RolloutEngine", "TransformersEngine"],
-    "rollouts.vllm": ["AdapterSync", "VLLMColocatedEngine", "VLLMServerEngine", "WeightSync", "WeightsSync"],
-    "training": ["Method"],
-    "modules": ["ConstantSchedule", "CosineSchedule", "LinearSchedule", "NRTModule", "SFTModule", "Schedule"],
-    "signals": [
-        "AnswerConfidence",
-        "AnswerLength",
-        "ExactMatch",
-        "Format",
-        "FunctionSignal",
-        "GainOverBaseline",
-        "GeometricMeanOfSignals",
-        "LengthPenalty",
-        "MathVerify",
-        "PerplexityRank",
-        "ReasoningEfficiency",
-        "ReasoningReflection",
-        "Repetition",
-        "RolloutEvidence",
-        "RolloutSignal",
-        "RolloutText",
-        "ScoreEvidence",
-        "ScoreSignal",
-        "SelfCertainty",
-        "Signal",
-        "SignalCombiner",
-        "TextSignal",
-        "WeightedSumOfSignals",
-    ],
-    "structures": ["Prompts", "Rollouts", "Row", "Sampling", "Scores", "TraceReward"],
-    "tasks": [
-        "PointerChasing",
-        "PointerCorpus",
-        "RegisterCorpus",
-        "RegisterPrograms",
-        "ReportCorpus",
-        "SloppyReports",
-    ],
+    "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
+    "callbacks": (
+        "AheadRollout DifficultyGain ExportPolicy OnPolicyRollout PredictionWriter ResultsFile "
+        "RewardCorrectness TraceSamples"
+    ),
+    "callbacks.collapse": (
+        "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
+        "RestoreCheckpoint StopTraining TemplateTraces WorthlessCertainty"
+    ),
+    "data": "ChatTemplate FileSource Messages PlainTemplate PromptCompletion QADataModule QASource QuestionAnswer",
+    "errors": "InputError",
+    "export": "AdapterFiles ExportForm Merged WholeModel export_policy",
+    "filters": "DifficultyBandFilter EMADeviationFilter GroupFilter MinimumSpreadFilter ZeroVarianceFilter",
+    "losses": "CISPO ClippedRatio LossInputs NRTLoss PolicyGradient TruncatedImportance",
+    "models": (
+        "Adapter AdapterDisabledReference BaselineScorer BestScoring EMAReference FourBit FrozenReference "
+        "InitialBaseline LoRA NoReference PackedGroups Policy PolicyBaseline PromptCopies PromptTree "
+        "Quantization QuantizedReference Reference ReferenceBaseline SharedPrompt"
+    ),
+    "rewards": (
+        "ArithmeticMean DerivedTokenWeights FixedTokenWeights GeometricMean KLPenalty KeepOverlong LogProb "
+        "MaskOverlong MeanLogProb OverlongTraces PenalizeOverlong PosteriorTokenWeights Prob RewardAggregator "
+        "WeightedSum"
+    ),
+    "rollouts": "RolloutEngine TransformersEngine",
+    "rollouts.vllm": "AdapterSync VLLMColocatedEngine VLLMServerEngine WeightSync WeightsSync",
+    "training": "Method",
+    "modules": "ConstantSchedule CosineSchedule LinearSchedule NRTModule SFTModule Schedule",
+    "signals": (
+        "AnswerConfidence AnswerLength ExactMatch Format FunctionSignal GainOverBaseline "
+        "GeometricMeanOfSignals LengthPenalty MathVerify PerplexityRank ReasoningEfficiency "
+        "ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence ScoreSignal "
+        "SelfCertainty Signal SignalCombiner TextSignal WeightedSumOfSignals"
+    ),
+    "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
+    "tasks": "PointerChasing PointerCorpus RegisterCorpus RegisterPrograms ReportCorpus SloppyReports",
 }
-HOMES = {name: module for module, names in EXPORTS.items() for name in names}
+HOMES = {name: module for module, names in EXPORTS.items() for name in names.split()}
 __all__ = list(HOMES)
 
 
