@@ -42,8 +42,7 @@ def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
         sampled = sample_window(method, prompts, seed)
         measure_signals(method, sampled.micro_batches)
         [batch] = sampled.micro_batches
-        rollouts, trained = batch.rollouts, batch.trained
-        assert rollouts is not None
+        rollouts, trained = batch.sampled, batch.trained
         assert sampled.traces is not None
         scores = policy.score(rollouts, baseline=True)
         rollouts.old_scores = method.add_baseline(rollouts, scores)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
@@ -25,7 +25,7 @@ class ExactMatch(TextSignal):
         1.0
     """
 
-    forced: bool = False
+    forced: bool = field(default=False, kw_only=True)
     minimum = 0.0
 
     @override

@@ -222,7 +222,8 @@ def test_signals_of_a_group_depend_on_that_group_alone(prompts: Prompts, batch: 
     part.rollouts = part.rollouts.select(prompt, rows)
     alone = evidence(part)
     for signal in (
-        AnswerConfidence(GeometricMean()), GainOverBaseline(ArithmeticMean()), Format(True), LengthPenalty(4),
+        AnswerConfidence(GeometricMean()), GainOverBaseline(ArithmeticMean()), Format(policy_answer=True),
+        LengthPenalty(4),
         AnswerLength(), Repetition(), ReasoningReflection(), PerplexityRank(), ReasoningEfficiency(),
     ):  # fmt: skip
         torch.testing.assert_close(signal(alone), signal(whole)[rows])
