@@ -158,7 +158,7 @@ def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
         (["--model.policy.model=./nowhere"], "policy.model './nowhere': no such directory"),
         (["--model.policy.model=embedded:register-base"], "Did you mean 'registers-base'"),
         (["--model.loss.kl_coef=0.1"], "loss.kl_coef is 0.1, but there is no reference"),
-        (["--model.policy.quantization=FourBit"], r"policy.adapter"),
+        (["--model.policy.quantization=FourBit"], "Give policy.adapter one, for instance LoRA"),
         (["--model.policy.adapter=LoRA", "--model.policy.adapter.targets=[q_pro]"], "['q_pro'] match no linear layer"),
         (["--model.policy.adapter=LoRA", "--model.policy.adapter.rank=0"], "rank must be 1 or more"),
         (["--model.reference=AdapterDisabledReference"], "the policy has no adapter to disable"),

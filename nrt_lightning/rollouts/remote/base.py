@@ -16,6 +16,7 @@ from nrt_lightning.losses import TruncatedImportance
 from nrt_lightning.models.policy.weights_state import weights_state
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.remote.jobs import Job, Line, gather, jobs_of
+from nrt_lightning.rollouts.remote.processes import in_any
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -26,8 +27,9 @@ PROBE_TOKENS = 8  # sampled to compare log-probs after weights were sent
 class RemoteEngine(RolloutEngine):
     """An engine with its own copy of the weights.
 
-    In the main thread, `generate` first sends the policy's weights if they have changed since they were last sent. In
-    other threads it samples from the weights that were last sent.
+    `generate` first sends the policy's weights if they have changed since they were last sent. In threads other than
+    the main one, and for sharded policies, whose weights all processes must send together, it does not: it samples from
+    the weights that were last sent.
 
     A subclass implements `max_tokens`, `load_weights` and `sample`, and usually `check`.
 
@@ -75,7 +77,7 @@ class RemoteEngine(RolloutEngine):
 
     @override
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread() and not (policy.sharding.active and self.sent):
             self.send(policy)
         limit, longest = self.max_tokens, int(request.prompt_mask.sum(dim=1).max()) + request.max_new_tokens
         if longest > limit:
@@ -89,7 +91,8 @@ class RemoteEngine(RolloutEngine):
     @override
     def send(self, policy: Policy) -> None:
         state = weights_state(policy)
-        if state == self.sent:
+        changed = state != self.sent
+        if not (in_any(changed, policy.device) if policy.sharding.active else changed):
             return
         if self.version < 0:
             self.check(policy)

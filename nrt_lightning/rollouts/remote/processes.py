@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from nrt_lightning.errors import InputError
@@ -18,6 +19,13 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def in_any(flag: bool, device: torch.device) -> bool:
+    """True if the flag is true in any process. All processes must call it."""
+    found = torch.tensor(float(flag), device=device)
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found)
 
 
 def on_rank_zero(work: Callable[[], Any]) -> Any:
