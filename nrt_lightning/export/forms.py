@@ -83,7 +83,7 @@ class AdapterFiles(ExportForm):
         live = policy.live and not policy.network.name_or_path
         if live or policy.settings.get("weights") == "random":
             raise InputError(
-                f"export form AdapterFiles: the adapter's base is {'live' if live else 'random'} and not in files. Use "
+                f"export form AdapterFiles: the adapter's base is {'live' if live else 'random'} and in no files. Use "
                 "Merged."
             )
 
