@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -32,7 +33,7 @@ class QADataModule(L.LightningDataModule):
         train: training rows: a file, a directory, a hub name or a source class.
         val: validation rows. A directory or hub name is read from its split `validation`.
         test: test rows. A directory or hub name is read from its split `test`.
-        predict: rows to predict, with or without answers. A directory or hub name is read from its split `test`.
+        predict: rows to predict; their answers are ignored. A directory or hub name is read from its split `test`.
         format: columns of question and answer, for sources given as text; `QuestionAnswer()` by default.
         template: turns a conversation into a prompt and holds the system prompt; `PlainTemplate()` by default.
         batch_size: prompts per micro-batch and process.
@@ -228,10 +229,14 @@ class QADataModule(L.LightningDataModule):
             limit += self.val_rows
         if isinstance(source, str):
             source = FileSource(source, self.format, DATASET_SPLITS[split], max_rows=limit, require_answers=answered)
+        elif isinstance(source, FileSource) and not answered:
+            source = replace(source, require_answers=False)
         assert source is not None, "checked in setup"
         rows = source.rows()[:limit]
+        if not answered:
+            return [replace(row, answer=None) for row in rows]  # nothing reads the answers, so none is refused
         unanswered = next((row for row in rows if row.answer is None), None)
-        if unanswered is not None and answered:
+        if unanswered is not None:
             raise InputError(f"{split}: {unanswered.origin} has no answer. Only `predict` takes rows without answers.")
         return rows
 

@@ -54,6 +54,16 @@ class EncodingReport:
         """Fraction of the rows that were dropped."""
         return self.dropped / max(self.total, 1)
 
+    @property
+    def dropped_text(self) -> str:
+        """How many rows were dropped, and the first of them."""
+        return f"{self.dropped} of {self.total} rows were dropped as too long, first: " + ", ".join(self.first)
+
+    @property
+    def first(self) -> list[str]:
+        """Origins of the first dropped rows."""
+        return (self.long_prompts + self.long_answers)[:3]
+
 
 class TokenLists:
     """Token id lists of different lengths in one array, which takes a tenth of the memory of Python lists."""
@@ -121,7 +131,7 @@ def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALO
 
 @dataclass
 class PromptEncoder:
-    """Encodes rows to token ids. Rows that are too long are dropped, counted and logged; no text is cut.
+    """Encodes rows to token ids. Rows that are too long are dropped and counted in a warning; no text is cut.
 
     Args:
         tokenizer: the policy's tokenizer, with a pad and an end token.
@@ -194,7 +204,7 @@ class PromptEncoder:
             f"{len(report.long_prompts)} prompts exceed max_prompt_tokens={self.max_prompt_tokens}, "
             f"{len(report.long_answers)} answers exceed max_answer_tokens={self.max_answer_tokens}"
         )
-        first = ", ".join((report.long_prompts + report.long_answers)[:3])
+        first = ", ".join(report.first)
         if report.share > self.max_dropped_share or report.dropped == report.total:
             raise InputError(
                 f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) are too long "
@@ -202,4 +212,7 @@ class PromptEncoder:
                 "Raise the limits or max_dropped_share, or shorten the rows."
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
-        log.info("%s", f"{message} ({report.share:.1%}): {counts}; first: {first}." if first else message + ".")
+        if first:
+            log.warning("%s (%.1f%%): %s; first: %s.", message, 100 * report.share, counts, first)
+        else:
+            log.info("%s.", message)

@@ -26,7 +26,7 @@ class RowFormat(ABC):
             record: values by column name.
             origin: file and line of the record, for errors; stored in the row.
             index: index of the record in its source, from 0; the row's id if the record has none.
-            require_answer: False for prediction, where a record may lack the answer.
+            require_answer: False for prediction: the record may lack a usable answer.
 
         Raises:
             InputError: a column is missing or its value cannot be used.
@@ -55,8 +55,8 @@ class QuestionAnswer(RowFormat):
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         question = _text(_column(record, self.question, "question", origin), self.question, origin)
-        answer = None
-        if require_answer or record.get(self.answer) is not None:
+        answer = _usable(record.get(self.answer))
+        if require_answer:
             answer = _text(_column(record, self.answer, "answer", origin), self.answer, origin)
         return Row(_row_id(record, self.id, index), [{"role": "user", "content": question}], answer, origin)
 
@@ -80,7 +80,8 @@ class Messages(RowFormat):
 
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
-        turns = _turns(_column(record, self.column, "column", origin), self.column, origin)
+        value = _column(record, self.column, "column", origin)
+        turns = _turns(value if require_answer else _unanswered(value), self.column, origin)
         messages, answer = _split_answer(turns, self.column, origin, require_answer=require_answer)
         return Row(_row_id(record, self.id, index), messages, answer, origin)
 
@@ -108,12 +109,14 @@ class PromptCompletion(RowFormat):
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         prompt = _column(record, self.prompt, "prompt", origin)
         completion = record.get(self.completion)
+        if not require_answer:
+            completion = _usable(completion, turns=isinstance(prompt, list))
         if require_answer or completion is not None:
             completion = _column(record, self.completion, "completion", origin)
             self._check_same_kind(prompt, completion, origin)
         answer: str | None
         if isinstance(prompt, list):
-            turns = _turns(prompt, self.prompt, origin)
+            turns = _turns(prompt if require_answer else _unanswered(prompt), self.prompt, origin)
             if completion is not None:
                 turns += _turns(completion, self.completion, origin)
             column = self.prompt if completion is None else self.completion
@@ -169,6 +172,21 @@ def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
             {"role": turn["role"], "content": _text(turn["content"], f"{column}[{number - 1}].content", origin)}
         )
     return turns
+
+
+def _usable(value: Any, *, turns: bool = False) -> Any:
+    """An answer that is not required: the value, or None if it cannot be an answer."""
+    if turns:
+        return value if isinstance(value, list) and value and _unanswered(value) is value else None
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _unanswered(value: Any) -> Any:
+    """A conversation in which an answer is not required, without a last turn of the assistant that is not an answer."""
+    last = value[-1] if isinstance(value, list) and value else None
+    if isinstance(last, Mapping) and last.get("role") == "assistant" and _usable(last.get("content")) is None:
+        return value[:-1]
+    return value
 
 
 def _split_answer(

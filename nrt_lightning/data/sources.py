@@ -41,7 +41,7 @@ class FileSource(QASource):
         name: configuration of a hub dataset that has several.
         revision: branch, tag or commit of a hub dataset.
         max_rows: read only the first rows; null for all.
-        require_answers: False for prediction, where rows may lack the answer.
+        require_answers: False for prediction: rows may lack a usable answer.
 
     Raises:
         InputError: the data do not exist or cannot be read, or a row cannot be used.
