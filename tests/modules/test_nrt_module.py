@@ -151,7 +151,7 @@ def test_batches_that_are_no_questions_are_refused(trainer):
     run = trainer()
     with pytest.raises(InputError, match=r"\['text'\].*'question'"):
         run.fit(nrt_module(), DataLoader([{"text": "a"}] * 4, batch_size=2))
-    with pytest.raises(InputError, match="Tensor.*Prompts"):
+    with pytest.raises(InputError, match=r"Tensor.*Prompts"):
         trainer().fit(nrt_module(), DataLoader(torch.arange(4), batch_size=2))
 
 
