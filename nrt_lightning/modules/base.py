@@ -145,8 +145,7 @@ class PolicyModule(L.LightningModule):
             batch_size: of this process.
         """
         scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
-        gather = self.all_gather if self.trainer.world_size > 1 else None
-        for name, value in combined(scalars, self.device, gather).items():
+        for name, value in combined(scalars, self.device, self.trainer.world_size).items():
             self.log(f"{prefix}/{name}", value, batch_size=batch_size)
 
     def log_throughput(self, tokens: Tensor | int) -> None:
