@@ -44,7 +44,7 @@ def test_an_adapters_checkpoint_needs_its_own_base(nrt: Command, tmp_path: Path)
     run(["export", f"--checkpoint={checkpoint()}", "--out=m", "--base=./elsewhere"])
     assert not Policy("./m").marker_is_new
     Policy("./elsewhere", weights="random").load().network.save_pretrained("elsewhere")
-    with pytest.raises(InputError, match="of another model"):
+    with pytest.raises(InputError, match=r"base \w+ \(here \w+\)"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m2", "--base=./elsewhere"])
     assert not Path("m2").exists()
 
@@ -55,7 +55,7 @@ def test_an_adapter_with_another_tokenizer_is_refused(nrt: Command) -> None:
     tokenizer.add_tokens(["<|another|>"])
     shutil.copytree(BASE, "base")
     tokenizer.save_pretrained("base")
-    with pytest.raises(InputError, match=r"of another model.*vocabulary 64 \(here 65\)"):
+    with pytest.raises(InputError, match=r"vocabulary 64 \(here 65\)"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m", "--base=./base"])
 
 

@@ -172,13 +172,13 @@ def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
 def test_what_cannot_work_is_refused_before_training(several, name):
     said = {
         "auto_sizes": ("tensor_parallel_size 2", "Set data_parallel_size to 2 and tensor_parallel_size to 1"),
-        "quantized": ("policy.quantization", "set trainer.strategy to ddp"),
-        "memory": ("GiB of that are missing", "bf16-mixed"),
+        "quantized": ("policy.quantization", "trainer.strategy"),
+        "memory": ("GiB", "trainer.precision to bf16-mixed"),
         "other_rows": ("batch_size x processes=4 (now 6)", "the product is the same"),
-        "other_model": ("of another model", "adapter"),
+        "other_model": ("policy.model", "adapter None (here LoRA("),
         "half": ("trainer.precision is 16-mixed", "bf16-mixed"),
         "checkpointing": ("activation_checkpointing_policy", "policy.activation_checkpointing to true"),
-        "two_dtypes": ("adapter.dtype is bfloat16", "Set adapter.dtype to float32"),
+        "two_dtypes": ("adapter.dtype is bfloat16", "adapter.dtype to float32"),
     }
     for words in said[name]:
         assert words in several[name]["error"]

@@ -97,12 +97,16 @@ def test_weights_are_sent_once_for_each_change(policy, fake, url):
     for _ in range(3):
         engine.generate(policy, request_of(policy))
     assert fake.orders.count("/collective_rpc") == 1
-    torch.optim.SGD(policy.parameters(), lr=0.1).step()
+    for parameter in policy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD(policy.parameters(), lr=1e-3, fused=True).step()
     engine.generate(policy, request_of(policy))
     assert fake.orders.count("/collective_rpc") == 2
     assert fake.orders.count("/reset_prefix_cache") == 2
-    policy.load_state_dict(policy.state_dict())
-    engine.generate(policy, request_of(policy))
+    policy.load_state_dict(Policy(BASE).load().state_dict())
+    for _ in range(2):
+        engine.generate(policy, request_of(policy))
+        policy.load_state_dict(policy.state_dict())
     assert fake.orders.count("/collective_rpc") == 3
 
 
