@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
@@ -36,7 +37,7 @@ from nrt_lightning.rewards import (
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
-from nrt_lightning.training.checks import check_method, method_of
+from nrt_lightning.training.checks import check_method, corrected, method_of
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
 
@@ -74,6 +75,7 @@ class NRTModule(PolicyModule):
         kl_penalty: KL against the reference in the reward; null for none. The loss has `kl_coef` of its own.
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
             signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
+        text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -105,8 +107,9 @@ class NRTModule(PolicyModule):
         overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
         kl_penalty: KLPenalty | None = None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
+        text_batches: TextBatches | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule, metrics)
+        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -208,8 +211,10 @@ class NRTModule(PolicyModule):
             self.policy, self.engine, prompts, sampling, sampling.max_answer_tokens if self.metrics.names else 0
         )
 
-    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
         """A trace and an answer for every question."""
+        if batch is None:  # no row fits
+            return []
         sampling = dataclasses.replace(self.method.sampling, temperature=self.predict_temperature)
         seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
         with self.policy.evaluating():
@@ -241,10 +246,3 @@ class NRTModule(PolicyModule):
         for filter_, (name, state) in zip(self.method.filters, noted.get("filters", []), strict=False):
             if filter_.name == name:
                 filter_.load_state_dict(state)
-
-
-def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
-    """The loss with the correction that the engine asks for, unless it has one of its own."""
-    if loss.sampler_correction is not None or engine.sampler_correction is None:
-        return loss
-    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)
