@@ -162,6 +162,12 @@ class PromptEncoder:
         """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""
         if not rows:
             raise InputError(f"{name}: the source returned no rows. Check its settings.")
+        encoded = self.fitting(rows)
+        self._check_dropped(encoded.report, name)
+        return encoded
+
+    def fitting(self, rows: Sequence[Row]) -> EncodedRows:
+        """The rows that fit, encoded, however few; the report of the others is neither checked nor logged."""
         report, kept = EncodingReport(len(rows)), list[Row]()
         prompts, answers = TokenLists(), TokenLists()
         for start in range(0, len(rows), CHUNK):
@@ -176,7 +182,6 @@ class PromptEncoder:
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
-        self._check_dropped(report, name)
         return EncodedRows(kept, prompts, answers, int(self.tokenizer.pad_token_id), report)
 
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -212,7 +217,7 @@ class PromptEncoder:
                 "Raise the limits or max_dropped_share, or shorten the rows."
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
-        if first:
+        if report.dropped:
             log.warning("%s (%.1f%%): %s; first: %s.", message, 100 * report.share, counts, first)
         else:
             log.info("%s.", message)

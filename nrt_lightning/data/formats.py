@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from typing_extensions import override
@@ -35,7 +38,7 @@ class RowFormat(ABC):
 
 @dataclass
 class QuestionAnswer(RowFormat):
-    """One column with the question and one with the answer.
+    """One column with the question and one with the answer. Answers that are numbers become their text.
 
     Args:
         question: column of the question.
@@ -55,9 +58,11 @@ class QuestionAnswer(RowFormat):
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         question = _text(_column(record, self.question, "question", origin), self.question, origin)
-        answer = _usable(record.get(self.answer))
+        answer: str | None
         if require_answer:
-            answer = _text(_column(record, self.answer, "answer", origin), self.answer, origin)
+            answer = answer_text(_column(record, self.answer, "answer", origin), self.answer, origin)
+        else:
+            answer = _usable(record.get(self.answer))
         return Row(_row_id(record, self.id, index), [{"role": "user", "content": question}], answer, origin)
 
 
@@ -123,7 +128,7 @@ class PromptCompletion(RowFormat):
             messages, answer = _split_answer(turns, column, origin, require_answer=completion is not None)
         else:
             messages = [{"role": "user", "content": _text(prompt, self.prompt, origin)}]
-            answer = None if completion is None else _text(completion, self.completion, origin)
+            answer = None if completion is None else answer_text(completion, self.completion, origin)
         return Row(_row_id(record, self.id, index), messages, answer, origin)
 
     def _check_same_kind(self, prompt: Any, completion: Any, origin: str) -> None:
@@ -154,6 +159,28 @@ def _text(value: Any, column: str, origin: str) -> str:
     return value
 
 
+def number_text(value: Any) -> Any:
+    """The text of an integer or finite float; any other value unchanged.
+
+    >>> number_text(7), number_text(3.0), number_text(True), number_text(float("nan"))
+    ('7', '3.0', True, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return value
+    return str(value) if isinstance(value, Integral) or math.isfinite(value) else value
+
+
+def answer_text(value: Any, column: str, origin: str) -> str:
+    """The text of an answer, which may be a number."""
+    return _text(number_text(value), column, origin)
+
+
+def _usable(value: Any) -> str | None:
+    """The text of an answer that is not needed; None for a value that cannot be one."""
+    text = number_text(value)
+    return text if isinstance(text, str) and text.strip() else None
+
+
 def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
     """A checked conversation, reduced to roles and contents."""
     fix = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
@@ -168,9 +195,9 @@ def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
             raise InputError(f"{position}: no role and content ({_shown(turn)}). {fix}")
         if turn["role"] not in ROLES:
             raise InputError(f"{position}: unknown role {turn['role']!r}.{nearest(str(turn['role']), ROLES)}")
-        turns.append(
-            {"role": turn["role"], "content": _text(turn["content"], f"{column}[{number - 1}].content", origin)}
-        )
+        checked = answer_text if turn["role"] == "assistant" else _text
+        content = checked(turn["content"], f"{column}[{number - 1}].content", origin)
+        turns.append({"role": turn["role"], "content": content})
     return turns
 
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
@@ -74,6 +75,7 @@ class NRTModule(PolicyModule):
         kl_penalty: a KL penalty in the reward; null for none. The loss has its own `kl_coef`.
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
             text signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
+        text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -106,8 +108,9 @@ class NRTModule(PolicyModule):
         overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
         kl_penalty: KLPenalty | None = None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
+        text_batches: TextBatches | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule, metrics)
+        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -209,7 +212,9 @@ class NRTModule(PolicyModule):
         )
 
     @override
-    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
+        if batch is None:  # no row fits
+            return []
         sampling = dataclasses.replace(self.method.sampling, temperature=self.predict_temperature)
         seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
         with self.policy.evaluating():

@@ -122,7 +122,7 @@ def adapter_refusal(policy: Policy) -> str | None:
     adapter = policy.adapter
     if adapter is None:
         return "the policy has no adapter"
-    if adapter is not None and adapter.marker_rows:
+    if adapter.marker_rows:
         return "vLLM ignores embedding rows in an adapter (policy.adapter.marker_rows)"
     if getattr(adapter, "dora", False):
         return "vLLM does not support DoRA (policy.adapter.dora)"
