@@ -114,7 +114,8 @@ def test_most_repeated_is_counting_by_hand(seed: int) -> None:
 
 def test_exact_match_reads_what_the_policy_wrote(prompts: Prompts, batch: HandMade) -> None:
     found = RolloutEvidence(batch.policy, prompts)
-    right = [r.right for r in batch.rollouts]
+    right = [r.right and r.ended for r in batch.rollouts]
+    assert right != [r.right for r in batch.rollouts], "an answer that its limit cut is none"
     assert ExactMatch().measure(found).tolist() == [r and e for r, e in zip(right, EMITTED)]
     assert ExactMatch(forced=True).measure(found).tolist() == right
 
