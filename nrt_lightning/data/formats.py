@@ -175,12 +175,6 @@ def answer_text(value: Any, column: str, origin: str) -> str:
     return _text(number_text(value), column, origin)
 
 
-def _usable(value: Any) -> str | None:
-    """The text of an answer that is not needed; None for a value that cannot be one."""
-    text = number_text(value)
-    return text if isinstance(text, str) and text.strip() else None
-
-
 def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
     """A checked conversation, reduced to roles and contents."""
     fix = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
@@ -205,7 +199,8 @@ def _usable(value: Any, *, turns: bool = False) -> Any:
     """An answer that is not required: the value, or None if it cannot be an answer."""
     if turns:
         return value if isinstance(value, list) and value and _unanswered(value) is value else None
-    return value if isinstance(value, str) and value.strip() else None
+    text = number_text(value)
+    return text if isinstance(text, str) and text.strip() else None
 
 
 def _unanswered(value: Any) -> Any:
