@@ -10,7 +10,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from nrt_lightning.data.datamodule_checks import check_resumed, check_settings
+from nrt_lightning.data.datamodule_checks import check_answered, check_resumed, check_settings
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
 from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
@@ -233,12 +233,7 @@ class QADataModule(L.LightningDataModule):
             source = replace(source, require_answers=False)
         assert source is not None, "checked in setup"
         rows = source.rows()[:limit]
-        if not answered:
-            return [replace(row, answer=None) for row in rows]  # nothing reads the answers, so none is refused
-        unanswered = next((row for row in rows if row.answer is None), None)
-        if unanswered is not None:
-            raise InputError(f"{split}: {unanswered.origin} has no answer. Only `predict` takes rows without answers.")
-        return rows
+        return check_answered(rows, split) if answered else [replace(row, answer=None) for row in rows]
 
     def _dataset(self, split: str) -> EncodedRows:
         if split not in self.encoded:

@@ -7,6 +7,7 @@ from typing import Any
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.structures import Row
 
 LEAST = dict.fromkeys(("batch_size", "window", "window_epochs", "eval_batch_size", "passes"), 1)
 LEAST |= {"val_rows": 0, "num_workers": 0}
@@ -27,6 +28,18 @@ def check_settings(settings: Mapping[str, Any], max_rows: Mapping[str, int | Non
     for split, rows in max_rows.items():
         if rows is not None:
             check_at_least(f"data.max_{split}_rows", rows, 1)
+
+
+def check_answered(rows: list[Row], split: str) -> list[Row]:
+    """The rows, if all have answers.
+
+    Raises:
+        InputError: names the first row without one.
+    """
+    unanswered = next((row for row in rows if row.answer is None), None)
+    if unanswered is not None:
+        raise InputError(f"{split}: {unanswered.origin} has no answer. Only `predict` takes rows without answers.")
+    return rows
 
 
 def check_resumed(before: Mapping[str, int], now: Mapping[str, int]) -> None:

@@ -172,9 +172,7 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         left_out = self.rows - self.windows * self.window_rows
         if left_out and self.rank == 0:
             level = logging.INFO if number else logging.WARNING  # once at the default level: all passes have as many
-            log.log(
-                level, "Pass %d leaves out %d of %d rows, which do not fill a window.", number, left_out, self.rows
-            )
+            log.log(level, "Pass %d leaves out %d of %d rows, which do not fill a window.", number, left_out, self.rows)
 
 
 class EvaluationSampler(DistributedSampler[int]):
