@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
@@ -58,8 +59,7 @@ class PolicyModule(L.LightningModule):
         if _given_hyperparameters.get() is not None:  # plain dicts of the CLI; objects could not be loaded again
             self.save_hyperparameters(logger=False)
         self.policy, self.engine = policy, engine
-        self.optimizer = optimizer or default_optimizer
-        self.schedule = schedule or LinearSchedule()
+        self.optimizer, self.schedule = optimizer or default_optimizer, schedule or LinearSchedule()
         self.metrics = EvaluationMetrics(metrics)
         self.text_batches = text_batches or TextBatches()
         self._started = 0.0
@@ -98,13 +98,14 @@ class PolicyModule(L.LightningModule):
         if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
             return batch
         trainer = self._trainer
-        encoded = self._text_encoder.encode(batch, require_answers=trainer is None or not trainer.predicting)
+        encoded = self.text_encoder.encode(batch, require_answers=not getattr(trainer, "predicting", False))
         together = trainer is not None and trainer.training  # processes train in step
         return None if together and self.processes.largest(int(encoded is None)) else encoded
 
     @cached_property
-    def _text_encoder(self) -> TextBatchEncoder:
-        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, quiet=self.global_rank != 0)
+    def text_encoder(self) -> TextBatchEncoder:
+        """Encodes the batches of plain texts and counts their rows."""
+        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, rank_zero_info)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

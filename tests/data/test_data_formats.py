@@ -124,3 +124,16 @@ def test_bad_records_name_origin_column_and_fix(format, record, words):
     assert message.startswith("train.jsonl:12")
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(("value", "text"), [(7, "7"), (-0.5, "-0.5"), (3.0, "3.0"), (10**30, "1" + "0" * 30)])
+def test_answers_that_are_numbers_become_their_text(value, text):
+    assert QuestionAnswer().parse({"question": "q", "answer": value}, "f:1", 0).answer == text
+    assert PromptCompletion().parse({"prompt": "q", "completion": value}, "f:1", 0).answer == text
+    turns = [turn("user", "q"), turn("assistant", value)]
+    assert Messages().parse({"messages": turns}, "f:1", 0).answer == text
+
+
+@pytest.mark.parametrize("value", ["", None, True, [1]])
+def test_an_answer_that_is_not_needed_is_not_refused(value):
+    assert QuestionAnswer().parse({"question": "q", "answer": value}, "f:1", 0, require_answer=False).answer is None
