@@ -23,6 +23,7 @@ from nrt_lightning import (
     NRTLoss,
     NRTModule,
     OnPolicyRollout,
+    PlainTemplate,
     Policy,
     QADataModule,
     RegisterPrograms,
@@ -82,7 +83,8 @@ def run(rollout: OnPolicyRollout, engine: RolloutEngine, steps: int) -> tuple[fl
         sampling=Sampling(group_size=8, max_trace_tokens=TRACE, suppress_eos=True),
         engine=engine,
     )
-    data = QADataModule(train=RegisterPrograms("train", ROWS * (steps + 2)), batch_size=ROWS, max_prompt_tokens=64)
+    rows = RegisterPrograms("train", ROWS * (steps + 2))
+    data = QADataModule(train=rows, batch_size=ROWS, template=PlainTemplate(), max_prompt_tokens=64)
     clock = Clock()
     trainer = L.Trainer(
         accelerator="cpu", devices=1, max_steps=steps, logger=False, callbacks=[rollout, clock],

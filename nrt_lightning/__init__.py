@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
-        "AheadRollout DifficultyGain ExportPolicy OnPolicyRollout PredictionWriter ResultsFile "
+        "AheadRollout BestAndLast DifficultyGain ExportPolicy OnPolicyRollout PredictionWriter ResultsFile "
         "RewardCorrectness TraceSamples"
     ),
     "callbacks.collapse": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning as L
 import torch
 
-from nrt_lightning import LinearSchedule, NRTModule, Policy, QADataModule, RegisterPrograms, Sampling
+from nrt_lightning import LinearSchedule, NRTModule, PlainTemplate, Policy, QADataModule, RegisterPrograms, Sampling
 
 
 def fast(params):
@@ -29,7 +29,7 @@ def registers(**settings) -> QADataModule:
         "test": RegisterPrograms("test", 6),
         "batch_size": 3,
     }
-    return QADataModule(**defaults | settings)
+    return QADataModule(**{"template": PlainTemplate()} | defaults | settings)
 
 
 class Recorder(L.Callback):

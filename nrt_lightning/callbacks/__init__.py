@@ -1,6 +1,7 @@
 """Lightning callbacks: rollouts, diagnostics, and results of a run."""
 
 from nrt_lightning.callbacks.ahead_rollout import AheadRollout
+from nrt_lightning.callbacks.best_and_last import BestAndLast
 from nrt_lightning.callbacks.collapse import (
     CollapseAction,
     CollapseDetector,
@@ -24,6 +25,7 @@ from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
     "AheadRollout",
+    "BestAndLast",
     "CollapseAction",
     "CollapseDetector",
     "CollapseSign",

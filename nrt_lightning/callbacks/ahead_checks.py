@@ -6,7 +6,6 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.losses import PolicyGradient
 from nrt_lightning.rollouts import RolloutEngine
 from nrt_lightning.training.method import Method
 
@@ -35,10 +34,11 @@ def check_ahead(trainer: Trainer, method: Method) -> None:
                 "loss.sampler_correction is null. Set it to TruncatedImportance."
             )
         return
-    if isinstance(loss.surrogate, PolicyGradient):
+    if not loss.surrogate.uses_ratio:
         raise InputError(
-            "AheadRollout learns from traces of older weights, and loss.surrogate PolicyGradient ignores the "
-            "ratio. Set it to CISPO or ClippedRatio, or use OnPolicyRollout."
+            "AheadRollout learns from traces of older weights, and loss.surrogate "
+            f"{type(loss.surrogate).__name__} ignores the ratio. Set it to CISPO or ClippedRatio, or use "
+            "OnPolicyRollout."
         )
     check_weights(trainer, engine)
 

@@ -92,7 +92,7 @@ class OnPolicyRollout(Callback):
         """The window after its filters and with advantages over the batch, where the method has such parts."""
         if not pl_module.method.needs_window:
             return window
-        more_rows = partial(self.more_rows, trainer, pl_module.method, batch_idx, steps)
+        more_rows = partial(self.more_rows, trainer, pl_module.method, batch_idx, steps=steps)
         processes = Processes(trainer.strategy)
         applied = apply_window_parts(pl_module.method, window, more_rows, processes)
         count = sum(len(batch) for batch in window)
@@ -102,7 +102,7 @@ class OnPolicyRollout(Callback):
         return applied.micro_batches
 
     def more_rows(
-        self, trainer: Trainer, method: Method, batch_idx: int, steps: bool, like: Prompts, count: int, number: int
+        self, trainer: Trainer, method: Method, batch_idx: int, like: Prompts, count: int, number: int, *, steps: bool
     ) -> list[Prompts]:
         """Scored rollouts of more rows, in micro-batches no larger than the window's, for one round of replacement.
 
@@ -110,10 +110,10 @@ class OnPolicyRollout(Callback):
             trainer: of the run.
             method: of the module.
             batch_idx: of the window's first micro-batch.
-            steps: as in `score_window`.
             like: a micro-batch of the window.
             count: rows.
             number: of the round.
+            steps: as in `score_window`.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         prompts = data.replacement_rows(count, trainer.current_epoch, batch_idx, number).to(like.prompt_ids.device)

@@ -17,11 +17,11 @@ from nrt_lightning.errors import InputError
 class PredictionWriter(BasePredictionWriter):
     """Writes one line per question: `id`, `question`, `trace`, `answer`, `marker_emitted`.
 
-    Each batch is written when it is finished. With several processes, each writes a file with its rank before the
-    suffix.
+    Each batch is written when it is finished, and the number of lines is printed at the end. With several processes,
+    each writes a file with its rank before the suffix. Under `fast_dev_run` nothing is written.
 
     Args:
-        path: file to write; null for none.
+        path: file to write, relative to the current directory; null for none.
         overwrite: replace an existing file.
 
     Raises:
@@ -32,6 +32,7 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("batch")
         self.path = path
         self.overwrite = overwrite
+        self.count = 0  # lines that this process has written
 
     def file(self, trainer: Trainer) -> Path:
         """The file of this process."""
@@ -43,8 +44,11 @@ class PredictionWriter(BasePredictionWriter):
         if stage != "predict" or self.path is None:
             return
         path = self.file(trainer)
+        self.count = 0
         if path.exists() and not self.overwrite:
             raise InputError(f"predictions.path={path} exists. Give another, or set predictions.overwrite=true.")
+        if trainer.fast_dev_run:
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")
@@ -62,6 +66,15 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        if self.path is not None:
+        if self.path is not None and not trainer.fast_dev_run:
+            self.count += len(prediction)
             with self.file(trainer).open("a", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
+
+    @override
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.path is None or trainer.fast_dev_run:
+            return
+        encoded = getattr(getattr(trainer, "datamodule", None), "encoded", {}).get("predict")
+        dropped = f"; {encoded.report.dropped_text}" if encoded is not None and encoded.report.dropped else ""
+        print(f"{self.count} predictions written to {self.file(trainer)}{dropped}")

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder
 from nrt_lightning.errors import InputError
 
 COLUMNS = {  # titles of figures
@@ -34,10 +35,11 @@ SHOWN = (  # after `fit`
 class ResultsFile(Callback):
     """Adds the test metrics and training time of a run to a JSON file, `{name: {metric: value}}`, and prints a table.
 
-    With this callback, `nrt-lightning fit` tests on the held-out rows after training.
+    With this callback, `nrt-lightning fit` tests on the held-out rows after training. It reads them before the first
+    step. A resumed run adds to the training time of its checkpoint.
 
     Args:
-        path: the JSON file; entries with other names are kept.
+        path: the JSON file, relative to the run's folder; entries with other names are kept.
         name: name of this run in the file.
 
     Raises:
@@ -48,31 +50,46 @@ class ResultsFile(Callback):
         self.path = Path(path)
         self.name = name
         self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; CPU time of all threads of this process
+        self._started: tuple[float, float] | None = None  # during training
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.path = in_run_folder(self.path, trainer.default_root_dir)
         self.read()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"ResultsFile.path={self.path} cannot be written ({error}). Give another.") from error
+        check_parent(self.path, "ResultsFile.path")
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds, self.cpu_seconds = -time.perf_counter(), -time.process_time()
+        self._started = (time.perf_counter(), time.process_time())
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds += time.perf_counter()
-        self.cpu_seconds += time.process_time()
+        self.seconds, self.cpu_seconds = self.times()
+        self._started = None
+
+    def times(self) -> tuple[float, float]:
+        """Seconds and CPU seconds of training so far."""
+        if self._started is None:
+            return self.seconds, self.cpu_seconds
+        seconds, cpu_seconds = self._started
+        return self.seconds + time.perf_counter() - seconds, self.cpu_seconds + time.process_time() - cpu_seconds
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return dict(zip(("seconds", "cpu_seconds"), self.times(), strict=True))
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.seconds, self.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
         results = self.read() | {self.name: metrics | times}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, self.path)

@@ -1,11 +1,12 @@
 """Questions and reference answers, from files to padded batches. `QADataModule` combines parts that also work alone."""
 
+from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.data.datamodule import QADataModule
 from nrt_lightning.data.encoding import EncodedRow, EncodedRows, EncodingReport, PromptEncoder, collate
 from nrt_lightning.data.formats import Messages, PromptCompletion, QuestionAnswer, RowFormat
 from nrt_lightning.data.sampler import MicroBatch, WindowSampler
-from nrt_lightning.data.sources import FileSource, QASource
-from nrt_lightning.data.templates import ChatTemplate, PlainTemplate, PromptTemplate
+from nrt_lightning.data.sources import FileSource, MemorySource, QASource
+from nrt_lightning.data.templates import ChatTemplate, PlainTemplate, PromptTemplate, default_template, prompt_example
 
 __all__ = [
     "ChatTemplate",
@@ -13,6 +14,7 @@ __all__ = [
     "EncodedRows",
     "EncodingReport",
     "FileSource",
+    "MemorySource",
     "Messages",
     "MicroBatch",
     "PlainTemplate",
@@ -23,6 +25,10 @@ __all__ = [
     "QASource",
     "QuestionAnswer",
     "RowFormat",
+    "TextBatchEncoder",
+    "TextBatches",
     "WindowSampler",
     "collate",
+    "default_template",
+    "prompt_example",
 ]

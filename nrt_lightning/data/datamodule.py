@@ -6,20 +6,23 @@ from functools import cached_property
 from typing import Any, cast
 
 import lightning as L
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from nrt_lightning.data.datamodule_checks import check_resumed, check_settings
+from nrt_lightning.data.arguments import Source
+from nrt_lightning.data.datamodule_checks import check_resumed, check_settings, check_splits, load_tokenizer
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
-from nrt_lightning.data.formats import QuestionAnswer, RowFormat
+from nrt_lightning.data.formats import RowFormat
 from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
-from nrt_lightning.data.sources import FileSource, QASource
-from nrt_lightning.data.templates import PlainTemplate, PromptTemplate
+from nrt_lightning.data.splits import DATASET_SPLITS, Splits, as_source, check_format, shared_rows
+from nrt_lightning.data.templates import PromptTemplate, default_template, prompt_example
 from nrt_lightning.errors import InputError
-from nrt_lightning.structures import Prompts, Row, WindowStep
+from nrt_lightning.structures import Prompts, WindowStep
 
-DATASET_SPLITS = {"train": "train", "val": "validation", "test": "test", "predict": "test"}
-STAGE_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+STAGE_SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+
+OPTIONAL = {("fit", "val"), ("fit", "test")}  # test rows are read before training, to find faults and shared rows
 
 
 class QADataModule(L.LightningDataModule):
@@ -29,12 +32,14 @@ class QADataModule(L.LightningDataModule):
     starting at the trainer's count of micro-batches: a resumed run sees exactly the remaining ones.
 
     Args:
-        train: training rows: a file, a directory, a hub name or a source class.
+        train: training rows: a file, a directory, a hub name or a source class; in Python also a list of dicts or a
+            `datasets.Dataset`.
         val: validation rows. A directory or hub name is read from its split `validation`.
         test: test rows. A directory or hub name is read from its split `test`.
         predict: rows to predict, with or without answers. A directory or hub name is read from its split `test`.
-        format: columns of question and answer, for sources given as text; `QuestionAnswer()` by default.
-        template: turns a conversation into a prompt and holds the system prompt; `PlainTemplate()` by default.
+        format: columns of question and answer, for sources without a format; null for `QuestionAnswer()`.
+        template: turns a conversation into a prompt and holds the system prompt; null for the tokenizer's chat
+            template, or without one for a plain text that asks for reasoning.
         batch_size: prompts per micro-batch and process.
         window: micro-batches per rollout window: traces are sampled for `batch_size * window` prompts at once.
         window_epochs: passes over the rollouts of a window before the next window is sampled.
@@ -42,8 +47,9 @@ class QADataModule(L.LightningDataModule):
         max_prompt_tokens: maximum length of a prompt, with special tokens. Longer rows are dropped, never cut.
         max_answer_tokens: maximum length of an answer, with the end token. Longer rows are dropped, never cut.
         max_dropped_share: largest fraction of the rows that may be dropped; more is an error.
-        val_rows: rows of `train` to use for validation instead, chosen by `seed`; only without `val`.
-        max_train_rows: use only the first rows of `train`, not counting `val_rows`; null for all.
+        val_rows: rows of `train` to use for validation instead, chosen by `seed`; below 1 a fraction of them. Only
+            without `val`.
+        max_train_rows: use only the first rows of `train`, not counting `val_rows` and `test_rows`; null for all.
         max_val_rows: use only the first rows of `val`; null for all.
         max_test_rows: use only the first rows of `test`; null for all.
         max_predict_rows: use only the first rows of `predict`; null for all.
@@ -51,6 +57,7 @@ class QADataModule(L.LightningDataModule):
         passes: passes over the training rows per epoch of the trainer.
         num_workers: processes that collate batches; 0 collates in the training process, which is rarely slower.
         tokenizer: directory or hub name of a tokenizer; null for the tokenizer of the policy.
+        test_rows: rows of `train` to use for testing instead, as `val_rows`; only without `test`.
 
     Raises:
         InputError: a setting, a file, a row or the tokenizer cannot be used.
@@ -58,10 +65,10 @@ class QADataModule(L.LightningDataModule):
 
     def __init__(
         self,
-        train: QASource | str | None = None,
-        val: QASource | str | None = None,
-        test: QASource | str | None = None,
-        predict: QASource | str | None = None,
+        train: Source = None,
+        val: Source = None,
+        test: Source = None,
+        predict: Source = None,
         format: RowFormat | None = None,
         template: PromptTemplate | None = None,
         batch_size: int = 4,
@@ -71,7 +78,7 @@ class QADataModule(L.LightningDataModule):
         max_prompt_tokens: int = 1024,
         max_answer_tokens: int = 512,
         max_dropped_share: float = 0.05,
-        val_rows: int = 0,
+        val_rows: int | float = 0,
         max_train_rows: int | None = None,
         max_val_rows: int | None = None,
         max_test_rows: int | None = None,
@@ -80,38 +87,60 @@ class QADataModule(L.LightningDataModule):
         passes: int = 1,
         num_workers: int = 0,
         tokenizer: str | None = None,
+        test_rows: int | float = 0,
     ) -> None:
         super().__init__()
-        self.sources = {"train": train, "val": val, "test": test, "predict": predict}
+        given = {"train": train, "val": val, "test": test, "predict": predict}
+        self.sources = {split: as_source(value, split) for split, value in given.items()}
         limits = (max_train_rows, max_val_rows, max_test_rows, max_predict_rows)
         self.max_rows = dict(zip(DATASET_SPLITS, limits, strict=True))
-        self.format = format or QuestionAnswer()
-        self.template = template or PlainTemplate()
+        self.format = format
+        self.template = self._given_template = template  # null becomes the default in `setup`
         self.batch_size, self.window, self.window_epochs = batch_size, window, window_epochs
         self.passes, self.seed, self.num_workers, self.tokenizer = passes, seed, num_workers, tokenizer
         self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.max_prompt_tokens, self.max_answer_tokens = max_prompt_tokens, max_answer_tokens
-        self.max_dropped_share, self.val_rows = max_dropped_share, val_rows
+        self.max_dropped_share = max_dropped_share
+        self.val_rows, self.test_rows = val_rows, test_rows
         self.encoded: dict[str, EncodedRows] = {}
         self._encoded_with: PreTrainedTokenizerBase | None = None
         self._sampler: WindowSampler | None = None  # of the current training dataloader
         self._resumed: dict[str, int] = {}  # state of the checkpoint
         check_settings(vars(self), self.max_rows)
-        if val_rows and val is not None:
-            raise InputError(f"data.val_rows={val_rows} takes rows from `train`, but `val` is set too. Set only one.")
+        check_splits(self.sources, {"val": val_rows, "test": test_rows})
+        check_format(format, self.sources)
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode the splits of the stage; without a stage, all that are given."""
         limits = (self.max_prompt_tokens, self.max_answer_tokens, self.max_dropped_share)
-        encoder = PromptEncoder(self._find_tokenizer(), self.template, *limits)
+        tokenizer = self._find_tokenizer()
+        self.template = self._given_template or default_template(tokenizer)
+        encoder = PromptEncoder(tokenizer, self.template, *limits)
         if encoder.tokenizer is not self._encoded_with:
             self.encoded, self._encoded_with = {}, encoder.tokenizer
+        new = []
         for split in STAGE_SPLITS.get(stage or "", DATASET_SPLITS):
-            given = self.sources["train" if split == "val" and self.val_rows else split] is not None
+            given = self._splits.given(split)
             if given and split not in self.encoded:
-                self.encoded[split] = encoder.encode(self._rows(split), split)
-            elif not given and stage is not None and (stage, split) != ("fit", "val"):
+                self.encoded[split] = encoder.encode(self._splits.rows(split), split)
+                new.append(split)
+            elif not given and stage is not None and (stage, split) not in OPTIONAL:
                 raise InputError(f"data.{split} is not set. Set it to a file, a directory, a hub name or a source.")
+        self._report(new, stage)
+
+    def example(self) -> str:
+        """The template, and the prompt and the answer of the first encoded row, as a text to read."""
+        row = next(iter(self.encoded.values())).rows[0]
+        return prompt_example(cast(Any, self.template), row, cast(Any, self._encoded_with))
+
+    def _report(self, new: list[str], stage: str | None) -> None:
+        """Log an example of the prompts before training, and warn of rows that stand in training and evaluation."""
+        if stage == "fit" and new:
+            rank_zero_info(self.example())
+        for split in ("val", "test"):
+            if {"train", split} <= self.encoded.keys() and {"train", split} & set(new):
+                message = shared_rows(self.encoded[split].rows, self.encoded["train"].rows, split)
+                rank_zero_warn(message) if message else None
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The micro-batches of the windows, from the trainer's position on."""
@@ -191,6 +220,15 @@ class QADataModule(L.LightningDataModule):
         loops = trainer.fit_loop.epoch_loop.batch_progress.total.processed
         return max(loops, self._resumed.get("processed", 0) if trainer.ckpt_path else 0)
 
+    @cached_property
+    def _splits(self) -> Splits:
+        held_out = {"val": self.val_rows, "test": self.test_rows}
+        return Splits(self.sources, self.format, self.max_rows, held_out, self.seed)
+
+    @cached_property
+    def _loaded_tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_tokenizer(str(self.tokenizer))
+
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is not None:
             return self._loaded_tokenizer
@@ -198,42 +236,6 @@ class QADataModule(L.LightningDataModule):
         if policy is None:
             raise InputError("data.tokenizer is null and the model has no `policy`. Set it to a directory or hub name.")
         return policy.tokenizer
-
-    @cached_property
-    def _loaded_tokenizer(self) -> PreTrainedTokenizerBase:
-        try:
-            return AutoTokenizer.from_pretrained(self.tokenizer)
-        except (OSError, ValueError) as error:
-            message = f"data.tokenizer='{self.tokenizer}' cannot be loaded ({error}). Give a directory or hub name."
-            raise InputError(message) from error
-
-    def _rows(self, split: str) -> list[Row]:
-        return self._divided[split] if self.val_rows and split in ("train", "val") else self._read(split)
-
-    @cached_property
-    def _divided(self) -> dict[str, list[Row]]:
-        """The rows of `train`, divided into training and validation rows."""
-        rows = self._read("train")
-        if self.val_rows >= len(rows):
-            raise InputError(f"data.val_rows={self.val_rows} leaves none of {len(rows)} rows for training. Lower it.")
-        chosen = set(shuffled(len(rows), self.seed, "val")[: self.val_rows].tolist())
-        return {
-            "train": [row for index, row in enumerate(rows) if index not in chosen],
-            "val": [row for index, row in enumerate(rows) if index in chosen],
-        }
-
-    def _read(self, split: str) -> list[Row]:
-        source, limit, answered = self.sources[split], self.max_rows[split], split != "predict"
-        if limit is not None and split == "train":
-            limit += self.val_rows
-        if isinstance(source, str):
-            source = FileSource(source, self.format, DATASET_SPLITS[split], max_rows=limit, require_answers=answered)
-        assert source is not None, "checked in setup"
-        rows = source.rows()[:limit]
-        unanswered = next((row for row in rows if row.answer is None), None)
-        if unanswered is not None and answered:
-            raise InputError(f"{split}: {unanswered.origin} has no answer. Only `predict` takes rows without answers.")
-        return rows
 
     def _dataset(self, split: str) -> EncodedRows:
         if split not in self.encoded:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 
 LEAST = dict.fromkeys(("batch_size", "window", "window_epochs", "eval_batch_size", "passes"), 1)
-LEAST |= {"val_rows": 0, "num_workers": 0}
+LEAST["num_workers"] = 0
 
 
 def check_settings(settings: Mapping[str, Any], max_rows: Mapping[str, int | None]) -> None:
@@ -29,6 +31,26 @@ def check_settings(settings: Mapping[str, Any], max_rows: Mapping[str, int | Non
             check_at_least(f"data.max_{split}_rows", rows, 1)
 
 
+def check_splits(sources: Mapping[str, Any], held_out: Mapping[str, float]) -> None:
+    """Check the numbers of rows that are taken out of `train`.
+
+    Args:
+        sources: of each split.
+        held_out: rows of `train` for another split: a number, or a fraction below 1.
+
+    Raises:
+        InputError: a number is out of range, or the split has a source of its own.
+    """
+    for split, rows in held_out.items():
+        check_at_least(f"data.{split}_rows", rows, 0)
+        if rows > 1 and rows != int(rows):
+            raise InputError(f"data.{split}_rows={rows}: give a number of rows, or a fraction below 1.")
+        if rows and sources[split] is not None:
+            raise InputError(
+                f"data.{split}_rows={rows} takes rows from `train`, but `{split}` is set too. Set only one."
+            )
+
+
 def check_resumed(before: Mapping[str, int], now: Mapping[str, int]) -> None:
     """Check that a resumed run has the micro-batch order of its checkpoint.
 
@@ -46,3 +68,12 @@ def check_resumed(before: Mapping[str, int], now: Mapping[str, int]) -> None:
             f"The checkpoint was written with other data settings: {differences}. Restore them (on another number of "
             "processes, change batch_size to keep the product), or load only the weights into a new run."
         )
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a directory or hub name. Raises `InputError` if it cannot be loaded."""
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        message = f"data.tokenizer='{name}' cannot be loaded ({error}). Give a directory or hub name."
+        raise InputError(message) from error

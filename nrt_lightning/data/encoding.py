@@ -54,6 +54,16 @@ class EncodingReport:
         """Fraction of the rows that were dropped."""
         return self.dropped / max(self.total, 1)
 
+    @property
+    def dropped_text(self) -> str:
+        """How many rows were dropped, and the first of them."""
+        return f"{self.dropped} of {self.total} rows were dropped as too long, first: " + ", ".join(self.first)
+
+    @property
+    def first(self) -> list[str]:
+        """Origins of the first dropped rows."""
+        return (self.long_prompts + self.long_answers)[:3]
+
 
 class TokenLists:
     """Token id lists of different lengths in one array, which takes a tenth of the memory of Python lists."""
@@ -121,7 +131,7 @@ def collate(encoded: Sequence[EncodedRow], pad_id: int, window: WindowStep = ALO
 
 @dataclass
 class PromptEncoder:
-    """Encodes rows to token ids. Rows that are too long are dropped, counted and logged; no text is cut.
+    """Encodes rows to token ids. Rows that are too long are dropped and counted in a warning; no text is cut.
 
     Args:
         tokenizer: the policy's tokenizer, with a pad and an end token.
@@ -152,6 +162,12 @@ class PromptEncoder:
         """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""
         if not rows:
             raise InputError(f"{name}: the source returned no rows. Check its settings.")
+        encoded = self.fitting(rows)
+        self._check_dropped(encoded.report, name)
+        return encoded
+
+    def fitting(self, rows: Sequence[Row]) -> EncodedRows:
+        """The rows that fit, encoded, however few; the report of the others is neither checked nor logged."""
         report, kept = EncodingReport(len(rows)), list[Row]()
         prompts, answers = TokenLists(), TokenLists()
         for start in range(0, len(rows), CHUNK):
@@ -166,7 +182,6 @@ class PromptEncoder:
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
-        self._check_dropped(report, name)
         return EncodedRows(kept, prompts, answers, int(self.tokenizer.pad_token_id), report)
 
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
@@ -194,7 +209,7 @@ class PromptEncoder:
             f"{len(report.long_prompts)} prompts exceed max_prompt_tokens={self.max_prompt_tokens}, "
             f"{len(report.long_answers)} answers exceed max_answer_tokens={self.max_answer_tokens}"
         )
-        first = ", ".join((report.long_prompts + report.long_answers)[:3])
+        first = ", ".join(report.first)
         if report.share > self.max_dropped_share or report.dropped == report.total:
             raise InputError(
                 f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) are too long "
@@ -202,4 +217,7 @@ class PromptEncoder:
                 "Raise the limits or max_dropped_share, or shorten the rows."
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
-        log.info("%s", f"{message} ({report.share:.1%}): {counts}; first: {first}." if first else message + ".")
+        if report.dropped:
+            log.warning("%s (%.1f%%): %s; first: %s.", message, 100 * report.share, counts, first)
+        else:
+            log.info("%s.", message)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Integral, Real
 from typing import Any
 
 from typing_extensions import override
@@ -26,7 +29,7 @@ class RowFormat(ABC):
             record: values by column name.
             origin: file and line of the record, for errors; stored in the row.
             index: index of the record in its source, from 0; the row's id if the record has none.
-            require_answer: False for prediction, where a record may lack the answer.
+            require_answer: False for prediction: the record may lack a usable answer.
 
         Raises:
             InputError: a column is missing or its value cannot be used.
@@ -35,7 +38,7 @@ class RowFormat(ABC):
 
 @dataclass
 class QuestionAnswer(RowFormat):
-    """One column with the question and one with the answer.
+    """One column with the question and one with the answer. Answers that are numbers become their text.
 
     Args:
         question: column of the question.
@@ -55,9 +58,11 @@ class QuestionAnswer(RowFormat):
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         question = _text(_column(record, self.question, "question", origin), self.question, origin)
-        answer = None
-        if require_answer or record.get(self.answer) is not None:
-            answer = _text(_column(record, self.answer, "answer", origin), self.answer, origin)
+        answer: str | None
+        if require_answer:
+            answer = answer_text(_column(record, self.answer, "answer", origin), self.answer, origin)
+        else:
+            answer = _usable(record.get(self.answer))
         return Row(_row_id(record, self.id, index), [{"role": "user", "content": question}], answer, origin)
 
 
@@ -80,7 +85,8 @@ class Messages(RowFormat):
 
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
-        turns = _turns(_column(record, self.column, "column", origin), self.column, origin)
+        value = _column(record, self.column, "column", origin)
+        turns = _turns(value if require_answer else _unanswered(value), self.column, origin)
         messages, answer = _split_answer(turns, self.column, origin, require_answer=require_answer)
         return Row(_row_id(record, self.id, index), messages, answer, origin)
 
@@ -108,19 +114,21 @@ class PromptCompletion(RowFormat):
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
         prompt = _column(record, self.prompt, "prompt", origin)
         completion = record.get(self.completion)
+        if not require_answer:
+            completion = _usable(completion, turns=isinstance(prompt, list))
         if require_answer or completion is not None:
             completion = _column(record, self.completion, "completion", origin)
             self._check_same_kind(prompt, completion, origin)
         answer: str | None
         if isinstance(prompt, list):
-            turns = _turns(prompt, self.prompt, origin)
+            turns = _turns(prompt if require_answer else _unanswered(prompt), self.prompt, origin)
             if completion is not None:
                 turns += _turns(completion, self.completion, origin)
             column = self.prompt if completion is None else self.completion
             messages, answer = _split_answer(turns, column, origin, require_answer=completion is not None)
         else:
             messages = [{"role": "user", "content": _text(prompt, self.prompt, origin)}]
-            answer = None if completion is None else _text(completion, self.completion, origin)
+            answer = None if completion is None else answer_text(completion, self.completion, origin)
         return Row(_row_id(record, self.id, index), messages, answer, origin)
 
     def _check_same_kind(self, prompt: Any, completion: Any, origin: str) -> None:
@@ -151,6 +159,22 @@ def _text(value: Any, column: str, origin: str) -> str:
     return value
 
 
+def number_text(value: Any) -> Any:
+    """The text of an integer or finite float; any other value unchanged.
+
+    >>> number_text(7), number_text(3.0), number_text(True), number_text(float("nan"))
+    ('7', '3.0', True, nan)
+    """
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return value
+    return str(value) if isinstance(value, Integral) or math.isfinite(value) else value
+
+
+def answer_text(value: Any, column: str, origin: str) -> str:
+    """The text of an answer, which may be a number."""
+    return _text(number_text(value), column, origin)
+
+
 def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
     """A checked conversation, reduced to roles and contents."""
     fix = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
@@ -165,10 +189,26 @@ def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
             raise InputError(f"{position}: no role and content ({_shown(turn)}). {fix}")
         if turn["role"] not in ROLES:
             raise InputError(f"{position}: unknown role {turn['role']!r}.{nearest(str(turn['role']), ROLES)}")
-        turns.append(
-            {"role": turn["role"], "content": _text(turn["content"], f"{column}[{number - 1}].content", origin)}
-        )
+        checked = answer_text if turn["role"] == "assistant" else _text
+        content = checked(turn["content"], f"{column}[{number - 1}].content", origin)
+        turns.append({"role": turn["role"], "content": content})
     return turns
+
+
+def _usable(value: Any, *, turns: bool = False) -> Any:
+    """An answer that is not required: the value, or None if it cannot be an answer."""
+    if turns:
+        return value if isinstance(value, list) and value and _unanswered(value) is value else None
+    text = number_text(value)
+    return text if isinstance(text, str) and text.strip() else None
+
+
+def _unanswered(value: Any) -> Any:
+    """A conversation in which an answer is not required, without a last turn of the assistant that is not an answer."""
+    last = value[-1] if isinstance(value, list) and value else None
+    if isinstance(last, Mapping) and last.get("role") == "assistant" and _usable(last.get("content")) is None:
+        return value[:-1]
+    return value
 
 
 def _split_answer(

@@ -11,9 +11,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import override
+
 from nrt_lightning.errors import InputError
 
 Records = Iterator[tuple[str, dict[str, Any]]]  # origin and record
+
+
+class WrittenFloat(float):
+    """A float of a JSON file, with the digits that the file holds: 3.10 and not 3.1."""
+
+    text: str
+
+    def __new__(cls, text: str) -> WrittenFloat:
+        """The float of a text."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    @override
+    def __str__(self) -> str:
+        return self.text
+
+
+DECODER = json.JSONDecoder(parse_float=WrittenFloat)
+UNREADABLE = (RecursionError, ValueError)  # too many brackets; too many digits
 
 
 def read_json_lines(path: Path) -> Records:
@@ -25,19 +47,21 @@ def read_json_lines(path: Path) -> Records:
             if not text:
                 continue
             try:
-                record = json.loads(text)
+                record = DECODER.decode(text)
             except json.JSONDecodeError as error:
                 raise InputError(
                     f"{origin}, column {error.colno}: not valid JSON ({error.msg}). "
                     "Write one JSON object per line, with text in double quotes."
                 ) from None
+            except UNREADABLE as error:
+                raise InputError(f"{origin}: {_unreadable(error)}") from None
             yield origin, _object(record, origin)
 
 
 def read_json(path: Path) -> Records:
     """Records of a JSON file: a list of objects, or one object per line."""
     text = _decode(path.read_bytes(), path, 1)
-    decoder, position, line = json.JSONDecoder(), _skip_space(text, 0), 1
+    position, line = _skip_space(text, 0), 1
     if text[position : position + 1] == "{":
         yield from read_json_lines(path)
         return
@@ -48,11 +72,13 @@ def read_json(path: Path) -> Records:
         line, counted = line + text.count("\n", counted, position), position
         origin = f"{path}:{line}"
         try:
-            record, position = decoder.raw_decode(text, position)
+            record, position = DECODER.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise InputError(
                 f"{path}:{error.lineno}, column {error.colno}: not valid JSON ({error.msg}). Correct the record."
             ) from None
+        except UNREADABLE as error:
+            raise InputError(f"{origin}: {_unreadable(error)}") from None
         yield origin, _object(record, origin)
         position = _skip_space(text, position)
         separator = text[position : position + 1]
@@ -138,6 +164,12 @@ def _object(record: Any, origin: str) -> dict[str, Any]:
             'Write {"question": "...", "answer": "..."}.'
         )
     return record
+
+
+def _unreadable(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "too many nested brackets. Check that it is the right file, or remove the record."
+    return f"not readable ({error}). Correct the record."
 
 
 def _skip_space(text: str, position: int) -> int:

@@ -171,7 +171,8 @@ class WindowSampler(DistributedSampler[MicroBatch]):
     def _log_left_out(self, number: int) -> None:
         left_out = self.rows - self.windows * self.window_rows
         if left_out and self.rank == 0:
-            log.info("Pass %d leaves out %d of %d rows, which do not fill a window.", number, left_out, self.rows)
+            level = logging.INFO if number else logging.WARNING  # once at the default level: all passes have as many
+            log.log(level, "Pass %d leaves out %d of %d rows, which do not fill a window.", number, left_out, self.rows)
 
 
 class EvaluationSampler(DistributedSampler[int]):

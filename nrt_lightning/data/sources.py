@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -36,12 +38,13 @@ class FileSource(QASource):
     Args:
         path: a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet` file, a directory (written by `save_to_disk`,
             or with data files), or a hub name such as `allenai/tulu-3-sft-mixture`.
-        format: which columns hold question and answer.
+        format: which columns hold question and answer; null for `data.format` in a `QADataModule`, and otherwise for
+            `QuestionAnswer()`.
         split: split to read from a directory or hub dataset.
         name: configuration of a hub dataset that has several.
         revision: branch, tag or commit of a hub dataset.
         max_rows: read only the first rows; null for all.
-        require_answers: False for prediction, where rows may lack the answer.
+        require_answers: False for rows that may lack the answer; a `QADataModule` sets it for `predict`.
 
     Raises:
         InputError: the data do not exist or cannot be read, or a row cannot be used.
@@ -54,8 +57,8 @@ class FileSource(QASource):
         '2'
     """
 
-    path: str
-    format: RowFormat = field(default_factory=QuestionAnswer)
+    path: str | os.PathLike[str]
+    format: RowFormat | None = None
     split: str = "train"
     name: str | None = None
     revision: str | None = None
@@ -63,7 +66,7 @@ class FileSource(QASource):
     require_answers: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        self.path = str(self.path)
+        self.path = os.fspath(self.path)
         if not self.path:
             raise InputError("path='' is empty. Give a file, a directory or a hub name.")
         if self.max_rows is not None:
@@ -71,22 +74,13 @@ class FileSource(QASource):
 
     @override
     def rows(self) -> list[Row]:
-        rows: list[Row] = []
-        bad: list[str] = []
-        for index, (origin, record) in enumerate(islice(self._records(), self.max_rows)):
-            try:
-                rows.append(self.format.parse(record, origin, index, require_answer=self.require_answers))
-            except InputError as error:
-                bad.append(str(error))
-        if bad:
-            more = f" (This is the first of {len(bad)} such rows of {len(rows) + len(bad)}.)"
-            raise InputError(bad[0] + (more if len(bad) > 1 else ""))
-        if not rows:
-            raise InputError(f"{self.path}: no rows. Check that it is the right file and that it is complete.")
-        return rows
+        records = islice(self._records(), self.max_rows)
+        return parsed(records, self.format or QuestionAnswer(), str(self.path), require_answers=self.require_answers)
 
     def _records(self) -> Records:
-        path = Path(self.path).expanduser()
+        name = str(self.path)
+        path = Path(name).expanduser()
+        _check_regular(path)
         if path.is_dir():
             return self._enumerate(_load_directory(path, self.split))
         if path.is_file():
@@ -94,23 +88,104 @@ class FileSource(QASource):
             if reader is None:
                 raise InputError(f"{path}: unknown file type '{path.suffix}'.{nearest(path.suffix, READERS)}")
             return reader(path)
-        if path.suffix.lower() in READERS or self.path.startswith((".", "/", "~")) or self.path.count("/") > 1:
+        if name.startswith((".", "/", "~")) or name.count("/") > 1 or (path.suffix and path.name == name):
             raise InputError(f"{path}: no such file or directory.{_siblings(path)}")
-        return self._enumerate(self._load_hub())
+        _check_no_class(name)
+        return self._enumerate(self._load_hub(name))
 
     def _enumerate(self, dataset: Any) -> Records:
         return ((f"{self.path}:row {number}", record) for number, record in enumerate(dataset, start=1))
 
-    def _load_hub(self) -> Any:
+    def _load_hub(self, path: str) -> Any:
         import datasets
 
         try:
-            return datasets.load_dataset(self.path, self.name, split=self.split, revision=self.revision)
+            return datasets.load_dataset(path, self.name, split=self.split, revision=self.revision)
         except Exception as error:  # the hub's client raises many kinds
             raise InputError(
-                f"'{self.path}' is not a local file or directory, and its split '{self.split}' could not be loaded "
+                f"'{path}' is not a local file or directory, and its split '{self.split}' could not be loaded "
                 f"from the hub ({type(error).__name__}: {error}). Check path, name, split, revision and connection."
             ) from error
+
+
+@dataclass
+class MemorySource(QASource):
+    """Rows that exist in Python, such as a list of dicts or a split of a `datasets.DatasetDict`.
+
+    Args:
+        records: dicts, or rows. The source iterates over it at every call of `rows`.
+        name: of the rows, for errors.
+        format: which columns hold question and answer; null as for `FileSource`.
+        max_rows: read only the first rows; null for all.
+        require_answers: False for rows that may lack the answer.
+
+    Raises:
+        InputError: the rows can be read only once, or a row cannot be used.
+
+    Example:
+        >>> MemorySource([{"question": "1 + 1?", "answer": 2}]).rows()[0].answer
+        '2'
+    """
+
+    records: Iterable[Mapping[str, Any] | Row] = field(repr=False)
+    name: str = "rows"
+    format: RowFormat | None = None
+    max_rows: int | None = None
+    require_answers: bool = field(default=True, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.records, Iterator):
+            raise InputError(f"{self.name}: a {type(self.records).__name__} can be read only once. Make it a list.")
+
+    @override
+    def rows(self) -> list[Row]:
+        numbered = enumerate(self.records, start=1)
+        records = islice(((f"{self.name}:row {number}", record) for number, record in numbered), self.max_rows)
+        return parsed(records, self.format or QuestionAnswer(), self.name, require_answers=self.require_answers)
+
+
+def parsed(
+    records: Iterable[tuple[str, Any]], row_format: RowFormat, name: str, *, require_answers: bool = True
+) -> list[Row]:
+    """Rows of records with their origins. Raises `InputError` for the first bad record, with the number of all."""
+    rows: list[Row] = []
+    bad: list[str] = []
+    for index, (origin, record) in enumerate(records):
+        try:
+            if isinstance(record, Row):
+                rows.append(record)
+            elif isinstance(record, Mapping):
+                rows.append(row_format.parse(record, origin, index, require_answer=require_answers))
+            else:
+                raise InputError(
+                    f"{origin}: expected a dict of columns, got {type(record).__name__}. "
+                    'Give a list of dicts such as {"question": "...", "answer": "..."}.'
+                )
+        except InputError as error:
+            bad.append(str(error))
+    if bad:
+        more = f" (This is the first of {len(bad)} such rows of {len(rows) + len(bad)}.)"
+        raise InputError(bad[0] + (more if len(bad) > 1 else ""))
+    if not rows:
+        raise InputError(f"{name}: no rows. Check that it is the right file and that it is complete.")
+    return rows
+
+
+def _check_no_class(name: str) -> None:
+    """Refuse the misspelled name of a source, before it is looked for on the hub."""
+    kinds = [QASource]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    similar = nearest(name, {kind.__name__ for kind in kinds[1:]})
+    if name[:1].isupper() and similar.startswith(" Did you mean"):
+        raise InputError(f"{name!r} is neither a file nor the name of a source.{similar}")
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse pipes, devices and sockets, which a reader could wait for without end, also inside a directory."""
+    for found in [path, *(path.iterdir() if path.is_dir() else ())]:
+        if found.exists() and not found.is_file() and not found.is_dir():
+            raise InputError(f"{found}: not a regular file or directory. Write the rows into a file.")
 
 
 def _load_directory(path: Path, split: str) -> Any:

@@ -170,3 +170,24 @@ class ChatTemplate(PromptTemplate):
                 f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {turn} + messages %}}{{%- endif %}}"
             )
         return "".join(lines) + template
+
+
+ASKS_FOR_REASONING = "Question: {question}\nThink step by step, then answer.\nReasoning:"
+
+
+def default_template(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
+    """The template for `template: null`: the tokenizer's chat template, or a plain text that asks for reasoning."""
+    return ChatTemplate() if tokenizer.chat_template else PlainTemplate(ASKS_FOR_REASONING)
+
+
+def prompt_example(template: PromptTemplate, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a reader needs to check prompts: the template, and the prompt and the answer of one row.
+
+    >>> print(prompt_example(PlainTemplate("{question}="), Row("0", [{"role": "user", "content": "1+1"}], "2"), None))
+    Prompts are made by PlainTemplate(template='{question}=', system_prompt=None). The first one:
+    | 1+1=
+    Its reference answer: 2
+    """
+    prompt = template.render(row, tokenizer).splitlines() or [""]
+    answer = "" if row.answer is None else f"\nIts reference answer: {row.answer}"
+    return "\n| ".join([f"Prompts are made by {template}. The first one:", *prompt]) + answer

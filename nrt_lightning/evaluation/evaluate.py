@@ -13,7 +13,7 @@ from nrt_lightning.functional import pack_segment
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
 from nrt_lightning.rollouts import Generations, RolloutEngine, assemble, direct_answers, write_answers
-from nrt_lightning.rollouts.answering import write_directly
+from nrt_lightning.rollouts.answering import answer_limits, within, write_directly
 from nrt_lightning.signals import RolloutText
 from nrt_lightning.signals.base import decode
 from nrt_lightning.structures import Prompts, Sampling
@@ -40,35 +40,39 @@ def evaluate(
 ) -> Evaluation:
     """Decode greedily with and without a trace, and compare with the reference answers.
 
+    An answer is an exact match if it equals the reference answer and ended by itself, with an end token. A row is
+    decoded to its own `answer_limits`, so that the results do not depend on the rows of its batch.
+
     Args:
         policy: in eval mode, without gradient.
         engine: decodes.
         prompts: B questions with their reference answers.
         sampling: limit of traces. Temperature and group size are not used.
-        max_answer_tokens: limit of the answers in `Evaluation.texts`, at least the longest reference answer's length.
-            Outcomes compare no more than that length.
+        max_answer_tokens: limit of the answers in `Evaluation.texts`, where it is above a row's own. Outcomes are
+            those under the row's own limit.
     """
     greedy = dataclasses.replace(sampling, temperature=0.0)
-    width = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
-    written = write_answers(policy, engine, prompts, greedy, max(width, max_answer_tokens))
-    direct = write_answers(policy, engine, prompts, greedy, width, thinking=False)
+    width, limits = prompts.answer_ids.shape[1], answer_limits(prompts)  # T, [B]
+    longest = limits.clamp(min=max_answer_tokens)
+    written = write_answers(policy, engine, prompts, greedy, int(longest.max()))
+    direct = write_answers(policy, engine, prompts, greedy, int(limits.max()), thinking=False)
     rollouts = assemble(prompts, written.traces, policy.marker_id)
     scores = policy.score(rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
     logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, width)  # [B, T]
-    answers, emitted = first_tokens(policy, written.answers, width), written.marker_emitted
-    right, held = matches(policy, prompts, answers), checked_matches(prompts, answers)  # [B]
+    answers, emitted = within(written.answers, limits), written.marker_emitted
+    right, held = matches(policy, prompts, answers), checked_matches(policy, prompts, answers)  # [B]
     outcomes = {
         "exact_match": right & emitted,
         "exact_match_forced": right,
-        "exact_match_without_trace": matches(policy, prompts, direct.answer_texts),
+        "exact_match_without_trace": matches(policy, prompts, within(direct.answers, limits)),
         "confidence": logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
         "confidence_without_trace": scores.baseline_logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp(),
         "marker_rate": emitted,
         "trace_tokens": rollouts.segments.trace_mask.sum(dim=1),
     }
     checked = {"checked_match": held & emitted, "checked_match_forced": held}
-    texts = texts_of(policy, prompts, written.trace_texts, emitted.tolist(), written.answers)
+    texts = texts_of(policy, prompts, written.trace_texts, emitted.tolist(), within(written.answers, longest))
     return Evaluation(texts, outcomes, checked, logprobs, scores.baseline_logprobs)
 
 
@@ -79,16 +83,17 @@ def evaluate_direct_answers(
 
     Arguments as for `evaluate`.
     """
-    width = prompts.answer_ids.shape[1]
-    written = write_directly(policy, engine, prompts, max(width, max_answer_tokens))
+    limits = answer_limits(prompts)  # [B]
+    longest = limits.clamp(min=max_answer_tokens)
+    written = write_directly(policy, engine, prompts, int(longest.max()))
     logprobs = policy.score(direct_answers(prompts, policy.marker_id)).logprobs  # [B, T]
-    answers = first_tokens(policy, written, width)
-    right, held = matches(policy, prompts, answers), checked_matches(prompts, answers)  # [B]
+    answers = within(written, limits)
+    right, held = matches(policy, prompts, answers), checked_matches(policy, prompts, answers)  # [B]
     confidence = logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp()
     outcomes = {"exact_match": right, "exact_match_forced": right, "confidence": confidence}
     checked = {"checked_match": held, "checked_match_forced": held}
     # Signals read these answers as those after an emitted marker: no marker was forced.
-    texts = texts_of(policy, prompts, [""] * len(prompts), [True] * len(prompts), written)
+    texts = texts_of(policy, prompts, [""] * len(prompts), [True] * len(prompts), within(written, longest))
     return Evaluation(texts, outcomes, checked, logprobs)
 
 
@@ -103,22 +108,18 @@ def texts_of(
     return [RolloutText(row.question, *fields, row) for row, *fields in columns]  # type: ignore[call-arg]
 
 
-def first_tokens(policy: Policy, answers: Generations, width: int) -> list[str]:
-    """The text of the first `width` tokens of each answer."""
-    return decode(policy, answers.token_ids[:, :width], answers.token_mask[:, :width])
+def matches(policy: Policy, prompts: Prompts, answers: Generations) -> Tensor:
+    """True where an answer ended by itself and equals the reference answer up to surrounding whitespace. [B]"""
+    references = decode(policy, prompts.answer_ids, prompts.answer_mask)
+    texts = decode(policy, answers.token_ids, answers.token_mask)
+    same = [text.strip() == reference.strip() for text, reference in zip(texts, references, strict=True)]
+    return torch.tensor(same, device=prompts.prompt_ids.device) & answers.stopped
 
 
-def matches(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """True where a text equals the reference answer up to surrounding whitespace. [B]"""
-    answers = decode(policy, prompts.answer_ids, prompts.answer_mask)
-    same = [text.strip() == answer.strip() for text, answer in zip(texts, answers, strict=True)]
-    return torch.tensor(same, device=prompts.prompt_ids.device)
-
-
-def right_answers(policy: Policy, prompts: Prompts, texts: list[str]) -> Tensor:
-    """True where a text holds the pieces that its row checks or, without such pieces, is the reference answer. [B]"""
+def right_answers(policy: Policy, prompts: Prompts, answers: Generations) -> Tensor:
+    """True where an answer holds the pieces that its row checks or, without such pieces, is an exact match. [B]"""
     some = torch.tensor([bool(row.checks) for row in prompts.rows], device=prompts.prompt_ids.device)
-    return torch.where(some, checked_matches(prompts, texts), matches(policy, prompts, texts))
+    return torch.where(some, checked_matches(policy, prompts, answers), matches(policy, prompts, answers))
 
 
 def with_checks(prompts: Prompts) -> Tensor:
@@ -127,8 +128,9 @@ def with_checks(prompts: Prompts) -> Tensor:
     return some if prompts.counted is None else some & prompts.counted
 
 
-def checked_matches(prompts: Prompts, texts: list[str]) -> Tensor:
-    """True where a text holds all pieces that its row checks. [B]"""
+def checked_matches(policy: Policy, prompts: Prompts, answers: Generations) -> Tensor:
+    """True where an answer holds all pieces that its row checks. [B]"""
+    texts = decode(policy, answers.token_ids, answers.token_mask)
     held = [holds(text, row.checks) for text, row in zip(texts, prompts.rows, strict=True)]
     return torch.tensor(held, device=prompts.prompt_ids.device)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from nrt_lightning.evaluation.evaluate import right_answers
 from nrt_lightning.models import Policy
 from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine
-from nrt_lightning.rollouts.answering import after_marker, texts
+from nrt_lightning.rollouts.answering import after_marker, answer_limits, within
 from nrt_lightning.structures import Prompts, Scores
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.sampling import measure_signals, sample_window
@@ -42,8 +42,7 @@ def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
         sampled = sample_window(method, prompts, seed)
         measure_signals(method, sampled.micro_batches)
         [batch] = sampled.micro_batches
-        rollouts, trained = batch.rollouts, batch.trained
-        assert rollouts is not None
+        rollouts, trained = batch.sampled, batch.trained
         assert sampled.traces is not None
         scores = policy.score(rollouts, baseline=True)
         rollouts.old_scores = method.add_baseline(rollouts, scores)
@@ -61,9 +60,9 @@ def repeat(prompts: Prompts, times: int) -> Prompts:
     return dataclasses.replace(many, rows=[row for row in prompts.rows for _ in range(times)])
 
 
-def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations) -> list[str]:
-    """Greedy answers after one trace and the marker for each prompt."""
+def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations) -> Generations:
+    """Greedy answers after one trace and the marker for each prompt, each `within` its own limit."""
     ids, mask = after_marker(prompts, traces, policy.marker_id)
-    limit = prompts.answer_ids.shape[1]  # a longer answer cannot be the reference answer
-    request = GenerationRequest(ids, mask, limit, stop_ids=policy.eos_ids, temperature=0.0)
-    return texts(policy, engine.generate(policy, request))
+    limits = answer_limits(prompts)  # [B]
+    request = GenerationRequest(ids, mask, int(limits.max()), stop_ids=policy.eos_ids, temperature=0.0)
+    return within(engine.generate(policy, request), limits)

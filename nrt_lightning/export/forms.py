@@ -75,7 +75,7 @@ class AdapterFiles(ExportForm):
     def check(self, policy: Policy) -> None:
         if policy.adapter is None:
             raise InputError("export form AdapterFiles: the policy has no adapter. Use WholeModel.")
-        if policy.marker_is_new and not getattr(policy.adapter, "marker_rows", False):
+        if policy.marker_is_new and not policy.adapter.marker_rows:
             raise InputError(
                 "export form AdapterFiles: neither the base nor the adapter has the marker, since adapter.marker_rows "
                 "is false. Use Merged, or train with marker_rows."
@@ -83,7 +83,7 @@ class AdapterFiles(ExportForm):
         live = policy.live and not policy.network.name_or_path
         if live or policy.settings.get("weights") == "random":
             raise InputError(
-                f"export form AdapterFiles: the adapter's base is {'live' if live else 'random'} and not in files. Use "
+                f"export form AdapterFiles: the adapter's base is {'live' if live else 'random'} and in no files. Use "
                 "Merged."
             )
 

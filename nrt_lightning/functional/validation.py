@@ -127,11 +127,7 @@ def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, fi
 
 
 def check_tokenizer(tokenizer: Any) -> None:
-    """Raise `InputError` unless a tokenizer of transformers has an end token and a padding token.
-
-    Raises:
-        InputError: naming the missing token and how to set it.
-    """
+    """Raise `InputError` unless a tokenizer of transformers has an end token and a padding token."""
     name = f"The tokenizer {tokenizer.name_or_path!r}"
     if tokenizer.eos_token_id is None:
         raise InputError(

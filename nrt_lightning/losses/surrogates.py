@@ -26,6 +26,7 @@ class Surrogate(ABC):
     """A per-token loss whose gradient is the policy gradient if `ratio = pi / pi_old` is close to 1."""
 
     drops_clipped: ClassVar[bool] = False  # True if the denominators of means do not count clipped tokens
+    uses_ratio: ClassVar[bool] = True  # False: the loss is right on-policy only
 
     @abstractmethod
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
@@ -154,6 +155,8 @@ class PolicyGradient(Surrogate):
         >>> PolicyGradient()(torch.tensor([[-0.5]]), torch.tensor([[-9.0]]), torch.tensor([[2.0]])).loss
         tensor([[1.]])
     """
+
+    uses_ratio = False
 
     def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
         """Loss and clipped tokens, `[N, C]`."""

@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -17,9 +18,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from torch import Tensor
 from typing_extensions import override
 
-from nrt_lightning.data.encoding import PromptEncoder
-from nrt_lightning.data.templates import PlainTemplate
-from nrt_lightning.errors import InputError
+from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.record import RunRecord
 from nrt_lightning.metrics.scalars import Mean, Scalar, combined
@@ -36,7 +35,7 @@ from nrt_lightning.strategies import (
     layout_of,
     sharded,
 )
-from nrt_lightning.structures import Prompts, Row
+from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
 # The override below passes the batches of a datamodule that yields Prompts through.
@@ -53,15 +52,16 @@ class PolicyModule(L.LightningModule):
         optimizer: OptimizerCallable | None,
         schedule: Schedule | None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
+        text_batches: TextBatches | None = None,
     ) -> None:
         super().__init__()
         if _given_hyperparameters.get() is not None:  # plain dicts of the CLI; objects could not be loaded again
             self.save_hyperparameters(logger=False)
-        self.policy = policy
-        self.engine = engine
+        self.policy, self.engine = policy, engine
         self.optimizer = optimizer or default_optimizer
         self.schedule = schedule or LinearSchedule()
         self.metrics = EvaluationMetrics(metrics)
+        self.text_batches = text_batches or TextBatches()
         self._started = 0.0
         self._gathered = ExitStack()  # the full weights, during evaluation
 
@@ -94,18 +94,17 @@ class PolicyModule(L.LightningModule):
 
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Encode batches of plain texts, `{"question": [...], "answer": [...]}`."""
+        """Encode a batch of plain texts (`TextBatches`). None skips the batch: a process has no row that fits."""
         if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
             return batch
-        if "question" not in batch:
-            raise InputError(f"A batch has the keys {sorted(batch)}; it needs 'question', and 'answer' to train.")
-        answers = batch.get("answer") or [None] * len(batch["question"])
-        rows = [
-            Row(str(i), [{"role": "user", "content": question}], answer, origin=f"batch row {i}")
-            for i, (question, answer) in enumerate(zip(batch["question"], answers, strict=True))
-        ]
-        encoded = PromptEncoder(self.policy.tokenizer, PlainTemplate()).encode(rows, "batch")
-        return encoded.collate([encoded[i] for i in range(len(encoded))])
+        trainer = self._trainer
+        encoded = self._text_encoder.encode(batch, require_answers=trainer is None or not trainer.predicting)
+        together = trainer is not None and trainer.training  # processes train in step
+        return None if together and self.processes.largest(int(encoded is None)) else encoded
+
+    @cached_property
+    def _text_encoder(self) -> TextBatchEncoder:
+        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, quiet=self.global_rank != 0)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -145,8 +144,7 @@ class PolicyModule(L.LightningModule):
             batch_size: of this process.
         """
         scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
-        gather = self.all_gather if self.trainer.world_size > 1 else None
-        for name, value in combined(scalars, self.device, gather).items():
+        for name, value in combined(scalars, self.device, self.trainer.world_size).items():
             self.log(f"{prefix}/{name}", value, batch_size=batch_size)
 
     def log_throughput(self, tokens: Tensor | int) -> None:
@@ -186,9 +184,10 @@ class PolicyModule(L.LightningModule):
         return found
 
     @override
-    def validation_step(self, batch: Prompts, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Prompts | None, batch_idx: int) -> dict[str, Any]:
         """Evaluate the policy. Callbacks get the fields of the `Evaluation`, such as `texts`."""
-        return {name: value for name, value in vars(self.evaluate(batch)).items() if value is not None}
+        found = {} if batch is None else vars(self.evaluate(batch))  # None: no row fits
+        return {name: value for name, value in found.items() if value is not None}
 
     test_step = validation_step
 

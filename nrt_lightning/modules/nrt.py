@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
+from typing_extensions import override
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
@@ -42,38 +44,38 @@ from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_p
 
 
 class NRTModule(PolicyModule):
-    """Teaches a policy to reason from question-answer pairs (arXiv 2602.11549).
+    """Trains a policy to reason from question-answer pairs (arXiv 2602.11549).
 
-    For every prompt the policy samples traces; a trace is rewarded by the policy's own confidence in the reference
-    answer after it; the policy learns from the rewards relative to their group. All parts are swappable classes. The
+    The policy samples traces for every prompt. The reward of a trace is the policy's confidence in the reference answer
+    after it, and advantages are relative to the other traces of the prompt. Every part is a swappable class. The
     defaults are the paper's best aggregation with its authors' hyperparameters.
 
     Args:
-        policy: the model that is trained.
-        aggregator: from the confidences in the answer's tokens to the trace reward, and to the answer's token weights.
-        signals: what the trace reward is combined from; null for the aggregator's reward alone.
-        advantage: from the rewards of a group to advantages.
+        policy: the model to train.
+        aggregator: maps the confidences in the answer's tokens to the trace reward and to token weights.
+        signals: combines several signals to the trace reward; null for the aggregator's reward.
+        advantage: maps the rewards of a group to advantages.
         token_weights: weights of the answer term.
         loss: trace, marker, answer and KL terms.
-        reference: a second model for the KL, and for the baseline if its scorer says so.
-        sampling: how traces are drawn.
-        engine: what draws them.
-        optimizer: from parameters to an optimizer; null for AdamW with the authors' settings.
+        reference: a second model, for the KL and for the baseline of `ReferenceBaseline`.
+        sampling: how traces are sampled.
+        engine: samples the traces.
+        optimizer: maps parameters to an optimizer; null for AdamW with the authors' settings.
         schedule: of the learning rate; null for a linear one with 10 % warm-up.
-        max_tokens_per_micro_batch: split a batch into micro-batches of at most this many tokens, groups of like length
-            together, whose gradients add up to that of the whole batch; null for one forward pass. Tokens are those
-            that go through the model: prompts once, completions, and answers once more for the baseline. A group is
-            never divided; one above the limit is counted in `train/groups_over_limit`.
+        max_tokens_per_micro_batch: split a batch into micro-batches of at most this many tokens; gradients equal those
+            of the full batch. Counts the tokens that go through the model: prompts once, completions, and answers once
+            more for the baseline. A group is never divided; one above the limit is counted in
+            `train/groups_over_limit`. Null for one forward pass.
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
-        train_response: train what the policy writes by itself, trace, marker and an answer of its own; the reference
-            answer then only gives the reward.
-        filters: groups that one of these drops carry no loss, and are replaced as often as `sampling.refill_rounds`
-            says; null for none.
-        baseline_scorer: whose confidence after the empty trace a trace is held against.
-        overlong: what becomes of traces that reached their limit.
-        kl_penalty: KL against the reference in the reward; null for none. The loss has `kl_coef` of its own.
+        train_response: train what the policy writes: trace, marker and its own answer. The reference answer then only
+            gives the reward.
+        filters: drop groups from the loss; dropped groups are replaced in at most `sampling.refill_rounds` rounds.
+        baseline_scorer: the model that scores the answers after the empty trace.
+        overlong: how traces that reached their limit are treated.
+        kl_penalty: a KL penalty in the reward; null for none. The loss has its own `kl_coef`.
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
-            signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
+            text signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
+        text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -99,14 +101,16 @@ class NRTModule(PolicyModule):
         max_tokens_per_micro_batch: int | None = None,
         predict_temperature: float = 0.0,
         signals: SignalCombiner | None = None,
+        *,
         train_response: bool = False,
         filters: list[GroupFilter] | None = None,
         baseline_scorer: BaselineScorer | None = None,
         overlong: OverlongTraces = KeepOverlong(),  # noqa: B008
         kl_penalty: KLPenalty | None = None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
+        text_batches: TextBatches | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule, metrics)
+        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
         if max_tokens_per_micro_batch is not None:
             check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
         self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
@@ -117,7 +121,7 @@ class NRTModule(PolicyModule):
             signals=signals,
             advantage=advantage,
             token_weights=token_weights,
-            loss=corrected(loss or NRTLoss(), engine),
+            loss=loss or NRTLoss(),
             reference=reference,
             sampling=sampling or Sampling(),
             engine=engine,
@@ -131,18 +135,18 @@ class NRTModule(PolicyModule):
 
     # Training
 
+    @override
     def configure_callbacks(self) -> list[Callback]:
-        """`OnPolicyRollout`, unless the trainer has one."""
         trainer: Any = self.trainer
         return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
 
+    @override
     def setup(self, stage: str) -> None:
-        """Check the settings before any weights are read."""
         method_of(self, type(self).__name__)
         super().setup(stage)
 
+    @override
     def configure_model(self) -> None:
-        """Read the weights of policy and reference."""
         super().configure_model()
         method = self.method
         if method.needs_reference:
@@ -151,8 +155,8 @@ class NRTModule(PolicyModule):
             directory, precision = Path(self.trainer.default_root_dir), self.trainer.precision
             method.baseline_scorer.load(self.policy, method.reference, directory, precision)
 
+    @override
     def training_step(self, batch: Prompts, batch_idx: int) -> dict[str, Tensor]:
-        """One batch of rollouts: scores, rewards, advantages, loss."""
         if not isinstance(batch, Prompts) or batch.rollouts is None:
             raise InputError(
                 f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback adds them."
@@ -172,15 +176,14 @@ class NRTModule(PolicyModule):
         self.log_scalars(counts, "train", len(batch.trained))
         return learn_in_parts(self.method, batch, parts, processes, self.backward_part)
 
+    @override
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step, and update the reference."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         self.method.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def log_training(self, batch: Prompts, step: Step) -> None:
         """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
-        rollouts, reward = batch.rollouts, step.credit.reward
-        assert rollouts is not None
+        rollouts, reward = batch.sampled, step.credit.reward
         groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
         scalars = groups | signal_metrics(reward.signals) | loss_metrics(step.out)
         if self.method.signals is None:
@@ -201,15 +204,17 @@ class NRTModule(PolicyModule):
 
     # Evaluation
 
+    @override
     def answer(self, prompts: Prompts) -> Evaluation:
-        """Greedy answers with and without a trace, and the reference answers' log-probs."""
         sampling = self.method.sampling
         return evaluate(
             self.policy, self.engine, prompts, sampling, sampling.max_answer_tokens if self.metrics.names else 0
         )
 
-    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
-        """A trace and an answer for every question."""
+    @override
+    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
+        if batch is None:  # no row fits
+            return []
         sampling = dataclasses.replace(self.method.sampling, temperature=self.predict_temperature)
         seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
         with self.policy.evaluating():
@@ -223,28 +228,21 @@ class NRTModule(PolicyModule):
 
     # Checkpoints
 
+    @override
     def describe(self) -> dict[str, str]:
-        """The parts and settings of the method, as text."""
         return self.method.describe()
 
+    @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note whose checkpoint it is, and what filters and reference have learned of the run."""
         super().on_save_checkpoint(checkpoint)
         filters = [(filter_.name, filter_.state_dict()) for filter_ in self.method.filters]
         checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.method.reference.state_dict()}
 
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """As above, and go on with the filters and the reference as they were."""
         super().on_load_checkpoint(checkpoint)
-        noted = checkpoint.get("nrt_lightning", {})
-        self.method.reference.load_state_dict(noted.get("reference", {}))
-        for filter_, (name, state) in zip(self.method.filters, noted.get("filters", []), strict=False):
+        stored = checkpoint.get("nrt_lightning", {})
+        self.method.reference.load_state_dict(stored.get("reference", {}))
+        for filter_, (name, state) in zip(self.method.filters, stored.get("filters", []), strict=False):
             if filter_.name == name:
                 filter_.load_state_dict(state)
-
-
-def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
-    """The loss with the correction that the engine asks for, unless it has one of its own."""
-    if loss.sampler_correction is not None or engine.sampler_correction is None:
-        return loss
-    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)

@@ -8,6 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate_direct_answers
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.models import Policy
@@ -30,6 +31,7 @@ class SFTModule(PolicyModule):
         max_answer_tokens: limit of an answer in `predict`, and in evaluation with `metrics`.
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
             signals such as `MathVerify`.
+        text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
 
     Example:
         >>> SFTModule(Policy("embedded:registers-base")).reduction
@@ -45,8 +47,9 @@ class SFTModule(PolicyModule):
         schedule: Schedule | None = None,
         max_answer_tokens: int = 256,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
+        text_batches: TextBatches | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule, metrics)
+        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
         self.reduction = reduction
         self.max_answer_tokens = max_answer_tokens
 
@@ -67,8 +70,10 @@ class SFTModule(PolicyModule):
         return evaluate_direct_answers(self.policy, self.engine, prompts, limit)
 
     @override
-    def predict_step(self, batch: Prompts, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
         """One answer for each question, in the same fields as `NRTModule`'s with an empty trace."""
+        if batch is None:  # no row fits
+            return []
         with self.policy.evaluating():
             written = write_directly(self.policy, self.engine, batch, self.max_answer_tokens)
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Rollou
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
+
+ROOM = 2  # tokens that an answer may have more than its reference answer: white space before and after it
 
 
 @dataclass
@@ -82,6 +85,24 @@ def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_
         prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0
     )
     return engine.generate(policy, request)
+
+
+def answer_limits(prompts: Prompts) -> Tensor:
+    """Length up to which an answer can be the reference answer, by that answer's length alone. [B]"""
+    return prompts.answer_mask.sum(dim=1) + ROOM
+
+
+def within(answers: Generations, limits: Tensor) -> Generations:
+    """Answers as they would be with a limit of their own, `limits` [B]: a longer one is cut and did not end.
+
+    A batch is decoded to its largest limit. What a row's answer is must not depend on the rows beside it.
+    """
+    column = torch.arange(answers.token_mask.shape[1], device=limits.device)
+    return dataclasses.replace(
+        answers,
+        token_mask=answers.token_mask & (column < limits.unsqueeze(1)),
+        stopped=answers.stopped & (answers.token_mask.sum(dim=1) <= limits),
+    )
 
 
 def nothing(prompts: Prompts) -> Generations:

@@ -12,7 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from typing_extensions import override
 
-from nrt_lightning.models.scoring.base import accepted
+from nrt_lightning.models.scoring.base import last_logits
 from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 
 if TYPE_CHECKING:
@@ -184,6 +184,5 @@ def forward(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: 
         "position_ids": position_ids,
         "past_key_values": cache,
         "use_cache": True,
-        "logits_to_keep": 1,
     }
-    return model(**accepted(model, inputs)).logits[:, -1]
+    return last_logits(model, inputs)

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.scoring.base import positions
 from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
@@ -48,10 +49,9 @@ class TransformersEngine(RolloutEngine):
     def __post_init__(self) -> None:
         if not 0.0 <= self.drop_share <= 1.0:
             raise InputError(f"engine.drop_share is {self.drop_share}: give a fraction between 0 and 1.")
-        if self.max_rows < 0 or (self.check_every is not None and self.check_every < 1):
-            raise InputError(
-                f"engine.max_rows is {self.max_rows} and engine.check_every {self.check_every}: give at least 0 and 1."
-            )
+        check_at_least("engine.max_rows", self.max_rows, 0)
+        if self.check_every is not None:
+            check_at_least("engine.check_every", self.check_every, 1)
 
     @override
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:

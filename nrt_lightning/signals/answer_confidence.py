@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class AnswerConfidence(ScoreSignal):
     """
 
     aggregator: RewardAggregator
-    only_ended: bool = False
+    only_ended: bool = field(default=False, kw_only=True)
 
     @property
     @override

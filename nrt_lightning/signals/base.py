@@ -68,8 +68,7 @@ class RolloutEvidence:
     @property
     def rollouts(self) -> Rollouts:
         """The N rollouts of the prompts, with the reference answer."""
-        assert self.prompts.rollouts is not None
-        return self.prompts.rollouts
+        return self.prompts.sampled
 
     @property
     def trained(self) -> Rollouts:

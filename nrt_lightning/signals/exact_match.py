@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
@@ -11,7 +11,7 @@ from nrt_lightning.signals.base import RolloutText, TextSignal
 
 @dataclass(frozen=True)
 class ExactMatch(TextSignal):
-    """1 if the policy's answer equals the reference answer up to surrounding whitespace, else 0.
+    """1 if the policy's answer ended by itself and equals the reference answer up to surrounding whitespace, else 0.
 
     The policy writes an answer after every trace, sampled at `sampling.answer_temperature` (0 is greedy).
 
@@ -25,9 +25,10 @@ class ExactMatch(TextSignal):
         1.0
     """
 
-    forced: bool = False
+    forced: bool = field(default=False, kw_only=True)
     minimum = 0.0
 
     @override
     def read(self, text: RolloutText) -> float:
-        return float((text.marker_emitted or self.forced) and text.policy_answer.strip() == text.answer.strip())
+        whole = text.policy_answer_ended and (text.marker_emitted or self.forced)
+        return float(whole and text.policy_answer.strip() == text.answer.strip())

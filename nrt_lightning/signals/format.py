@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from typing_extensions import override
@@ -23,7 +23,7 @@ class Format(ScoreSignal):
         (0.0, False, True)
     """
 
-    policy_answer: bool = False
+    policy_answer: bool = field(default=False, kw_only=True)
     minimum = 0.0
     needs_answer_logprobs = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from typing_extensions import override
@@ -41,9 +41,9 @@ class FunctionSignal(TextSignal):
 
     function: str
     minimum: float = float("-inf")
-    policy_answers: bool = True
+    policy_answers: bool = field(default=True, kw_only=True)
     concurrency: int = 1
-    batched: bool = False
+    batched: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         imported(self.function)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from typing_extensions import override
@@ -29,7 +29,7 @@ class GainOverBaseline(ScoreSignal):
     """
 
     aggregator: RewardAggregator
-    clip: bool = False
+    clip: bool = field(default=False, kw_only=True)
     needs_baseline = True
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 from typing_extensions import override
@@ -28,7 +28,7 @@ class LengthPenalty(ScoreSignal):
     """
 
     target: int
-    both_sides: bool = False
+    both_sides: bool = field(default=False, kw_only=True)
     needs_answer_logprobs = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from typing_extensions import override
 
@@ -25,7 +25,7 @@ class MathVerify(TextSignal):
         InputError: if the library is not installed.
     """
 
-    forced: bool = False
+    forced: bool = field(default=False, kw_only=True)
     minimum = 0.0
 
     def __post_init__(self) -> None:

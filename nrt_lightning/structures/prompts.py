@@ -66,11 +66,15 @@ class Prompts(TensorStruct):
         return self.prompt_ids.shape[0]
 
     @property
+    def sampled(self) -> Rollouts:
+        """`rollouts`, which must have been sampled."""
+        assert self.rollouts is not None, "sample first"
+        return self.rollouts
+
+    @property
     def trained(self) -> Rollouts:
-        """The rollouts that the loss is computed from: `responses` where there are some, else `rollouts`."""
-        found = self.rollouts if self.responses is None else self.responses
-        assert found is not None, "sample first"
-        return found
+        """The rollouts that the loss is computed from: `responses` if there are any, else `rollouts`."""
+        return self.responses or self.sampled
 
     def select(self, prompts: Tensor) -> Prompts:
         """These prompts `[b]`, ascending, with their rollouts, as a batch of one window step."""

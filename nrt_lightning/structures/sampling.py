@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -29,6 +29,6 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
-    suppress_eos: bool = False
+    suppress_eos: bool = field(default=False, kw_only=True)
     answer_temperature: float | None = None
     refill_rounds: int = 0

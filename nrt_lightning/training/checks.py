@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -11,6 +12,7 @@ from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.rewards import RewardAggregator, TokenWeighting
+from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
 from nrt_lightning.training.method import Method
@@ -155,3 +157,10 @@ def warn_of_idle_parts(method: Method) -> None:
         log.warning("baseline_scorer is %s, but neither reward, advantage nor filters use a baseline.", scorer)
     if reference.available and not (method.needs_reference or scorer.needs_reference):
         log.warning("reference is %s, but nothing uses it: loss.kl_coef is 0 and kl_penalty is null.", reference)
+
+
+def corrected(loss: NRTLoss, engine: RolloutEngine) -> NRTLoss:
+    """The loss with the correction that the engine asks for, unless it has one of its own."""
+    if loss.sampler_correction is not None or engine.sampler_correction is None:
+        return loss
+    return dataclasses.replace(loss, sampler_correction=engine.sampler_correction)

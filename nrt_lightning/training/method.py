@@ -40,7 +40,7 @@ class Method:
     loss = method.compute_loss(batch, scores, credit).loss
     ```
 
-    `NRTModule` describes the fields.
+    `NRTModule` describes the fields. A loss without a `sampler_correction` takes the engine's.
 
     Example:
         >>> Method(Policy("embedded:registers-base"), sampling=Sampling(group_size=4)).needs_baseline
@@ -61,6 +61,10 @@ class Method:
     overlong: OverlongTraces = field(default_factory=KeepOverlong)
     kl_penalty: KLPenalty | None = None
     train_response: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.loss.sampler_correction is None and self.engine.sampler_correction is not None:
+            self.loss = dataclasses.replace(self.loss, sampler_correction=self.engine.sampler_correction)
 
     # Scores
 
@@ -114,7 +118,7 @@ class Method:
             The rewards `[N]`. Their token weights are 0 where nothing reads them.
         """
         reward = self._confidence_reward(batch, scores)
-        reward.value = self.overlong.rewards(reward.value, self._rollouts(batch), self.sampling.max_trace_tokens)
+        reward.value = self.overlong.rewards(reward.value, batch.sampled, self.sampling.max_trace_tokens)
         sampled = batch.trained.old_scores or scores
         if self.kl_penalty is not None and sampled is not None:
             known = sampled.ref_logprobs if scores is None else scores.ref_logprobs  # [N, C]
@@ -125,7 +129,7 @@ class Method:
 
     def _confidence_reward(self, batch: Prompts, scores: Scores | None) -> TraceReward:
         """The reward by the aggregator or by signals, without penalties."""
-        rollouts = self._rollouts(batch)
+        rollouts = batch.sampled
         rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
         mask = rollouts.answer_mask[rows]  # [N, T]
         found = rollouts.old_scores or (scores if batch.responses is None else None)
@@ -153,7 +157,7 @@ class Method:
             batch: with rollouts.
             scores: as in `compute_rewards`.
         """
-        trained, rollouts = batch.trained, self._rollouts(batch)
+        trained, rollouts = batch.trained, batch.sampled
         if trained.credit is not None:
             return trained.credit
         reward = self.compute_rewards(batch, scores)
@@ -194,11 +198,6 @@ class Method:
             sampling_logprobs=trained.sampling_logprobs,
         )
         return self.loss(inputs, whole=whole, mean=mean)
-
-    @staticmethod
-    def _rollouts(batch: Prompts) -> Rollouts:
-        assert batch.rollouts is not None, "sample first"
-        return batch.rollouts
 
     # What the parts need
 

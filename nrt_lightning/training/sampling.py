@@ -76,8 +76,7 @@ def measure_signals(method: Method, window: list[Prompts], policy: Policy | None
     policy = policy or method.policy
     with policy.evaluating():
         for batch in window:
-            assert batch.rollouts is not None, "sample first"
-            batch.rollouts.signal_values = method.signals.measure(RolloutEvidence(policy, batch))
+            batch.sampled.signal_values = method.signals.measure(RolloutEvidence(policy, batch))
 
 
 def score_window(method: Method, window: list[Prompts], *, steps: bool) -> None:
@@ -97,10 +96,9 @@ def score_with_policy(method: Method, window: list[Prompts], policy: Policy, *, 
     trained_first = needs_trained_first(method, steps=steps)
     with policy.evaluating():
         for batch in window:
-            assert batch.rollouts is not None, "sample first"
             answers_first = method.needs_answer_logprobs and (method.needs_window or batch.responses is not None)
             if answers_first or (trained_first and batch.responses is None):
-                batch.rollouts.old_scores = method.score_rollouts(batch.rollouts, policy, answers=True)
+                batch.sampled.old_scores = method.score_rollouts(batch.sampled, policy, answers=True)
             if trained_first and batch.responses is not None:
                 batch.responses.old_scores = method.score_rollouts(batch.responses, policy, answers=False)
 
@@ -110,8 +108,8 @@ def score_with_other_models(method: Method, window: list[Prompts], *, steps: boo
     trained_first = needs_trained_first(method, steps=steps)
     with method.policy.evaluating():
         for batch in window:
-            rollouts, trained = batch.rollouts, batch.trained
-            if rollouts is not None and rollouts.old_scores is not None:
+            rollouts, trained = batch.sampled, batch.trained
+            if rollouts.old_scores is not None:
                 rollouts.old_scores = method.add_baseline(rollouts, rollouts.old_scores)
             if trained_first and trained.old_scores is not None:
                 trained.old_scores = method.add_reference(trained, trained.old_scores)

@@ -147,8 +147,7 @@ def normalize_over_batch(method: Method, window: list[Prompts], processes: Proce
 
 def groups_of(batch: Prompts) -> Groups:
     """The groups of a micro-batch, for filters."""
-    rollouts, scores = batch.rollouts, batch.rollouts.old_scores if batch.rollouts else None
-    assert rollouts is not None, "sample first"
+    rollouts, scores = batch.sampled, batch.sampled.old_scores
     rows, width = rollouts.group_ids, rollouts.answer_ids.shape[1]
     logprobs = baseline = None  # [N, T]
     if scores is not None:

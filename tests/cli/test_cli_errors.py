@@ -293,7 +293,8 @@ def test_a_file_that_is_not_a_checkpoint(error_of: ErrorOf) -> None:
 def test_a_schedule_needs_an_end(error_of: ErrorOf) -> None:
     message = error_of("fit", "--trainer.max_steps=-1", "--trainer.max_epochs=-1")
     assert message.startswith("error: ")
-    assert "max_steps" in message
+    assert "trainer.max_steps" in message
+    assert "ConstantSchedule" in message
 
 
 def test_nothing_is_left_behind_by_a_command_that_fails(error_of: ErrorOf) -> None:

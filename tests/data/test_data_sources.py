@@ -121,7 +121,7 @@ GOOD = '{"question": "q", "answer": "a"}\n'
         ("d.jsonl", GOOD + "{'question': 1}\n", [":2, column 2", "JSON", "double quotes"]),
         ("d.jsonl", GOOD + '["q", "a"]\n', [":2", "got list", '{"question"']),
         ("d.jsonl", GOOD.encode() + b'{"question": "\xe9"}', [":2", "UTF-8", "0xe9"]),
-        ("d.jsonl", GOOD + '{"question": "q", "answer": 3}\n', [":2, column 'answer'", "int (3)"]),
+        ("d.jsonl", GOOD + '{"question": "q", "answer": true}\n', [":2, column 'answer'", "bool (True)"]),
         ("d.jsonl", GOOD + '{"question": "q", "anwser": "3"}\n', [":2", "no column 'answer'", "'anwser'"]),
         ("d.jsonl", "", ["no rows"]),
         ("d.json", "[" + GOOD + "," + '\n{"question": }]', [":3, column 14", "JSON"]),

@@ -3,14 +3,99 @@ import torch
 from short_runs import nrt_module
 from tiny import make_prompts
 
-from nrt_lightning import Policy
-from nrt_lightning.evaluation.evaluate import checked_matches, holds, with_checks
+from nrt_lightning import ExactMatch, Policy, SFTModule, TransformersEngine
+from nrt_lightning.evaluation.evaluate import checked_matches, holds, right_answers, with_checks
+from nrt_lightning.evaluation.probe import answers_after
+from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.metrics import ReasoningMetrics
+from nrt_lightning.rollouts import Generations
+from nrt_lightning.rollouts.answering import nothing
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
     return Policy("embedded:registers-base").load()
+
+
+def generations(policy: Policy, texts: list[str], limit: int = 99) -> Generations:
+    """What greedy decoding returns for these texts, each followed by the end token."""
+    ends = [
+        torch.tensor([*policy.tokenizer(t, add_special_tokens=False)["input_ids"], policy.eos_ids[0]]) for t in texts
+    ]
+    ids, mask = pad_rows([ids[:limit] for ids in ends])
+    return Generations(ids, mask, stopped=torch.tensor([len(end) <= limit for end in ends]))
+
+
+class Writes(TransformersEngine):
+    """Ends every trace with the marker at once, and answers each question with a given text."""
+
+    def __init__(self, answers: dict[str, str]) -> None:
+        super().__init__()
+        object.__setattr__(self, "answers", answers)
+
+    def generate(self, policy, request, progress=None):
+        questions = [policy.tokenizer.decode(ids[mask], skip_special_tokens=True)
+                     for ids, mask in zip(request.prompt_ids, request.prompt_mask)]  # fmt: skip
+        if policy.marker_id in request.stop_ids:
+            marker = torch.full((len(questions), 1), policy.marker_id)
+            return Generations(marker, marker > 0, stopped=marker[:, 0] > 0)
+        return generations(policy, [self.answers[q.strip()] for q in questions], request.max_new_tokens)
+
+
+QUESTIONS = {  # by question: reference answer, the policy's answer, right
+    "a1": ("d3", "d3", True),
+    "a2": ("d3", "d3,c0", False),  # begins with the reference answer and goes on
+    "a3": ("d3,c0,b1,a2", "d3,c0,b1,a2", True),
+    "a4": ("d3,c0", "d3,c0" + 20 * ",c0", False),
+    "b1": ("d3", "d3" + 9 * "4", False),
+    "b2": ("d3,c0,b1,a2", "d3", False),
+}
+
+
+def evaluated(policy: Policy, make, size: int, **settings) -> dict[str, float]:
+    engine = Writes({question: written for question, (_, written, _) in QUESTIONS.items()})
+    module = make(policy=policy, engine=engine, **settings)
+    rows = list(QUESTIONS.items())
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        prompts = make_prompts(policy, [question for question, _ in part], [answer for _, (answer, *_) in part])
+        for row in prompts.rows:
+            row.checks = ("d3", "4")
+        module.evaluate(prompts)
+    return {name: float(value) for name, value in module.metrics.compute().items()}
+
+
+@pytest.mark.parametrize("make", [nrt_module, SFTModule])
+@pytest.mark.parametrize("metrics", [None, [ExactMatch()]])
+def test_exact_match_does_not_depend_on_the_batch_and_asks_whether_the_answer_ended(make, metrics, policy):
+    found = [evaluated(policy, make, size, metrics=metrics) for size in (1, 2, 3, 6)]
+    right = sum(right for *_, right in QUESTIONS.values()) / len(QUESTIONS)
+    names = {"exact_match", "exact_match_forced"} | ({"ExactMatch"} if metrics else set())
+    names |= {"exact_match_without_trace"} if make is nrt_module else set()
+    for values in found:
+        assert {name: values[name] for name in names} == pytest.approx(dict.fromkeys(names, right))
+        # "4" stands behind the fifth token of b1, of which two more than the reference answer's three are read.
+        assert values["checked_match"] == values["checked_match_forced"] == found[0]["checked_match"]
+    assert found[0]["checked_match"] == pytest.approx(1 / 6)
+
+
+def test_right_answers_of_the_probe_do_not_depend_on_the_batch(policy):
+    engine = Writes({question: written for question, (_, written, _) in QUESTIONS.items()})
+    questions, answers = list(QUESTIONS), [answer for answer, *_ in QUESTIONS.values()]
+
+    def right(rows: slice) -> list[bool]:
+        prompts = make_prompts(policy, questions[rows], answers[rows])
+        return right_answers(policy, prompts, answers_after(policy, engine, prompts, nothing(prompts))).tolist()
+
+    expected = [right for *_, right in QUESTIONS.values()]
+    assert right(slice(0, 6)) == [answer for n in range(6) for answer in right(slice(n, n + 1))] == expected
+
+
+@pytest.mark.parametrize("written", ["d3", " d3", "d3 ", "\nd3\n"])
+def test_white_space_around_an_answer_does_not_count(policy, written):
+    module = nrt_module(policy=policy, engine=Writes({"a1": written}))
+    module.evaluate(make_prompts(policy, ["a1"], ["d3"]))
+    assert module.metrics.compute()["exact_match"] == 1
 
 
 @pytest.mark.parametrize(
@@ -33,7 +118,8 @@ def test_only_rows_that_check_something_are_counted(policy):
         row.checks = checks
     prompts.counted = torch.tensor([True, True, True, False])
     assert with_checks(prompts).tolist() == [True, True, False, False]
-    held = checked_matches(prompts, ["d3,c4"] * 4)
+    answers = generations(policy, ["d3,c4"] * 4)
+    held = checked_matches(policy, prompts, answers)
     assert held.tolist() == [True, False, True, True]
     metrics = ReasoningMetrics()
     metrics.update(counted=with_checks(prompts), checked_match=held)

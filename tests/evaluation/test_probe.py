@@ -7,6 +7,7 @@ from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import RegisterPrograms, Sampling, TransformersEngine
 from nrt_lightning.evaluation.probe import answers_after, probe, repeat
+from nrt_lightning.signals.base import decode
 from nrt_lightning.training.method import Method
 
 
@@ -20,9 +21,9 @@ def test_answers_are_those_the_policy_gives_alone_after_each_trace(policy):
         prompt = prompts.prompt_ids[row // 3][prompts.prompt_mask[row // 3]]
         ids = torch.cat([prompt, trace, torch.tensor([policy.marker_id])]).unsqueeze(0)
         with policy.evaluating():
-            out = policy.network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False)
+            out = policy.network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         written = policy.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()
-        assert bool(seen.right[row]) == (written == ANSWERS[row // 3])
+        assert bool(seen.right[row]) == (written == ANSWERS[row // 3] and int(out[0, -1]) in policy.eos_ids)
 
 
 def test_rows_that_check_pieces_are_judged_by_these(policy):
@@ -30,7 +31,8 @@ def test_rows_that_check_pieces_are_judged_by_these(policy):
     method = Method(policy, sampling=Sampling(group_size=3, max_trace_tokens=16))
     strict = probe(method, prompts, seed=3)
     repeated = repeat(prompts, 3)
-    texts = answers_after(policy, TransformersEngine(), repeated, strict.traces)
+    answers = answers_after(policy, TransformersEngine(), repeated, strict.traces)
+    texts = decode(policy, answers.token_ids, answers.token_mask)
     pieces = [(texts[0][1],), ("no answer says this",), ()]  # the last row checks none: the whole answer counts
     prompts.rows = [dataclasses.replace(row, checks=piece) for row, piece in zip(prompts.rows, pieces)]
     seen = probe(method, prompts, seed=3)

@@ -137,13 +137,13 @@ def rlpr(rows: list[Rollout]) -> Expected:
 
 
 def rlvr(rows: list[Rollout]) -> Expected:
-    rewards = [float(r.emitted and r.right) for r in rows]
+    rewards = [float(r.emitted and r.ended and r.right) for r in rows]
     advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
     return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean)
 
 
 def hybrid(rows: list[Rollout]) -> Expected:
-    rewards = [plain.geometric_mean(confidences(r), []) + (r.emitted and r.right) for r in rows]
+    rewards = [plain.geometric_mean(confidences(r), []) + (r.emitted and r.ended and r.right) for r in rows]
     advantages = by_group(rewards, plain.normalized)
     reduce = plain.sums_over(32)
     loss = plain.trace_loss([r.sampled(False) for r in rows], advantages, plain.cispo, reduce)

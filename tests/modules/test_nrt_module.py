@@ -147,7 +147,7 @@ def test_dataloader_of_plain_texts(trainer):
 
 def test_batches_that_are_no_questions_are_refused(trainer):
     run = trainer()
-    with pytest.raises(InputError, match=r"\['text'\].*'question'"):
+    with pytest.raises(InputError, match=r"no 'question'.*'text'"):
         run.fit(nrt_module(), DataLoader([{"text": "a"}] * 4, batch_size=2))
     with pytest.raises(InputError, match=r"Tensor.*Prompts"):
         trainer().fit(nrt_module(), DataLoader(torch.arange(4), batch_size=2))

@@ -114,7 +114,8 @@ def test_most_repeated_is_counting_by_hand(seed: int) -> None:
 
 def test_exact_match_reads_what_the_policy_wrote(prompts: Prompts, batch: HandMade) -> None:
     found = RolloutEvidence(batch.policy, prompts)
-    right = [r.right for r in batch.rollouts]
+    right = [r.right and r.ended for r in batch.rollouts]
+    assert right != [r.right for r in batch.rollouts], "an answer that its limit cut is none"
     assert ExactMatch().measure(found).tolist() == [r and e for r, e in zip(right, EMITTED)]
     assert ExactMatch(forced=True).measure(found).tolist() == right
 
@@ -222,7 +223,8 @@ def test_signals_of_a_group_depend_on_that_group_alone(prompts: Prompts, batch: 
     part.rollouts = part.rollouts.select(prompt, rows)
     alone = evidence(part)
     for signal in (
-        AnswerConfidence(GeometricMean()), GainOverBaseline(ArithmeticMean()), Format(True), LengthPenalty(4),
+        AnswerConfidence(GeometricMean()), GainOverBaseline(ArithmeticMean()), Format(policy_answer=True),
+        LengthPenalty(4),
         AnswerLength(), Repetition(), ReasoningReflection(), PerplexityRank(), ReasoningEfficiency(),
     ):  # fmt: skip
         torch.testing.assert_close(signal(alone), signal(whole)[rows])

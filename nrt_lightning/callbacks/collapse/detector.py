@@ -86,6 +86,8 @@ class CollapseDetector(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if batch is None:  # skipped
+            return
         self.recent.extend(first_traces(batch.rollouts))
         window = getattr(getattr(trainer, "datamodule", None), "window", 1)
         at_end = (batch_idx + 1) % window == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -79,7 +79,7 @@ def longest_text(module: Any, data: Any) -> int:
         raise InputError(
             f"serve.max_model_len is null and {type(data).__name__} has no max_prompt_tokens. Set serve.max_model_len."
         )
-    sampling: Sampling = getattr(module, "sampling", None) or Sampling(max_trace_tokens=0)
+    sampling: Sampling = module.method.sampling if hasattr(module, "method") else Sampling(max_trace_tokens=0)
     return (
         data.max_prompt_tokens + sampling.max_trace_tokens + 1 + max(sampling.max_answer_tokens, data.max_answer_tokens)
     )

@@ -52,10 +52,7 @@ def digest(*parts: bytes) -> str:
 
 
 def weights_digest(model: nn.Module) -> str:
-    """A hash of a model's weights: of their names, shapes, dtypes and about 64 values of each.
-
-    It depends on the weights only: a copy of a directory has the same digest, replaced weights another.
-    """
+    """A hash of a model's weights: of their names, shapes, dtypes and about 64 values of each."""
     parts = []
     for name, weight in model.named_parameters():
         flat = weight.detach().flatten()

@@ -46,14 +46,7 @@ def resolve(model: str | os.PathLike) -> str:
 
 
 def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
-    """A configuration or tokenizer.
-
-    Args:
-        auto: class of transformers that reads it.
-        what: its name in the error.
-        source: a directory or hub id.
-        kwargs: of `from_pretrained`.
-    """
+    """A configuration or tokenizer, read by a class of transformers; `what` is its name in the error."""
     try:
         return auto.from_pretrained(source, **kwargs)
     except (OSError, ValueError) as error:
@@ -64,12 +57,7 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
 
 
 def check_live(model: Any, tokenizer: PreTrainedTokenizerBase | None, settings: dict, defaults: dict) -> None:
-    """Check a live model before it is changed.
-
-    Raises:
-        InputError: it is not a plain model of transformers, it has no tokenizer, or a setting other than its default
-            can only apply to a model that is read from files.
-    """
+    """Raise `InputError` unless a live model is plain, has a tokenizer and no settings that only files can have."""
     name = f"policy.model is a {type(model).__name__}"
     if isinstance(model, torch.nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
         raise InputError(

@@ -23,9 +23,8 @@ def add_marker(tokenizer: PreTrainedTokenizerBase, marker: str) -> tuple[int, bo
     """
     if not marker.strip():
         raise InputError(f"policy.marker {marker!r} is empty. Give a text, for instance '<|response_start|>'.")
-    roles = {name: getattr(tokenizer, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-    for role, token in roles.items():
-        if token == marker:
+    for role in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        if getattr(tokenizer, role) == marker:
             raise InputError(
                 f"policy.marker {marker!r} is the tokenizer's {role}, so a trace would end at every such token. "
                 "Choose another text, for instance '<|response_start|>'."

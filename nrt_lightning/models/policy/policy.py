@@ -138,11 +138,7 @@ class Policy(nn.Module):
         return read(auto, what, self.source, **self.hub_kwargs)
 
     def load(self, sharding: Sharding | None = None) -> Policy:
-        """Read the weights if that has not been done, and lay them out over processes.
-
-        Args:
-            sharding: the layout; None keeps whole weights in every process.
-        """
+        """Read the weights, once, and lay them out over processes; None keeps them whole in each."""
         layout = sharding or self.sharding
         if self.model is None:
             adapter_dtype = None if self.adapter is None else self.adapter.dtype

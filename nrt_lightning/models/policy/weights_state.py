@@ -13,7 +13,6 @@ from torch.distributed.tensor import DTensor
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
-WORDS = 2**20  # 4-byte words at a time, to bound the memory
 MULTIPLIER = 0x9E3779B97F4A7C15  # odd; distinguishes blocks of words
 
 
@@ -45,14 +44,15 @@ def checksum(weight: Tensor) -> int:
     local = weight.to_local() if isinstance(weight, DTensor) else weight.data
     content = local.contiguous().flatten().view(torch.uint8)
     words = F.pad(content, (0, -len(content) % 4)).view(torch.int32)
-    total = 0
-    for block in words.split(WORDS):
-        total = (total * MULTIPLIER + int((block * factors(block.device)[: len(block)]).sum())) % 2**64
+    odd, total = factors(words.device), 0
+    for block in words.split(len(odd)):
+        total = (total * MULTIPLIER + int((block * odd[: len(block)]).sum())) % 2**64
     return total
 
 
 @cache
 def factors(device: torch.device) -> Tensor:
-    """The odd factors of a block."""
-    numbers = torch.randint(-(2**63), 2**63 - 1, (WORDS,), generator=torch.Generator().manual_seed(0))
+    """Random odd factors for a block of words, [words]."""
+    words = 2**16 if device.type == "cpu" else 2**22  # fits a CPU's cache; bounds a GPU's memory and launches
+    numbers = torch.randint(-(2**63), 2**63 - 1, (words,), generator=torch.Generator().manual_seed(0))
     return (numbers | 1).to(device)

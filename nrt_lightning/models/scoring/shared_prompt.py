@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from typing_extensions import override
 
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
-from nrt_lightning.models.scoring.base import ScoringForward, accepted, positions, scatter_scores, score_positions
+from nrt_lightning.models.scoring.base import ScoringForward, last_logits, positions, scatter_scores, score_positions
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
@@ -46,9 +46,8 @@ class SharedPrompt(ScoringForward):
             "position_ids": positions(rollouts.prompt_mask),
             "past_key_values": cache,
             "use_cache": True,
-            "logits_to_keep": 1,
         }
-        first = model(**accepted(model, inputs)).logits[:, -1]  # [B, V] of the token after the prompt
+        first = last_logits(model, inputs)  # [B, V] of the token after the prompt
         scores = score_completions(model, rollouts, cache, first)
         if baseline:
             with torch.no_grad():

@@ -10,6 +10,7 @@ from threading import Event
 
 import torch
 
+from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.randomness import counter_seed
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress
 
@@ -90,15 +91,10 @@ def gather(request: GenerationRequest, found: list[list[Line]], version: int) ->
     """
     device, stops = request.prompt_ids.device, set(request.stop_ids)
     lines = [line for lines in found for line in (lines if request.temperature else lines * request.group_size)]
-    width = max((len(line.ids) for line in lines), default=0)
-    ids = torch.zeros(len(lines), width, dtype=torch.long)  # [N, L]
-    mask = torch.zeros(len(lines), width, dtype=torch.bool)  # [N, L]
-    logprobs = torch.zeros(len(lines), width)  # [N, L]
-    for row, line in enumerate(lines):
-        ids[row, : len(line.ids)] = torch.tensor(line.ids, dtype=torch.long)
-        mask[row, : len(line.ids)] = True
-        if request.temperature:  # greedy: the only token has probability 1
-            logprobs[row, : len(line.ids)] = torch.tensor(line.logprobs)
+    ids, mask = pad_rows([torch.tensor(line.ids, dtype=torch.long) for line in lines])  # [N, L]
+    logprobs, _ = pad_rows([torch.tensor(line.logprobs, dtype=torch.float32) for line in lines])  # [N, L]
+    if not request.temperature:
+        logprobs = torch.zeros_like(logprobs)  # greedy: the only token has probability 1
     stopped = torch.tensor([bool(line.ids) and line.ids[-1] in stops for line in lines], dtype=torch.bool)  # [N]
     result = Generations(ids, mask, stopped, logprobs if request.logprobs else None, version)
     return result.to(device)

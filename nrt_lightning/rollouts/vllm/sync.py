@@ -42,13 +42,12 @@ class WeightSync(ABC):
     def loaded(self, server: Server, name: str) -> bool:
         """True if the server has this version; a restarted server does not."""
 
-    @abstractmethod
-    def unload(self, server: Server, name: str) -> None:
+    def unload(self, server: Server, name: str) -> None:  # noqa: B027  (the next version may overwrite it)
         """Make the server drop a version."""
 
-    @abstractmethod
     def model(self, server: Server, name: str) -> str:
         """Model name under which requests find a version."""
+        return server.model
 
 
 @dataclass(frozen=True)
@@ -117,21 +116,13 @@ class WeightsSync(WeightSync):
     def loaded(self, server: Server, name: str) -> bool:
         return server.call("GET", "/weight_info")["weight_version"] == name
 
-    @override
-    def unload(self, server: Server, name: str) -> None:
-        pass  # the next version overwrites it
-
-    @override
-    def model(self, server: Server, name: str) -> str:
-        return server.model
-
 
 def adapter_refusal(policy: Policy) -> str | None:
     """Why vLLM cannot load the policy's adapter; None if it can."""
     adapter = policy.adapter
     if adapter is None:
         return "the policy has no adapter"
-    if getattr(adapter, "marker_rows", False):
+    if adapter.marker_rows:
         return "vLLM ignores embedding rows in an adapter (policy.adapter.marker_rows)"
     if getattr(adapter, "dora", False):
         return "vLLM does not support DoRA (policy.adapter.dora)"

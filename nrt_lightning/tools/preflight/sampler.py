@@ -117,8 +117,7 @@ def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator]
         borrowed = assemble(prompts, rolled(seen.traces, method.sampling.group_size), policy.marker_id)
         elsewhere = policy.score(borrowed).logprobs.where(borrowed.segments.answer_mask, 0).sum(dim=1)  # [N]
         direct = right_answers(policy, prompts, answers_after(policy, method.engine, prompts, nothing(prompts)))  # [R]
-    rollouts, scores = seen.batch.rollouts, seen.scores
-    assert rollouts is not None
+    rollouts, scores = seen.batch.sampled, seen.scores
     assert scores.baseline_logprobs is not None
     shape, length = (len(prompts), -1), prompts.answer_mask.sum(dim=1).clamp(min=1)  # [R]
     answers = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [N]

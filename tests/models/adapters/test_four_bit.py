@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from test_lora import check_scoring, gradients, perturbed, trained
+from models.adapters.test_lora import check_scoring, gradients, perturbed, trained
 from tiny import BASE, sampled
 from torch import nn
 

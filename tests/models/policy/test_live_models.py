@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from test_lora import gradients, perturbed, trained
+from models.adapters.test_lora import gradients, perturbed, trained
 from tiny import BASE, sampled, save_tiny
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -92,8 +92,8 @@ def test_an_adapters_weights_and_its_base_are_seen():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.uint8])
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (33, 8)])
 def test_every_value_counts(dtype, shape, monkeypatch):
-    monkeypatch.setattr(module, "WORDS", 16)
-    monkeypatch.setattr(module, "factors", module.factors.__wrapped__)
+    odd = module.factors(torch.device("cpu"))[:16]  # so that there are several blocks
+    monkeypatch.setattr(module, "factors", lambda device: odd)
     weight = torch.randint(1, 100, shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     seen = {checksum(weight), checksum(weight * 2)}
     for i in range(weight.numel()):

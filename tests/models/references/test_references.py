@@ -1,6 +1,6 @@
 import pytest
 import torch
-from test_lora import perturbed
+from models.adapters.test_lora import perturbed
 from tiny import BASE, sampled, save_tiny
 
 from nrt_lightning import (

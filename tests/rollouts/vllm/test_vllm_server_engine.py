@@ -97,13 +97,17 @@ def test_weights_are_sent_once_for_each_change(policy, fake, url):
     for _ in range(3):
         engine.generate(policy, request_of(policy))
     assert fake.orders.count("/collective_rpc") == 1
-    moved(policy)
+    for parameter in policy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.SGD(policy.parameters(), lr=1e-3, fused=True).step()
     engine.generate(policy, request_of(policy))
     assert fake.orders.count("/collective_rpc") == 2
     assert fake.orders.count("/reset_prefix_cache") == 2
-    policy.load_state_dict(policy.state_dict())  # changes nothing
-    engine.generate(policy, request_of(policy))
-    assert fake.orders.count("/collective_rpc") == 2
+    policy.load_state_dict(Policy(BASE).load().state_dict())
+    for _ in range(2):
+        engine.generate(policy, request_of(policy))
+        policy.load_state_dict(policy.state_dict())
+    assert fake.orders.count("/collective_rpc") == 3
 
 
 def test_in_the_background_the_weights_last_sent_are_kept(policy, fake, url):

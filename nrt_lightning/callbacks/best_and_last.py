@@ -1,0 +1,50 @@
+"""Checkpoints: the best by a validation metric, and the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from typing_extensions import override
+
+
+class BestAndLast(ModelCheckpoint):
+    """Keeps two checkpoints: `best.ckpt`, the best by a validation metric, and `last.ckpt`, the newest.
+
+    The last one is written at every validation and at the end of every epoch. `ModelCheckpoint(save_last=True)` writes
+    it only when the best one changes. Existing files of other runs are kept: the next run in the same folder writes
+    `best-v1.ckpt` and `last-v1.ckpt`.
+
+    Args:
+        monitor: metric that decides which is the best.
+        mode: "max" if higher is better, "min" if lower is better.
+        save_top_k: number of best checkpoints; 0 keeps the last one only.
+        dirpath: directory; null for `checkpoints` in the run's folder.
+    """
+
+    def __init__(
+        self, monitor: str = "val/exact_match", mode: str = "max", save_top_k: int = 1, dirpath: str | None = None
+    ) -> None:
+        super().__init__(dirpath, "best", monitor, mode=mode, save_top_k=save_top_k, save_last=True)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir, "checkpoints").absolute())
+        super().setup(trainer, pl_module, stage)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        self.keep_last(trainer)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        self.keep_last(trainer)
+
+    def keep_last(self, trainer: Trainer) -> None:
+        """Write the last checkpoint, unless one of this step exists."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -1,0 +1,42 @@
+"""The folder of a run, `trainer.default_root_dir`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from nrt_lightning.errors import InputError
+
+
+def in_run_folder(path: str | Path, folder: str | Path | None) -> Path:
+    """The place of an output of a run.
+
+    A relative path is relative to the run's folder. A path that already lies in the folder is kept, so that a saved
+    configuration can be read back.
+
+    Args:
+        path: as it is configured.
+        folder: the trainer's `default_root_dir`; None for the current directory.
+
+    >>> str(in_run_folder("model", "runs/mine")), str(in_run_folder("runs/mine/model", "runs/mine"))
+    ('runs/mine/model', 'runs/mine/model')
+    >>> str(in_run_folder(".", "runs/mine")), str(in_run_folder("/data/model", "runs/mine"))
+    ('runs/mine', '/data/model')
+    """
+    given, root = Path(path).expanduser(), Path(folder or ".").expanduser()
+    if given.is_absolute() or Path(os.path.abspath(given)).is_relative_to(os.path.abspath(root)):
+        return given
+    return root / given
+
+
+def check_parent(path: Path, setting: str) -> None:
+    """Check that a file or directory can be created, without creating anything.
+
+    Raises:
+        InputError: names the setting and the path.
+    """
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{setting}={path} cannot be written ({parent}). Give another.")
