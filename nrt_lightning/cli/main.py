@@ -9,42 +9,30 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import Any, NoReturn
+from typing import Any
 
+import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
+from nrt_lightning.cli.help import overview, versions
+from nrt_lightning.cli.parser import Parser
 from nrt_lightning.cli.run_folder import HeldOutRows, SaveRunConfig, default_checkpoints, move_into_folder
-from nrt_lightning.cli.suggestions import LIVE, suggestion
-from nrt_lightning.errors import InputError
+from nrt_lightning.errors import InputError, nearest
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
 COMMANDS = {
     module.name: f"nrt_lightning.cli.commands.{module.name}"
     for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
+PARSED = re.compile(r"^(Does not validate against|Problem with given class_path|Parser key)")  # texts of the parser
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-
-
-class Parser(LightningArgumentParser):
-    """Suggests similar names for a misspelled class or argument."""
-
-    @override
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        super().error(message + suggestion(message, [a.dest for a in self._actions]), ex)
-
-    def add_subclass_arguments(self, *args: Any, **settings: Any) -> Any:
-        """Without the tokenizer of a live model, which only Python can give."""
-        return super().add_subclass_arguments(*args, **settings | {"skip": {f"policy.init_args.{LIVE}"}})
-
-    @override
-    def print_usage(self, file: Any = None) -> None:
-        pass  # two hundred lines of options would hide the error
 
 
 class NRTCLI(LightningCLI):
@@ -70,6 +58,7 @@ class NRTCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        check_accelerator(config.trainer.accelerator)
         check_writable(config.trainer.default_root_dir or os.getcwd())
         check_checkpoint(config.get("ckpt_path"))
         if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
@@ -101,6 +90,17 @@ class NRTCLI(LightningCLI):
         tell_kept(self.trainer)
 
 
+def check_accelerator(name: Any) -> None:
+    """Check that the machine has the accelerator.
+
+    Raises:
+        InputError: names the setting.
+    """
+    known = {"gpu": torch.cuda.is_available() or torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
+    if not known.get(name, True):
+        raise InputError(f"trainer.accelerator={name}: torch finds no GPU here. Use trainer.accelerator=cpu or auto.")
+
+
 def check_writable(directory: str, option: str = "trainer.default_root_dir") -> None:
     """Check that a directory, or the nearest parent that exists, can be written.
 
@@ -124,12 +124,16 @@ def run(args: list[str] | None = None) -> NRTCLI | None:
         The CLI with its trainer, model and data; None for the commands in `COMMANDS`.
     """
     words = sys.argv[1:] if args is None else args
-    if words and words[0] in COMMANDS:
+    lightning = list(NRTCLI.subcommands())
+    if not words or words[0] in ("-h", "--help", "--version"):
+        print(versions() if words[:1] == ["--version"] else overview(lightning, COMMANDS))
+        sys.exit(0 if words else 2)
+    if words[0] in COMMANDS:
         import_module(COMMANDS[words[0]]).main(words[1:])
         return None
-    more = f"More commands, see --help of each: {', '.join(COMMANDS)}."
-    settings = {command: {"allow_abbrev": False} for command in NRTCLI.subcommands()}
-    return make_cli(NRTCLI, args, save_config_callback=SaveRunConfig, parser_kwargs=settings | {"epilog": more})
+    if not words[0].startswith("-") and words[0] not in lightning:
+        raise InputError(f"{words[0]!r} is not a command.{nearest(words[0], [*lightning, *COMMANDS])}")
+    return make_cli(NRTCLI, args, save_config_callback=SaveRunConfig)
 
 
 def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRTCLI:
@@ -140,6 +144,12 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
         args: arguments to parse; None for `sys.argv`.
         settings: more arguments of LightningCLI.
     """
+    command = kind.__module__.rpartition(".")[2]
+    named = {"prog": "nrt-lightning"}
+    if command in COMMANDS:
+        text = str(sys.modules[kind.__module__].__doc__).partition("`: ")[2].splitlines()[0]
+        named = {"prog": f"nrt-lightning {command}", "description": text[:1].upper() + text[1:]}
+    settings["parser_kwargs"] = named | settings.get("parser_kwargs", {})
     for name in nrt_lightning.__all__:  # import all classes: the parser finds short names among imported ones
         getattr(nrt_lightning, name)
     return kind(
@@ -160,7 +170,7 @@ def main() -> None:
         sys.path.append(os.getcwd())  # to find classes and functions of the user, as `python -m` does
     try:
         run()
-    except ValueError as error:
+    except (ValueError, MisconfigurationException) as error:
         message = input_error(error)
         if message is None:
             raise
@@ -168,15 +178,19 @@ def main() -> None:
 
 
 def input_error(error: BaseException) -> str | None:
-    """The message of the `InputError` that caused an error; None if there is none.
+    """The message of the error of a user that caused an error, in one line; None if there is none.
 
-    For a union, the parser tries each type and lists their errors. The error of a constructor is then one of the
-    causes, or one line of the text.
+    For a union, the parser tries each type and lists their errors. The error of a constructor is one of the causes.
     """
-    cause: BaseException | None = error
-    while cause is not None:
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    for cause in causes:
         if isinstance(cause, InputError):
             return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    lines = re.findall(r"^\s+- (?!Expected|Does not|Problem|Parser key)(.+)$", str(error), re.MULTILINE)
-    return lines[-1] if lines else None
+        if isinstance(cause, MisconfigurationException):
+            return " ".join(str(cause).split())
+    if not PARSED.search(str(error)):
+        return None
+    own = [cause for cause in causes if type(cause) is ValueError and not PARSED.search(str(cause))]
+    return " ".join(str(own[-1]).split()) if own else None

@@ -1,69 +1,219 @@
-"""Suggestions for misspelled names on the command line or in a config."""
+"""One line for a parser's error: the setting, its value, the nearest name or the fix."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
 import re
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
 
-import nrt_lightning
+from nrt_lightning.cli.names import (
+    arguments,
+    class_names,
+    holders,
+    in_module,
+    option_like,
+    own_classes,
+    parameters,
+    types_of,
+)
+from nrt_lightning.configs import same_name
 from nrt_lightning.errors import nearest
 
-LIVE = "tokenizer"  # an argument of Policy that is no option
-OPTION = re.compile(r"class_path '([\w.]+)':\s+Option '([\w.]+)' is not accepted")
-CLASS = re.compile(r"Expected a dot import path string: ([\w.]+)|module '[\w.]+' has no attribute '(\w+)'")
-ARGUMENT = re.compile(
-    r"[Uu]nrecognized arguments: --([\w.]+)|Key '([\w.]+)' is not expected|No action for key \"([\w.]+)\""
+KEY = re.compile(r"Parser key \"([\w.]+)\"")
+OWNER = re.compile(r"given class_path '([^']+)'")
+NESTED = re.compile(r"NestedArg\(key='([^']+)', val=(?:'(.*)'|(.*))\)$", re.MULTILINE)
+# What is wrong, in the order of how much it says.
+LEAVES = [
+    ("option", re.compile(r"Option '([\w.+-]+)' is not accepted|unrecognized arguments: --([^ =]+)")),
+    ("kind", re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")),
+    ("missing", re.compile(r"module '[\w.]+' has no attribute '\w+'|No module named '([\w.]+)'")),
+    ("abstract", re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")),
+    ("choice", re.compile(r"Expected a typing.Literal\[(.*?)\]")),
+    ("type", re.compile(r"Expected a <class '(int|float|bool|str|dict)'>")),
+    ("list", re.compile(r"Expected a <class '(list)'>")),
+    ("class", re.compile(r"Expected a dot import path string: (.*)")),
+]
+NOISE = re.compile(
+    r"Expected a path but|Expected a <class 'NoneType'>|Subtypes:|Errors:|Given value|Does not validate against|"
+    r"Problem with given class_path|Parser key|Type typing.Callable"
 )
-LIST = re.compile(
-    r"Parser key \"(\w+)\":.*Expected a <class 'list'>.*NestedArg\(key='([\w.]+)', val='([\w.]+)'\)", re.DOTALL
-)
-OTHER_TYPE = re.compile(r"Expected a <class '(int|float|bool|str)'>")
 
 
-def suggestion(message: str, keys: list[str]) -> str:
-    """The last line for a parser's error message: the misspelled name and similar names; empty if there is none.
+@dataclass
+class Leaf:
+    """What is wrong with a setting."""
+
+    kind: str
+    text: str  # what the pattern found
+    setting: str  # the whole name of the setting, as model.aggregator
+    owner: str  # import path of the class around it; empty at the top
+    key: str  # name of the setting in that class
+    depth: int  # settings around it
+
+
+def explain(message: str, options: list[str]) -> str:
+    """A parser's error message in one line.
 
     Args:
         message: error message of the parser.
-        keys: option names of the parser.
+        options: option names of the parser.
 
-    >>> suggestion("given class_path 'nrt_lightning.WeightedSum':  Option 'weighing' is not accepted", [])
-    "\\n\\n'weighing' is not an argument of nrt_lightning.WeightedSum. Did you mean 'weighting'?"
-    >>> suggestion("Expected a dot import path string: ArithmeticMeen", [])
-    "\\n\\n'ArithmeticMeen' is not a known class. Did you mean 'ArithmeticMean'?"
+    >>> explain("unrecognized arguments: --optimizer.lr=1", [])
+    "--optimizer.lr is not an option. Did you mean 'model.optimizer.lr'?"
     """
-    if is_list := LIST.search(message):
-        part, key, value = is_list.groups()
-        return f"\n\n{part}.{key} is a list. Add to it: --{part}.{key}+={value}"
-    if found := list(OPTION.finditer(message)):
-        path, option = found[-1].groups()
-        name = option.split(".")[0]  # a misspelled name may be followed by its settings
-        return f"\n\n{name!r} is not an argument of {path}.{nearest(name, arguments(path))}"
-    if (found := list(CLASS.finditer(message))) and not OTHER_TYPE.search(message):
-        name = matched(found[-1])
-        return f"\n\n{name!r} is not a known class.{nearest(name.rpartition('.')[2], class_names())}"
-    if found := list(ARGUMENT.finditer(message)):
-        name = matched(found[-1])
-        return f"\n\n{name!r} is not an option.{nearest(name, keys)}"
-    return ""
+    if found := re.match(r".*does not accept option '([\w.+-]+)|Key '([\w.+-]+)' is not expected", message):
+        name = found[1] or found[2]
+        return f"{name!r} is not a setting.{option_like(name.rstrip('+'), options)}"
+    if found := re.match(r"unrecognized arguments: --([\w.+-]+)", message):
+        return f"--{found[1]} is not an option.{option_like(found[1].rstrip('+'), options)}"
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        return f"{found[1]!r} is not an option. Write options as --name=value, and configs as --config FILE."
+    if found := re.search(r"File does not exist: '(.+)'", message):
+        return f"--config {found[1]}: no such file.{file_like(found[1])}"
+    if found := re.match(r"the following arguments are required: (.+)", message):
+        names = [name.split(".")[-1] for name in found[1].split(", ")]
+        return f"{' and '.join(names)} not given. Name a config that sets them, such as --config nrt:quickstart"
+    leaves = found_in(message)
+    if not leaves:
+        return one_line(message)
+    deepest = [leaf for leaf in leaves if leaf.depth == max(other.depth for other in leaves)]
+    order = [kind for kind, _ in LEAVES]
+    leaf = min(deepest, key=lambda leaf: order.index(leaf.kind))
+    if leaf.kind == "type" and (named := [other for other in deepest if re.match(r"(\w+\.)*[A-Z]", other.text)]):
+        leaf = named[0]  # written as a class is, so a class was meant
+    value = value_in(message, leaf)
+    if leaf.kind == "choice":
+        leaf.text = ", ".join(dict.fromkeys(other.text for other in deepest if other.kind == "choice"))
+    return WORDS[leaf.kind](leaf, value)
 
 
-def matched(found: re.Match[str]) -> str:
-    """The group of the alternative that matched."""
-    return next(group for group in found.groups() if group)
+def found_in(message: str) -> list[Leaf]:
+    """All leaves of a message, whose indentation shows which setting each belongs to."""
+    lines, leaves = message.splitlines(), []
+    for number, line in enumerate(lines):
+        kind, found = next(((kind, f) for kind, pattern in LEAVES if (f := pattern.search(line))), ("", None))
+        if found is None:
+            continue
+        indent, owner = len(line) + 1, ""
+        keys: list[str] = []
+        for above in reversed(lines[: number + 1]):
+            own = len(above) - len(above.lstrip())
+            if above.strip() and own < indent:
+                indent = own
+                if key := KEY.search(above):
+                    keys.insert(0, key[1])
+                if not owner and (of := OWNER.search(above)):
+                    owner = of[1]
+        text = next((group for group in found.groups() if group), found[0])
+        leaves.append(Leaf(kind, text, ".".join(keys), owner, keys[-1] if keys else "", len(keys)))
+    return leaves
 
 
-def arguments(class_path: str) -> list[str]:
-    """Argument names of a class, given its import path."""
-    module, _, name = class_path.rpartition(".")
-    try:
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-        return [name for name in parameters if name not in ("self", LIVE)]
-    except (ImportError, AttributeError, ValueError):
-        return []
+def value_in(message: str, leaf: Leaf) -> str:
+    """The value of the setting, and the setting's whole name from the option, if it was given as one."""
+    nested = NESTED.findall(message)
+    if nested and leaf.kind != "option":
+        key, quoted, plain = nested[-1]
+        leaf.setting = f"{leaf.setting.partition('.')[0]}.{key}" if "." not in key or leaf.depth else leaf.setting
+        return str(quoted or plain)
+    given = re.findall(r"Got value: (\S+)|Given value: (.+)", message)
+    found = next((first or second for first, second in given if (first or second)[:1] not in "{["), "")
+    return found.rstrip(".")
 
 
-def class_names() -> list[str]:
-    """Names of the public classes of this package."""
-    return [name for name in nrt_lightning.__all__ if inspect.isclass(getattr(nrt_lightning, name))]
+def option(leaf: Leaf, value: str) -> str:
+    """A class has no such argument."""
+    name = leaf.text.split(".")[0].rstrip("+")  # a misspelled name may be followed by its settings
+    others = holders(name, leaf.owner)
+    whose = f" {' and '.join(others)} has it." if others else nearest(name, arguments(leaf.owner))
+    whose = whose or " It has no settings."
+    return f"{leaf.setting}.{name}: {name!r} is not an argument of {leaf.owner}.{whose}"
+
+
+def missing(leaf: Leaf, value: str) -> str:
+    """A module has no such class, or does not exist."""
+    path = value if "." in value and value[:1] not in "{[" else leaf.owner
+    module = path.rpartition(".")[0]
+    if leaf.text.startswith("module"):
+        return f"{leaf.setting}: {path!r} is not a known class.{in_module(path)}"
+    if module.split(".")[0] != leaf.text.split(".")[0]:
+        return f"{leaf.setting}: {path!r} cannot be imported, because it imports {leaf.text!r}, which is not installed."
+    return f"{leaf.setting}: {path!r} cannot be imported: no module {leaf.text!r} here.{in_module(path)}"
+
+
+def kind(leaf: Leaf, value: str) -> str:
+    """A class of another kind."""
+    return f"{leaf.setting}: {leaf.text!r} is not of the right kind.{choices(leaf, leaf.text.rpartition('.')[2])}"
+
+
+def abstract(leaf: Leaf, value: str) -> str:
+    """A setting of a part that has no class yet."""
+    setting = leaf.setting[: leaf.setting.rindex(leaf.key) + len(leaf.key)]
+    return f"{setting} has no class yet, and so no settings. Give its class first: --{setting}=NAME.{choices(leaf, '')}"
+
+
+def choice(leaf: Leaf, value: str) -> str:
+    """A value that is not among the choices."""
+    return f"{leaf.setting}={value} is not one of {leaf.text}."
+
+
+def wrong_type(leaf: Leaf, value: str) -> str:
+    """A value of another type."""
+    return f"{leaf.setting}={value!r} is not of type {leaf.text}."
+
+
+def listed(leaf: Leaf, value: str) -> str:
+    """One value where a list belongs."""
+    return f"{leaf.setting} is a list. Add to it: --{leaf.setting}+={value}"
+
+
+def unknown_class(leaf: Leaf, value: str) -> str:
+    """A text that is not the name of a class: misspelled, or meant for a setting of the class."""
+    text = value or leaf.text
+    kinds = types_of(leaf.owner, leaf.key)
+    name, inner = text.rpartition(".")[2], first_text(leaf.setting, kinds)
+    if inner and (re.search(r"[/:\\]|\.(jsonl|json|csv|tsv|parquet|txt)$", text) or Path(text).exists()):
+        return f"{leaf.setting} takes a class. Did you mean --{inner}={text}?"
+    mine = own_classes()
+    if close := get_close_matches(name, mine, n=1):
+        return f"{leaf.setting}: {text!r} is not a known class. Did you mean {mine[close[0]]!r}?"
+    named = f" A path or name is --{inner}=..." if inner else ""
+    return f"{leaf.setting}: {text!r} is not a known class.{nearest(name, class_names(kinds))}{named}"
+
+
+def first_text(setting: str, kinds: list[type]) -> str:
+    """The setting inside a part that takes a name or path, as `model.policy.model`; empty if there is none."""
+    known = {"model": "model.policy.model", "data": "data.train", "model.policy": "model.policy.model"}
+    if setting in known:
+        return known[setting]
+    first = next((p for kind in kinds for p in parameters(kind) if p.annotation in (str, "str")), None)
+    return f"{setting}.{first.name}" if first is not None else ""
+
+
+def choices(leaf: Leaf, name: str) -> str:
+    """The classes that a setting accepts, or those with a similar name."""
+    return nearest(name, class_names(types_of(leaf.owner, leaf.key)))
+
+
+def file_like(path: str) -> str:
+    """Suggest a file or a config of the package for a config that does not exist."""
+    given = Path(path)
+    relative = given.relative_to(Path.cwd()) if given.is_relative_to(Path.cwd()) else given
+    if name := same_name(relative.as_posix()):
+        return f" Did you mean {name!r}, the config of this package?"
+    near = [file.name for file in given.parent.glob("*.y*ml")] if given.parent.is_dir() else []
+    return nearest(given.name, near) if near else ""
+
+
+def one_line(message: str) -> str:
+    """A message without the parts that only a parser's author reads."""
+    lines = [line.strip().removeprefix("- ") for line in message.splitlines()]
+    told = [line for line in lines if line and not NOISE.match(line)]
+    return " ".join(told or [line for line in lines if line])
+
+
+WORDS = {
+    "option": option, "kind": kind, "missing": missing, "abstract": abstract, "choice": choice, "type": wrong_type,
+    "list": listed, "class": unknown_class,
+}  # fmt: skip

@@ -142,7 +142,7 @@ def test_a_multi_sample_bound_of_one_sample(error_of: ErrorOf) -> None:
 @pytest.mark.parametrize("name", ["tokenizer", "tokeniser"])
 def test_the_tokenizer_of_a_live_model_is_no_option(error_of: ErrorOf, name: str) -> None:
     message = error_of("fit", f"--model.policy.{name}=x").splitlines()[-1]
-    assert f"{name!r} is no argument of nrt_lightning.Policy" in message
+    assert f"{name!r} is not an argument of nrt_lightning.Policy" in message
     assert "'tokenizer'" not in message.partition("Policy")[2]
 
 

@@ -6,8 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from nrt_lightning.cli.parser import PlainParser
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.tools.comparison import Comparison, Outcome, markdown_table, run_all, write_csv
 from nrt_lightning.tools.comparison.plot import draw
@@ -19,7 +18,7 @@ def main(arguments: list[str]) -> None:
     Args:
         arguments: arguments of the command line after the command's name.
     """
-    parser = ArgumentParser(prog="nrt-lightning compare", description=str(Comparison.__doc__).partition("\n")[0])
+    parser = PlainParser(prog="nrt-lightning compare", description=str(Comparison.__doc__).partition("\n")[0])
     parser.add_argument("--config", action="config", help="YAML file with these options")
     parser.add_class_arguments(Comparison)
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")

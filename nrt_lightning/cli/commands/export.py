@@ -10,6 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from nrt_lightning.cli.main import input_error
+from nrt_lightning.cli.parser import PlainParser
 from nrt_lightning.errors import InputError
 from nrt_lightning.export import ExportForm, RunRecord, check_target, export_policy
 from nrt_lightning.models.policy.fingerprint import check_same_policy
@@ -101,7 +102,7 @@ def main(args: list[str]) -> None:
     Args:
         args: options of the command.
     """
-    parser = ArgumentParser(prog="nrt-lightning export", description=(__doc__ or "").splitlines()[0])
+    parser = PlainParser(prog="nrt-lightning export", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="YAML file with these options")
     parser.add_function_arguments(export)
     settings = parser.instantiate_classes(parser.parse_args(args))

@@ -45,7 +45,7 @@ def main(args: list[str]) -> None:
         args: options of the command.
     """
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")  # the arguments are those of the process
-    settings: dict[str, Any] = {"save_config_callback": None, "parser_kwargs": {"allow_abbrev": False}}
+    settings: dict[str, Any] = {"save_config_callback": None}
     cli: Any = make_cli(PreflightCLI, args, run=False, **settings)
     if not isinstance(cli.model, NRTModule):
         raise InputError(f"preflight needs traces, but model={type(cli.model).__name__} has none. Use NRTModule.")

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from nrt_lightning.configs import resolve
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.tools.comparison.held_out import check_test_data
 
@@ -47,7 +48,7 @@ class Run:
     def fingerprint(self) -> str:
         """Digest of the command, the callbacks and the contents of the configs."""
         configs = [word for before, word in pairwise(self.arguments) if before == "--config"]
-        texts = [Path(path).read_text() for path in configs]
+        texts = [Path(resolve(path)).read_text() for path in configs]
         return hashlib.sha256(json.dumps([self.arguments, self.seed, self.callbacks, texts]).encode()).hexdigest()
 
     @property
@@ -76,7 +77,7 @@ class Comparison:
 
     Args:
         configs: of the base and the data, read first.
-        methods: configs and options by method: paths of YAML files, or `--option=value`.
+        methods: configs and options by method: paths of YAML files, `nrt:NAME`, or `--option=value`.
         seeds: of sampling and of the row order.
         bases: values of `policy.model`, each run with all methods and seeds; the one in the configs by default.
         options: `--option=value` for all runs, read last.
@@ -178,6 +179,7 @@ def short(base: str) -> str:
 
 def check_config(path: str, name: str) -> None:
     """Check that a config exists."""
+    path = resolve(path, name)
     if not path.endswith((".yaml", ".yml")):
         raise InputError(f"{name}: {path!r} is neither a .yaml file nor an --option=value.")
     if not Path(path).is_file():

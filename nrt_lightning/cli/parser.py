@@ -1,0 +1,78 @@
+"""The argument parsers of all commands: configs by name, one line for an error, no abbreviated options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
+
+from nrt_lightning.cli.help import short_help
+from nrt_lightning.cli.names import LIVE
+from nrt_lightning.cli.suggestions import explain
+from nrt_lightning.configs import resolve
+
+
+def with_configs(args: Sequence[str]) -> list[str]:
+    """Arguments with the path of every config that is given by name.
+
+    >>> with_configs(["fit", "--config", "mine.yaml", "--note", "nrt:x"])
+    ['fit', '--config', 'mine.yaml', '--note', 'nrt:x']
+    """
+    found: list[str] = []
+    for word in args:
+        if found and found[-1] in ("--config", "-c"):
+            word = resolve(word)
+        elif word.startswith("--config="):
+            word = "--config=" + resolve(word.removeprefix("--config="))
+        found.append(word)
+    return found
+
+
+class PlainParser(ArgumentParser):
+    """Parser of a command that has its own options."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False} | settings)
+
+    @override
+    def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
+        return super().parse_args(with_configs(sys.argv[1:] if args is None else args), *more, **settings)
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """End with one line: the setting, its value, the nearest name."""
+        if not self.exit_on_error:
+            super().error(message, ex)  # the parser of a part, whose message becomes one of several
+        inner = self._subcommands_action.choices.values() if self._subcommands_action else []
+        options = [action.dest for parser in (self, *inner) for action in parser._actions]
+        sys.stderr.write(f"error: {explain(message, options)}\n")
+        self.exit(2)
+
+
+class Parser(PlainParser, LightningArgumentParser):
+    """Parser of the commands that read a module and data."""
+
+    whole_help = False
+
+    @override
+    def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
+        words = list(sys.argv[1:] if args is None else args)
+        if "--help=all" in words:
+            words[words.index("--help=all")] = "--help"
+            inner = self._subcommands_action.choices.values() if self._subcommands_action else []
+            for parser in (self, *inner):
+                parser.whole_help = True
+        return super().parse_args(words, *more, **settings)
+
+    @override
+    def format_help(self, *args: Any) -> str:
+        run = any(action.dest == "trainer.max_steps" for action in self._actions)
+        return short_help(self) if run and not self.whole_help else super().format_help(*args)
+
+    def add_subclass_arguments(self, *args: Any, **settings: Any) -> Any:
+        """Without the tokenizer of a live model, which only Python can give."""
+        return super().add_subclass_arguments(*args, **settings | {"skip": {f"policy.init_args.{LIVE}"}})
