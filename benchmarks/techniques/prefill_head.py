@@ -1,4 +1,4 @@
-"""A frozen output head on a matrix of the prompts' last hidden states (`last_logits`) against a strided slice of them."""
+"""A frozen output head on a matrix of the last hidden states (`last_logits`) against a strided slice of them."""
 
 from __future__ import annotations
 

@@ -132,9 +132,9 @@ class NRTModule(PolicyModule):
     # Training
 
     def configure_callbacks(self) -> list[Callback]:
-        """`OnPolicyRollout`, unless the trainer has one."""
-        trainer: Any = self.trainer
-        return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
+        """`OnPolicyRollout`, unless the trainer has one, and what shows the progress."""
+        given = any(isinstance(c, OnPolicyRollout) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [*([] if given else [OnPolicyRollout()]), *super().configure_callbacks()]
 
     def setup(self, stage: str) -> None:
         """Check the settings before any weights are read."""
