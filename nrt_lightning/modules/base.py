@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.callbacks.output import output_callbacks
 from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.record import RunRecord
@@ -39,8 +39,6 @@ from nrt_lightning.strategies import (
 from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
-# The override below passes the batches of a datamodule that yields Prompts through.
-warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
 
 class PolicyModule(L.LightningModule):
@@ -64,6 +62,11 @@ class PolicyModule(L.LightningModule):
         self.text_batches = text_batches or TextBatches()
         self._started = 0.0
         self._gathered = ExitStack()  # the full weights, during evaluation
+
+    @override
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What shows the progress of a run, and gives its settings to the loggers."""
+        return output_callbacks(self.trainer)
 
     # Weights
 
@@ -214,11 +217,10 @@ class PolicyModule(L.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics under `val/`, or `test/` in a test."""
-        prefix = "test" if self.trainer.testing else "val"
-        same = self.trainer.world_size > 1  # equal on all processes; Lightning warns without sync_dist
-        for name, value in self.metrics.compute().items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=same)
+        """Log the metrics, equal on all processes, under `val/`, or `test/` in a test."""
+        prefix, several = "test" if self.trainer.testing else "val", self.trainer.world_size > 1
+        for name, value in self.metrics.compute().items():  # Lightning warns without sync_dist
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=several)
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -240,8 +242,7 @@ class PolicyModule(L.LightningModule):
         stored = checkpoint.get("nrt_lightning", {})
         check_same_policy(stored.get("policy", {}), self.policy)
         for part, mine in self.describe().items():
-            before = stored.get("method", {}).get(part, mine)
-            if before != mine:
+            if (before := stored.get("method", {}).get(part, mine)) != mine:
                 log.warning("the checkpoint was trained with %s=%s; this run continues with %s", part, before, mine)
 
     def describe(self) -> dict[str, str]:
