@@ -45,7 +45,11 @@ LEVELS = {part: level for level, line in enumerate(ORDER.strip().splitlines()) f
 INSIDE_ROLLOUTS = ["rollouts", "rollouts/remote", "rollouts/vllm"]  # in import order too
 MATHEMATICS = {"functional", "rewards", "advantages", "filters", "losses"}
 WITH_LIGHTNING = {"modules", "callbacks", "strategies", "cli", "data/datamodule", "tools/preflight/sampler"}
-LAZY = {"cli/main", "cli/names", "cli/help"}  # they look up the public names, which are imported when they are asked for
+LAZY = {
+    "cli/main",
+    "cli/names",
+    "cli/help",
+}  # they look up the public names
 MAX_FILE, MAX_FUNCTION = 250, 50
 
 
