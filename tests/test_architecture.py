@@ -49,7 +49,7 @@ LAZY = {
     "cli/main",
     "cli/names",
     "cli/help",
-}  # they look up the public names, which are imported when they are asked for
+}  # they look up the public names
 MAX_FILE, MAX_FUNCTION = 250, 50
 
 

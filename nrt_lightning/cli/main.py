@@ -19,6 +19,7 @@ from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
+from nrt_lightning.cli.callbacks import last_results_file, report_replaced
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
 from nrt_lightning.cli.parser import Parser
@@ -58,6 +59,8 @@ class NRTCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
+        report_replaced(config.get("config") or [])
+        config.trainer.callbacks = last_results_file(config.trainer.callbacks)
         check_accelerator(config.trainer.accelerator)
         check_writable(config.trainer.default_root_dir or os.getcwd())
         check_checkpoint(config.get("ckpt_path"))

@@ -32,7 +32,7 @@ LEAVES = [
     ("choice", re.compile(r"Expected a typing.Literal\[(.*?)\]")),
     ("type", re.compile(r"Expected a <class '(int|float|bool|str|dict)'>")),
     ("list", re.compile(r"Expected a <class '(list)'>")),
-    ("class", re.compile(r"Expected a dot import path string: (.*)")),
+    ("class", re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (.*)")),
 ]
 NOISE = re.compile(
     r"Expected a path but|Expected a <class 'NoneType'>|Subtypes:|Errors:|Given value|Does not validate against|"

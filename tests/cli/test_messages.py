@@ -1,0 +1,140 @@
+"""Errors of the command line are one line: the culprit, the nearest name, the fix."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nrt_lightning.cli.main import main
+
+MINE = """
+from nrt_lightning import RewardAggregator
+
+class HalfPower(RewardAggregator):
+    def __call__(self, *scores): ...
+
+class Wrong(RewardAggregator):
+    def __init__(self, power: int = 1):
+        raise ValueError("two things:\\n  - first\\n  - second")
+
+    def __call__(self, *scores): ...
+"""
+FILES = {
+    "of_mine.py": MINE,
+    "sampled.yaml": "model: {init_args: {sampling: {group_size: 4}}}",
+    "key.yaml": "modle: {init_args: {sampling: {group_size: 4}}}",
+    "trainer.yaml": "trainer: {max_stepz: 4}",
+    "classes.yaml": "model: {init_args: {filters: [{class_path: ZeroVarianceFiltr}]}}",
+    "broken.yaml": "trainer: {max_steps: 1\n  a: b: c",
+}
+QUICK = ["fit", "--config=nrt:quickstart"]
+SFT = [*QUICK, "--config=nrt:methods/sft"]
+
+
+@pytest.fixture(autouse=True)
+def files(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in FILES.items():
+        Path(name).write_text(text)
+    monkeypatch.syspath_prepend(str(Path.cwd()))
+    monkeypatch.delitem(sys.modules, "of_mine", raising=False)
+
+
+CASES = [
+    (["compar"], ["'compar'", "'compare'"]),
+    (["fitt"], ["'fitt'", "'fit'"]),
+    ([*QUICK, "--optimizer.lr=1"], ["--optimizer.lr", "'model.optimizer.lr'"]),
+    ([*QUICK, "--lr=1"], ["--lr ", "'model.optimizer.lr'"]),
+    ([*QUICK, "--batch_size=4"], ["--batch_size", "'data.batch_size'"]),
+    ([*QUICK, "--group_size=4"], ["--group_size", "'model.sampling.group_size'"]),
+    ([*QUICK, "--max_steps=4"], ["--max_steps", "'trainer.max_steps'"]),
+    ([*QUICK, "--data.batch-size=4"], ["data.batch-size", "'batch_size'"]),
+    ([*QUICK, "--model.policy=Qwen/Qwen3-0.6B"], ["--model.policy.model=Qwen/Qwen3-0.6B"]),
+    ([*QUICK, "--model.policy=embedded:registers-base"], ["--model.policy.model=embedded:registers-base"]),
+    ([*QUICK, "--model=./mine"], ["--model.policy.model=./mine"]),
+    ([*QUICK, "--model.aggregator=HalfPowr"], ["model.aggregator", "'HalfPowr'", "'of_mine.HalfPower'"]),
+    ([*QUICK, "--model.aggregator=of_mine.HalfPowr"], ["'of_mine.HalfPowr'", "'of_mine.HalfPower'"]),
+    ([*QUICK, "--model.aggregator=of_min.HalfPower"], ["'of_min.HalfPower'", "'of_mine.HalfPower'"]),
+    ([*QUICK, "--model.aggregator=Nothing"], ["'Nothing'", "'GeometricMean'", "'Prob'"]),
+    (
+        [*QUICK, "--model.aggregator=of_mine.HalfPower", "--model.aggregator.p=1"],
+        ["'p'", "of_mine.HalfPower", "no set"],
+    ),
+    ([*QUICK, "--model.aggregator=of_mine.Wrong"], ["two things: - first - second"]),
+    ([*QUICK, "--model.advantage=GeometricMean"], ["model.advantage", "'GeometricMean'"]),
+    ([*QUICK, "--model.advantage=nrt_lightning.GeometricMean"], ["model.advantage", "'LeaveOneOut'"]),
+    ([*QUICK, "--model.optimizer=AdamX"], ["model.optimizer", "'AdamX'", "'Adam'"]),
+    ([*QUICK, "--model.optimizer=torch.optim.AdamX"], ["'torch.optim.AdamX'", "'torch.optim.Adam'"]),
+    ([*QUICK, "--model.optimizer.lr=abc"], ["model.optimizer.lr='abc'", "float"]),
+    ([*QUICK, "--trainer.logger=TensorBoardLoger"], ["trainer.logger", "'TensorBoardLogger'"]),
+    ([*QUICK, "--trainer.callbacks+=TraceSample"], ["trainer.callbacks", "'TraceSamples'"]),
+    ([*QUICK, "--trainer.callbacks.evry=1"], ["trainer.callbacks", "'evry'", "ResultsFile"]),
+    ([*QUICK, "--trainer.max_steps=x"], ["trainer.max_steps='x'", "int"]),
+    ([*QUICK, "--model.policy.adapter.rank=2"], ["model.policy.adapter ", "'LoRA'"]),
+    ([*SFT, "--config=sampled.yaml"], ["model.sampling", "SFTModule", "NRTModule has it"]),
+    ([*SFT, "--model.sampling.group_size=4"], ["model.sampling", "SFTModule", "NRTModule has it"]),
+    ([*QUICK, "--config=key.yaml"], ["'modle.", "'model."]),
+    ([*QUICK, "--config=trainer.yaml"], ["'trainer.max_stepz'", "'trainer.max_steps'"]),
+    ([*QUICK, "--config=classes.yaml"], ["model.filters", "'ZeroVarianceFiltr'", "'ZeroVarianceFilter'"]),
+    ([*QUICK, "--config=broken.yaml"], ["line 2"]),
+    ([*QUICK, "--config=sample.yaml"], ["sample.yaml", "'sampled.yaml'"]),
+    ([*QUICK, "--config=configs/methods/nrt_gm.yaml"], ["configs/methods/nrt_gm.yaml", "'nrt:methods/nrt_gm'"]),
+    ([*QUICK, "sampled.yaml"], ["'sampled.yaml'", "--config"]),
+    (["fit"], ["model", "data", "nrt:quickstart"]),
+    (["plan", "--optimizer.lr=1"], ["--optimizer.lr", "'model.optimizer.lr'"]),
+    (["serve", "--serve.prt=1"], ["--serve.prt", "'serve.port'"]),
+    (["compare", "--seedz=[0]"], ["--seedz", "'seeds'"]),
+    (["export", "--checkpont=a"], ["--checkpont", "'checkpoint'"]),
+]
+
+
+@pytest.mark.parametrize(("command", "words"), CASES, ids=[" ".join(command[-1:]) for command, _ in CASES])
+def test_one_line_with_the_culprit_and_the_fix(
+    command: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = error(command, monkeypatch, capsys)
+    assert found.count("\n") == 0, found
+    assert len(found) < 400
+    assert found.startswith("error: ")
+    for word in words:
+        assert word in found, found
+
+
+def error(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command prints to stderr as it ends."""
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", *command])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    code = caught.value.code
+    assert code not in (0, None)
+    text = code if isinstance(code, str) else capsys.readouterr().err
+    return "\n".join(line for line in text.strip().splitlines() if not line.startswith("Seed set"))
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("gpu", "cuda"):
+        found = error([*QUICK, f"--trainer.accelerator={name}"], monkeypatch, capsys)
+        assert found.startswith(f"error: trainer.accelerator={name}: ")
+        assert "cpu" in found
+
+
+def test_what_lightning_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = error([*QUICK, "--trainer.devices=0"], monkeypatch, capsys)
+    assert found.startswith("error: ")
+    assert "devices" in found
+    assert "\n" not in found
+
+
+def test_an_error_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **settings: object) -> None:
+        raise ValueError("bug:\n  - here")
+
+    monkeypatch.setattr("nrt_lightning.cli.main.make_cli", fail)
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", *QUICK])
+    with pytest.raises(ValueError, match="bug"):
+        main()
