@@ -18,7 +18,10 @@ EXPORTS = {
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
         "RestoreCheckpoint StopTraining TemplateTraces WorthlessCertainty"
     ),
-    "data": "ChatTemplate FileSource Messages PlainTemplate PromptCompletion QADataModule QASource QuestionAnswer",
+    "data": (
+        "ChatTemplate FileSource Messages PlainTemplate PromptCompletion QADataModule QASource QuestionAnswer "
+        "TextBatches"
+    ),
     "errors": "InputError",
     "export": "AdapterFiles ExportForm Merged WholeModel export_policy",
     "filters": "DifficultyBandFilter EMADeviationFilter GroupFilter MinimumSpreadFilter ZeroVarianceFilter",
