@@ -47,7 +47,7 @@ def test_a_comparison_is_named_and_names_configs(capsys: pytest.CaptureFixture[s
     out = printed(capsys, "compare", "--config", "nrt:comparisons/methods", "--config", "nrt:comparisons/reports")
     comparison = Comparison(**yaml.safe_load(out.partition("jobs:")[0]))
     arguments = comparison.runs[0].arguments
-    assert ("--config", "nrt:quickstart") == arguments[1:3], "the path of this machine is in no fingerprint"
+    assert arguments[1:3] == ("--config", "nrt:quickstart"), "the path of this machine is in no fingerprint"
     assert comparison.runs[0].fingerprint
     with pytest.raises(InputError, match=r"methods.gm: 'nrt:methods/nrt_gn'.*'nrt:methods/nrt_gm'"):
         Comparison(["nrt:quickstart"], {"gm": ["nrt:methods/nrt_gn"]})
