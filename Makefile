@@ -45,7 +45,7 @@ results-second-bases: $(SECOND_BASES) ## run every method from bases of a second
 
 runs/second-bases/%: | $(INSTALLED)
 	$(BIN)/nrt-lightning fit --config configs/pretrain/$*_base.yaml --config configs/pretrain/seed_1.yaml \
-		--trainer.default_root_dir=runs/second-bases/$*-run --trainer.callbacks.directory=$@
+		--trainer.default_root_dir=runs/second-bases/$*-run --trainer.callbacks.directory=$(CURDIR)/$@
 
 test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered

@@ -23,5 +23,5 @@ TECHNIQUES: dict[str, Technique] = {
         PrefillHead(),
         ChunkedHead(),
         OnePass(),
-    )  # fmt: skip
+    )
 }

@@ -1,4 +1,4 @@
-"""A frozen output head on a matrix of the prompts' last hidden states (`last_logits`) against a strided slice of them."""
+"""A frozen output head on the prompts' last hidden states: a matrix (`last_logits`) against a strided slice."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -27,12 +28,25 @@ class BestAndLast(ModelCheckpoint):
         self, monitor: str = "val/exact_match", mode: str = "max", save_top_k: int = 1, dirpath: str | None = None
     ) -> None:
         super().__init__(dirpath, "best", monitor, mode=mode, save_top_k=save_top_k, save_last=True)
+        self._kept = 0  # step of the last checkpoint
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir, "checkpoints").absolute())
         super().setup(trainer, pl_module, stage)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the last checkpoint if training stops here.
+
+        At the end of the epoch it would count the epoch as complete, and a run with more steps could not go on from it.
+        """
+        if trainer.should_stop or trainer.global_step == trainer.max_steps:
+            self.keep_last(trainer)
+            self._last_global_step_saved = 0  # a validation may follow: it decides if this is the best
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -44,7 +58,12 @@ class BestAndLast(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         self.keep_last(trainer)
 
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pass  # the last step has been saved; Lightning would save under `fast_dev_run`
+
     def keep_last(self, trainer: Trainer) -> None:
         """Write the last checkpoint, unless one of this step exists."""
-        if not self._should_skip_saving_checkpoint(trainer):
+        if not self._should_skip_saving_checkpoint(trainer) and self._kept != trainer.global_step:
+            self._kept = trainer.global_step
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))

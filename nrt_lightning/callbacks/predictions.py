@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.errors import InputError
 
 
@@ -47,7 +48,7 @@ class PredictionWriter(BasePredictionWriter):
         self.count = 0
         if path.exists() and not self.overwrite:
             raise InputError(f"predictions.path={path} exists. Give another, or set predictions.overwrite=true.")
-        if trainer.fast_dev_run:
+        if leaves_nothing(trainer):
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +67,14 @@ class PredictionWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        if self.path is not None and not trainer.fast_dev_run:
+        if self.path is not None and not leaves_nothing(trainer):
             self.count += len(prediction)
             with self.file(trainer).open("a", encoding="utf-8") as lines:
                 lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in prediction)
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.path is None or trainer.fast_dev_run:
+        if self.path is None or leaves_nothing(trainer):
             return
         encoded = getattr(getattr(trainer, "datamodule", None), "encoded", {}).get("predict")
         dropped = f"; {encoded.report.dropped_text}" if encoded is not None and encoded.report.dropped else ""

@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder
+from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder, leaves_nothing
 from nrt_lightning.errors import InputError
 
 COLUMNS = {  # titles of figures
@@ -84,7 +84,7 @@ class ResultsFile(Callback):
 
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or leaves_nothing(trainer):
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}

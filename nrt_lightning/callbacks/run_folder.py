@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 from nrt_lightning.errors import InputError
 
@@ -40,3 +41,8 @@ def check_parent(path: Path, setting: str) -> None:
         parent = parent.parent
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"{setting}={path} cannot be written ({parent}). Give another.")
+
+
+def leaves_nothing(trainer: Any) -> bool:
+    """True under `fast_dev_run`, which writes no files."""
+    return bool(trainer.fast_dev_run)

@@ -20,8 +20,10 @@ from typing_extensions import override
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.cli.callbacks import last_results_file, report_replaced
+from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
 from nrt_lightning.cli.parser import Parser
+from nrt_lightning.cli.run_folder import HeldOutRows, SaveRunConfig, default_checkpoints, move_into_folder
 from nrt_lightning.errors import InputError, nearest
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
@@ -35,7 +37,10 @@ warnings.filterwarnings("ignore", message="LightningCLI's args parameter is inte
 
 
 class NRTCLI(LightningCLI):
-    """LightningCLI that writes predictions, and tests after `fit` if there is a `ResultsFile`."""
+    """LightningCLI that writes predictions, and tests after `fit` if there is a `ResultsFile`.
+
+    Everything that a run writes lies in its folder, `trainer.default_root_dir`.
+    """
 
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -43,8 +48,11 @@ class NRTCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        """Read the model settings from the checkpoint, unless settings are given."""
+        """Find the checkpoint that is meant, and read the model settings from it, unless settings are given."""
         command = self.config.get("subcommand")
+        self.ckpt_path = self.config[command].get("ckpt_path") if command else None  # as it is given
+        if self.ckpt_path is not None:
+            self.config[command].ckpt_path = find_checkpoint(command, self.config[command])
         if command and self.config[command].get("model") is None:
             super()._parse_ckpt_path()
 
@@ -56,12 +64,33 @@ class NRTCLI(LightningCLI):
         check_accelerator(config.trainer.accelerator)
         check_writable(config.trainer.default_root_dir or os.getcwd())
         check_checkpoint(config.get("ckpt_path"))
+        if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
+            given = config.clone()
+            given.ckpt_path = self.ckpt_path
+            self.save_config_kwargs |= {"given": given, "command": self.subcommand}
+        move_into_folder(config.trainer)
+
+    @override
+    def after_instantiate_classes(self) -> None:
+        if self.subcommand:
+            default_checkpoints(self.trainer)
+
+    @property
+    def tests(self) -> bool:
+        """True if a test follows training."""
+        trainer: Any = self.trainer
+        return any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run
+
+    def before_fit(self) -> None:
+        """Let the rows of the test be read before the first step."""
+        if self.tests:
+            self.trainer.callbacks.append(HeldOutRows())  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
-        """Test on the held-out rows if there is a `ResultsFile`."""
-        trainer: Any = self.trainer
-        if any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run:
-            trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        """Test on the held-out rows if there is a `ResultsFile`, and print where the checkpoints are."""
+        if self.tests:
+            self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        tell_kept(self.trainer)
 
 
 def check_accelerator(name: Any) -> None:
@@ -88,23 +117,6 @@ def check_writable(directory: str, option: str = "trainer.default_root_dir") -> 
         raise InputError(f"{option}={directory!r} cannot be written ({path}). Give another directory.")
 
 
-def check_checkpoint(path: str | None) -> None:
-    """Check that a checkpoint can be read. Lightning checks `best`, `last` and the like.
-
-    Raises:
-        InputError: names the file.
-    """
-    if path is None or path in ("best", "last", "hpc") or path.startswith("registry"):
-        return
-    if not Path(path).exists():
-        raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'last' or 'best'.")
-    if Path(path).is_file():
-        try:
-            torch.load(path, weights_only=True, mmap=True, map_location="meta")
-        except Exception as error:  # torch raises many kinds
-            raise InputError(f"ckpt_path={path!r} cannot be read ({error}). Give another checkpoint.") from error
-
-
 def run(args: list[str] | None = None) -> NRTCLI | None:
     """Run a command line from Python.
 
@@ -124,7 +136,7 @@ def run(args: list[str] | None = None) -> NRTCLI | None:
         return None
     if not words[0].startswith("-") and words[0] not in lightning:
         raise InputError(f"{words[0]!r} is not a command.{nearest(words[0], [*lightning, *COMMANDS])}")
-    return make_cli(NRTCLI, args, save_config_kwargs={"overwrite": True})
+    return make_cli(NRTCLI, args, save_config_callback=SaveRunConfig)
 
 
 def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRTCLI:

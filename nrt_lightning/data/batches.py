@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,15 +42,17 @@ class TextBatchEncoder:
     Args:
         settings: template and limits.
         tokenizer: the policy's tokenizer.
-        quiet: do not log the template and the first prompt.
+        write: gets the template with the first prompt, to be logged.
     """
 
-    def __init__(self, settings: TextBatches, tokenizer: PreTrainedTokenizerBase, *, quiet: bool = False) -> None:
+    def __init__(
+        self, settings: TextBatches, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], Any] = log.info
+    ) -> None:
         self.template = settings.template or default_template(tokenizer)
         self.encoder = PromptEncoder(
             tokenizer, self.template, settings.max_prompt_tokens, settings.max_answer_tokens, max_dropped_share=1.0
         )
-        self.quiet = quiet
+        self.write = write
         self.seen = 0  # rows so far
         self.dropped = 0
         self.known: set[str] = set()  # ids that the log has named
@@ -62,8 +64,8 @@ class TextBatchEncoder:
             InputError: a column is missing, or a value is no text.
         """
         rows = list(rows_of(batch, self.seen, require_answers=require_answers))
-        if self.seen == 0 and rows and not self.quiet:
-            log.warning("%s", prompt_example(self.template, rows[0], self.encoder.tokenizer))
+        if self.seen == 0 and rows:
+            self.write(prompt_example(self.template, rows[0], self.encoder.tokenizer))
         encoded = self.encoder.fitting(rows)
         self.seen += len(rows)
         self._report([*encoded.report.long_prompts, *encoded.report.long_answers])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
@@ -20,8 +21,9 @@ from nrt_lightning.data.templates import PromptTemplate, default_template, promp
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Prompts, WindowStep
 
-STAGE_SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+log = logging.getLogger(__name__)
 
+STAGE_SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 OPTIONAL = {("fit", "val"), ("fit", "test")}  # test rows are read before training, to find faults and shared rows
 
 
@@ -131,16 +133,15 @@ class QADataModule(L.LightningDataModule):
     def example(self) -> str:
         """The template, and the prompt and the answer of the first encoded row, as a text to read."""
         row = next(iter(self.encoded.values())).rows[0]
-        return prompt_example(cast(Any, self.template), row, cast(Any, self._encoded_with))
+        return prompt_example(cast(PromptTemplate, self.template), row, cast(Any, self._encoded_with))
 
     def _report(self, new: list[str], stage: str | None) -> None:
         """Log an example of the prompts before training, and warn of rows that stand in training and evaluation."""
         if stage == "fit" and new:
             rank_zero_info(self.example())
-        for split in ("val", "test"):
-            if {"train", split} <= self.encoded.keys() and {"train", split} & set(new):
-                message = shared_rows(self.encoded[split].rows, self.encoded["train"].rows, split)
-                rank_zero_warn(message) if message else None
+        rows = {split: encoded.rows for split, encoded in self.encoded.items()}
+        for message in shared_rows(rows, new) if self.trainer is None or self.trainer.is_global_zero else ():
+            log.warning("%s", message)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The micro-batches of the windows, from the trainer's position on."""
@@ -232,10 +233,9 @@ class QADataModule(L.LightningDataModule):
     def _find_tokenizer(self) -> PreTrainedTokenizerBase:
         if self.tokenizer is not None:
             return self._loaded_tokenizer
-        policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
-        if policy is None:
-            raise InputError("data.tokenizer is null and the model has no `policy`. Set it to a directory or hub name.")
-        return policy.tokenizer
+        if (policy := getattr(getattr(self.trainer, "lightning_module", None), "policy", None)) is not None:
+            return policy.tokenizer
+        raise InputError("data.tokenizer is null and the model has no `policy`. Set it to a directory or hub name.")
 
     def _dataset(self, split: str) -> EncodedRows:
         if split not in self.encoded:

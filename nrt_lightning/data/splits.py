@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -130,23 +130,33 @@ class Splits:
         return rows
 
 
-def shared_rows(rows: Sequence[Row], train: Iterable[Row], split: str) -> str:
-    """A warning of the rows whose question also stands in the training rows; empty if there are none.
+def shared_rows(rows: Mapping[str, Sequence[Row]], new: Collection[str]) -> list[str]:
+    """Warnings of rows of `val` and `test` whose question also stands in `train`.
 
     The texts of all turns before the answer are compared, but not system turns and white space.
 
-    >>> one, other = (Row("", [{"role": "user", "content": text}], origin=text) for text in ("1 + 1?", "2 + 2?"))
-    >>> shared_rows([one, other], [one], "val").split(", first")[0]
-    '1 of 2 val rows also stand in train (same question)'
+    Args:
+        rows: of the splits that have been read.
+        new: only pairs with one of these splits are compared.
+
+    Example:
+        >>> one, other = (Row("", [{"role": "user", "content": text}], origin=text) for text in ("1 + 1?", "2 + 2?"))
+        >>> shared_rows({"train": [one], "val": [one, other]}, ["val"])[0].split(", first")[0]
+        '1 of 2 val rows also stand in train (same question)'
     """
-    known = {_question(row) for row in train}
-    same = [row.origin for row in rows if _question(row) in known]
-    if not same:
-        return ""
-    return (
-        f"{len(same)} of {len(rows)} {split} rows also stand in train (same question), first: {same[0]}. "
-        "Their figures may show memory instead of reasoning. Remove these rows from train."
-    )
+    known: set[tuple[str, ...]] = set()
+    warnings = []
+    for split in ("val", "test"):
+        if not {"train", split} <= rows.keys() or not {"train", split} & set(new):
+            continue
+        known = known or {_question(row) for row in rows["train"]}
+        same = [row.origin for row in rows[split] if _question(row) in known]
+        if same:
+            warnings.append(
+                f"{len(same)} of {len(rows[split])} {split} rows also stand in train (same question), first: "
+                f"{same[0]}. Their figures may show memory instead of reasoning. Remove these rows from train."
+            )
+    return warnings
 
 
 def _question(row: Row) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ class RunRecord:
     def of(cls, trainer: Any, module: Any) -> RunRecord:
         """Record of a trainer's current or last run."""
         data = getattr(trainer, "datamodule", None)
-        source, template = getattr(data, "sources", {}).get("train"), getattr(data, "template", None)
+        source = getattr(data, "sources", {}).get("train")
+        own_batches = vars(module).get("text_encoder")  # of the user's dataloader, if there was one
+        template = getattr(data, "template", None) or getattr(own_batches, "template", None)
         jinja = template.jinja(module.policy.tokenizer) if template is not None else None
         logged = sorted(trainer.callback_metrics.items())
         metrics = {name: float(value) for name, value in logged if name.startswith(("val/", "test/"))}

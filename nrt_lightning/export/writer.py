@@ -31,9 +31,11 @@ def check_target(directory: Path, *, overwrite: bool) -> None:
         raise InputError(f"export directory {directory} is a file. Give another.")
     if directory.is_dir() and any(directory.iterdir()) and not overwrite:
         raise InputError(f"export directory {directory} is not empty. Give another, or set overwrite to true.")
+    parent = directory.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=directory.parent).close()
+        tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
         raise InputError(f"export directory {directory} cannot be written ({error}). Give another.") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,9 +14,11 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.callbacks.output import output_callbacks
 from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.record import RunRecord
@@ -38,8 +39,6 @@ from nrt_lightning.strategies import (
 from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
-# The override below passes the batches of a datamodule that yields Prompts through.
-warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`")
 
 
 class PolicyModule(L.LightningModule):
@@ -58,12 +57,16 @@ class PolicyModule(L.LightningModule):
         if _given_hyperparameters.get() is not None:  # plain dicts of the CLI; objects could not be loaded again
             self.save_hyperparameters(logger=False)
         self.policy, self.engine = policy, engine
-        self.optimizer = optimizer or default_optimizer
-        self.schedule = schedule or LinearSchedule()
+        self.optimizer, self.schedule = optimizer or default_optimizer, schedule or LinearSchedule()
         self.metrics = EvaluationMetrics(metrics)
         self.text_batches = text_batches or TextBatches()
         self._started = 0.0
         self._gathered = ExitStack()  # the full weights, during evaluation
+
+    @override
+    def configure_callbacks(self) -> list[L.Callback]:
+        """What shows the progress of a run, and gives its settings to the loggers."""
+        return output_callbacks(self.trainer)
 
     # Weights
 
@@ -98,13 +101,14 @@ class PolicyModule(L.LightningModule):
         if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
             return batch
         trainer = self._trainer
-        encoded = self._text_encoder.encode(batch, require_answers=trainer is None or not trainer.predicting)
+        encoded = self.text_encoder.encode(batch, require_answers=not getattr(trainer, "predicting", False))
         together = trainer is not None and trainer.training  # processes train in step
         return None if together and self.processes.largest(int(encoded is None)) else encoded
 
     @cached_property
-    def _text_encoder(self) -> TextBatchEncoder:
-        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, quiet=self.global_rank != 0)
+    def text_encoder(self) -> TextBatchEncoder:
+        """Encodes the batches of plain texts and counts their rows."""
+        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, rank_zero_info)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -213,11 +217,10 @@ class PolicyModule(L.LightningModule):
 
     @override
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics under `val/`, or `test/` in a test."""
-        prefix = "test" if self.trainer.testing else "val"
-        same = self.trainer.world_size > 1  # equal on all processes; Lightning warns without sync_dist
-        for name, value in self.metrics.compute().items():
-            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=same)
+        """Log the metrics, equal on all processes, under `val/`, or `test/` in a test."""
+        prefix, several = "test" if self.trainer.testing else "val", self.trainer.world_size > 1
+        for name, value in self.metrics.compute().items():  # Lightning warns without sync_dist
+            self.log(f"{prefix}/{name}", value, prog_bar=name == "exact_match", sync_dist=several)
 
     on_test_epoch_end = on_validation_epoch_end
 
@@ -239,8 +242,7 @@ class PolicyModule(L.LightningModule):
         stored = checkpoint.get("nrt_lightning", {})
         check_same_policy(stored.get("policy", {}), self.policy)
         for part, mine in self.describe().items():
-            before = stored.get("method", {}).get(part, mine)
-            if before != mine:
+            if (before := stored.get("method", {}).get(part, mine)) != mine:
                 log.warning("the checkpoint was trained with %s=%s; this run continues with %s", part, before, mine)
 
     def describe(self) -> dict[str, str]:

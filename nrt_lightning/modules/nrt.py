@@ -137,8 +137,8 @@ class NRTModule(PolicyModule):
 
     @override
     def configure_callbacks(self) -> list[Callback]:
-        trainer: Any = self.trainer
-        return [] if any(isinstance(c, OnPolicyRollout) for c in trainer.callbacks) else [OnPolicyRollout()]
+        given = any(isinstance(c, OnPolicyRollout) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        return [*([] if given else [OnPolicyRollout()]), *super().configure_callbacks()]
 
     @override
     def setup(self, stage: str) -> None:

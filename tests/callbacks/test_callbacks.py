@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nrt_lightning import ExportPolicy, InputError, Policy, PredictionWriter, ResultsFile, TraceSamples, WholeModel
 from nrt_lightning.callbacks import generation_progress as progress_file
+from nrt_lightning.callbacks import output
 from nrt_lightning.callbacks.generation_progress import generation_progress
 
 
@@ -99,12 +100,14 @@ def test_predictions_that_cannot_be_written_are_refused_before_computing(trainer
 
 
 def test_progress_under_the_tqdm_bar(trainer, monkeypatch, capsys):
+    monkeypatch.setattr(output, "is_default", lambda bar: False)
     monkeypatch.setattr(progress_file, "DELAY", 0.0)
     trainer(enable_progress_bar=True, callbacks=[TQDMProgressBar()], max_steps=2).fit(nrt_module(), registers())
     assert "sampling traces" in capsys.readouterr().err
 
 
 def test_progress_under_the_rich_bar(trainer, monkeypatch):
+    monkeypatch.setattr(output, "is_default", lambda bar: False)
     monkeypatch.setattr(progress_file, "DELAY", -1.0)
     shown, update = [], CustomProgress.update
 

@@ -135,10 +135,11 @@ def test_fit_starts_from_the_weights_of_its_own_checkpoint(nrt: Command, checkpo
 
 
 def test_results_are_tested_written_and_printed(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("results.json").write_text('{"other": {"exact_match": 0.5, "seconds": 1.0}}')
+    Path("out").mkdir()
+    Path("out/results.json").write_text('{"other": {"exact_match": 0.5, "seconds": 1.0}}')
     nrt("fit", "--trainer.callbacks=nrt_lightning.ResultsFile", "--trainer.callbacks.path=results.json",
         "--trainer.callbacks.name=mine")  # fmt: skip
-    results = json.loads(Path("results.json").read_text())
+    results = json.loads(Path("out/results.json").read_text())
     assert results["other"] == {"exact_match": 0.5, "seconds": 1.0}
     assert {"exact_match", "exact_match_forced", "confidence", "seconds"} <= results["mine"].keys()
     assert results["mine"]["seconds"] > 0
@@ -157,7 +158,7 @@ def test_a_later_config_switches_to_sft_and_keeps_the_policy(nrt: Command) -> No
     assert isinstance(cli.model, SFTModule)
     assert cli.model.policy.tokenizer.decode([cli.model.policy.marker_id]) == "<|mine|>"
     assert Path(cli.trainer.logger.log_dir).name == "sft"
-    results = json.loads(Path("runs/quickstart/results.json").read_text())
+    results = json.loads(Path("out/results.json").read_text())
     assert results.keys() == {"sft"}
     assert {"exact_match", "exact_match_forced", "seconds"} <= results["sft"].keys()
 

@@ -64,6 +64,19 @@ def test_an_answer_that_is_there_is_kept_for_prediction():
     assert Messages().parse({"messages": turns}, "f:1", 0, require_answer=False).answer == "a"
 
 
+@pytest.mark.parametrize("answer", ["", None, 7, ["a"], {}])
+def test_an_answer_that_cannot_be_used_does_not_matter_for_prediction(answer):
+    turns = [turn("user", "q"), {"role": "assistant", "content": answer}]
+    for format_, record in (
+        (QuestionAnswer(), {"question": "q", "answer": answer}),
+        (Messages(), {"messages": turns}),
+        (PromptCompletion(), {"prompt": "q", "completion": answer}),
+        (PromptCompletion(), {"prompt": turns[:1], "completion": turns[1:]}),
+    ):
+        row = format_.parse(record, "f:1", 0, require_answer=False)
+        assert (row.question, row.answer) == ("q", None)
+
+
 @pytest.mark.parametrize(
     ("format", "record", "words"),
     [
@@ -111,3 +124,16 @@ def test_bad_records_name_origin_column_and_fix(format, record, words):
     assert message.startswith("train.jsonl:12")
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(("value", "text"), [(7, "7"), (-0.5, "-0.5"), (3.0, "3.0"), (10**30, "1" + "0" * 30)])
+def test_answers_that_are_numbers_become_their_text(value, text):
+    assert QuestionAnswer().parse({"question": "q", "answer": value}, "f:1", 0).answer == text
+    assert PromptCompletion().parse({"prompt": "q", "completion": value}, "f:1", 0).answer == text
+    turns = [turn("user", "q"), turn("assistant", value)]
+    assert Messages().parse({"messages": turns}, "f:1", 0).answer == text
+
+
+@pytest.mark.parametrize("value", ["", None, True, [1]])
+def test_an_answer_that_is_not_needed_is_not_refused(value):
+    assert QuestionAnswer().parse({"question": "q", "answer": value}, "f:1", 0, require_answer=False).answer is None

@@ -189,3 +189,18 @@ def test_rows_without_answers_for_prediction(tmp_path):
     path.write_text('{"q": "1"}\n')
     [row] = FileSource(str(path), QuestionAnswer("q"), require_answers=False).rows()
     assert row.answer is None
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+def test_numbers_of_json_keep_the_digits_of_the_file(tmp_path, name):
+    path = tmp_path / name
+    records = ['{"question": "q", "answer": ' + number + "}" for number in ("3.10", "3.0", "1e5", "12", "-0.50")]
+    path.write_text("\n".join(records) if name == "d.jsonl" else f"[{', '.join(records)}]")
+    assert [row.answer for row in FileSource(str(path)).rows()] == ["3.10", "3.0", "1e5", "12", "-0.50"]
+
+
+def test_a_number_of_too_many_digits_names_its_line(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text('{"question": "q", "answer": ' + "1" * 5000 + "}\n")
+    with pytest.raises(InputError, match=r"d\.jsonl:1.*digits"):
+        FileSource(str(path)).rows()

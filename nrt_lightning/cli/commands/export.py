@@ -63,7 +63,7 @@ def read(checkpoint: str) -> dict[str, Any]:
     """
     path = Path(checkpoint).expanduser()
     if not path.is_file() and not (path / METADATA).is_file():
-        raise InputError(f"checkpoint {checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
+        raise InputError(f"checkpoint={checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote.")
     try:
         saved = (
             read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)

@@ -14,6 +14,7 @@ import yaml
 
 from nrt_lightning.configs import resolve
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.tools.comparison.held_out import check_test_data
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Comparison:
         directory: where runs, tables and the plot are written.
 
     Raises:
-        InputError: a config does not exist, or there is nothing to run.
+        InputError: a config does not exist, there is nothing to run, or a method has no test data.
 
     Example:
         >>> comparison = Comparison([], {"gm": ["--model.aggregator=GeometricMean"]}, seeds=[0, 1])
@@ -125,6 +126,8 @@ class Comparison:
         wrong = [option for option in self.options if not option.startswith("--") or "=" not in option]
         if wrong:
             raise InputError(f"options: {wrong[0]!r} is not an option. Write it as --option=value.")
+        for name in set(self.methods) - set(self.leave_out):
+            check_test_data(name, [*self.configs, *self.methods[name], *self.options])
 
     @property
     def runs(self) -> list[Run]:

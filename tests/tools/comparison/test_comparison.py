@@ -215,6 +215,24 @@ def test_mistakes_are_refused_before_anything_runs(tmp_path, settings, message):
         comparison(tmp_path, **settings)
 
 
+DATA = "data: {class_path: nrt_lightning.QADataModule, init_args: {train: rows.jsonl%s}}\n"
+
+
+def test_a_comparison_without_test_data_is_refused_before_anything_runs(tmp_path):
+    without, given = tmp_path / "without.yaml", tmp_path / "given.yaml"
+    without.write_text(DATA % "")
+    given.write_text(DATA % ", test: held_out.jsonl")
+    for settings in ({"configs": [str(without)]}, {"configs": [str(given)], "options": ["--data.test=null"]}):
+        with pytest.raises(InputError, match=r"methods\.(gm|am).*data\.test"):
+            comparison(tmp_path, **settings)
+    for settings in (
+        {"configs": [str(given)]},
+        {"configs": [str(given), str(without)]},
+        {"configs": [str(without)], "options": ["--data.test=held_out.jsonl"]},
+    ):
+        assert comparison(tmp_path, **settings).runs
+
+
 def test_fewer_than_one_job_is_refused(tmp_path):
     config = tmp_path / "comparison.yaml"
     config.write_text("{configs: [], methods: {gm: []}}")

@@ -1,0 +1,57 @@
+"""Hyperparameters of a run in its loggers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from typing_extensions import override
+
+from nrt_lightning.callbacks.flat_config import run_settings
+
+METRICS = ("val/exact_match", "val/confidence", "test/exact_match", "test/confidence")
+
+
+class Hyperparameters(Callback):
+    """Gives the settings of a run to every logger, by their names on the command line.
+
+    TensorBoard shows them under HPARAMS beside the last validation and test metrics, `CSVLogger` writes `hparams.yaml`,
+    W&B and MLflow have them as the config and parameters of the run. `NRTModule` and `SFTModule` add this callback.
+    """
+
+    def __init__(self) -> None:
+        self.logged: list[Any] = []  # loggers that have them
+        self.ends: list[tuple[Any, Any]] = []  # TensorBoard's writers with what is written when training ends
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        new = [logger for logger in trainer.loggers if logger not in self.logged]
+        if not new or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        settings, module = run_settings(trainer, pl_module), pl_module
+        names = [f"{part}/{name}" for part in ("val", "test") for name in getattr(module, "metrics").names]  # noqa: B009
+        for logger in new:
+            self.logged.append(logger)
+            if isinstance(logger, TensorBoardLogger):
+                self.to_tensorboard(logger, settings, [*METRICS, *names])
+            else:
+                logger.log_hyperparams(settings)
+
+    def to_tensorboard(self, logger: TensorBoardLogger, settings: dict[str, Any], metrics: list[str]) -> None:
+        """Write the HPARAMS of a run. Metrics are named, not set: TensorBoard shows their last logged values."""
+        from torch.utils.tensorboard.summary import hparams
+
+        logger.hparams.update(settings)  # of its hparams.yaml
+        texts = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in settings.items()}
+        experiment, start, end = hparams(texts, dict.fromkeys(metrics, 0.0))
+        writer = logger.experiment._get_file_writer()
+        writer.add_summary(experiment)
+        writer.add_summary(start)
+        self.ends.append((writer, end))
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for writer, end in self.ends:
+            writer.add_summary(end)
+        self.ends.clear()

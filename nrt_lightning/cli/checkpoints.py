@@ -1,0 +1,172 @@
+"""Checkpoints in a run's folder: the one that `--ckpt_path=auto`, `last` or `best` means, and those that are kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from nrt_lightning.callbacks.run_folder import in_run_folder
+from nrt_lightning.errors import InputError
+from nrt_lightning.strategies.checkpoints import read_metadata
+
+log = logging.getLogger(__name__)
+
+FOLDER = "checkpoints"  # in the run's folder
+WORDS = ("auto", "last", "best")
+
+
+@dataclass
+class Found:
+    """A checkpoint that can be read, and its contents without the values of the tensors."""
+
+    path: Path
+    saved: dict[str, Any]
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """Optimizer steps; among equals, the time of writing."""
+        return int(self.saved["global_step"]), self.path.stat().st_mtime
+
+
+def find_checkpoint(command: str, config: Any) -> str | None:
+    """The checkpoint that `ckpt_path` means: a path as it is given, or the one that `auto`, `last` or `best` names.
+
+    Args:
+        command: that reads it.
+        config: settings of the command.
+
+    Returns:
+        Its path; None if none is given, or if `fit` starts from the beginning.
+
+    Raises:
+        InputError: there is none to read.
+    """
+    word = config.get("ckpt_path")
+    if word not in WORDS:
+        return word
+    directories = checkpoint_directories(config.trainer)
+    places = " or ".join(map(str, directories))
+    found = checkpoints_in(directories, config.get("model"))
+    if not found:
+        if word == "auto" and command == "fit":
+            tell(f"ckpt_path=auto: no checkpoint in {places}. Training starts from the beginning.")
+            return None
+        raise InputError(
+            f"ckpt_path={word!r}: no checkpoint in {places}. Train first, set trainer.default_root_dir to the folder "
+            "of the run, or give the path of a checkpoint."
+        )
+    path, step = found[0].path, found[0].order[0]
+    if word == "best":
+        path = best(found, places)
+        step = int(read_metadata(path)["global_step"])
+    tell(f"ckpt_path={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
+    return str(path)
+
+
+def checkpoint_directories(trainer: Any) -> list[Path]:
+    """Where the checkpoints of these settings of the trainer are written."""
+    callbacks = trainer.get("callbacks") or []
+    settings = [c.get("init_args") or {} for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
+    given = [s["dirpath"] for s in settings if "dirpath" in s]
+    places = [in_run_folder(path or FOLDER, trainer.get("default_root_dir")) for path in given or [FOLDER]]
+    return list(dict.fromkeys(places))
+
+
+def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
+    """Checkpoints of this model in the directories, the newest first: that of the most optimizer steps."""
+    found = []
+    for path in sorted(path for directory in directories for path in directory.rglob("*.ckpt")):
+        try:
+            saved = read_metadata(path)
+            saved["global_step"]
+        except Exception as error:  # torch raises many kinds
+            log.warning("%s is no checkpoint that can be read, and is left out (%s).", path, type(error).__name__)
+            continue
+        if same_model(saved.get("hyper_parameters", {}), model):
+            found.append(Found(path, saved))
+        else:
+            log.warning("%s is of another model and is left out.", path)
+    return sorted(found, key=lambda one: one.order, reverse=True)
+
+
+def same_model(saved: dict[str, Any], model: Any) -> bool:
+    """True if a checkpoint's settings name the same module, base, adapter and quantization; or none of them."""
+    if model is None or "_class_path" not in saved:  # built in Python
+        return True
+    return parts(saved["_class_path"], saved) == parts(model.class_path, model.get("init_args") or {})
+
+
+def parts(class_path: str, settings: Any) -> tuple[Any, ...]:
+    """What must be equal for a checkpoint to be loaded."""
+    policy = (settings.get("policy") or {}).get("init_args") or {}
+    choices = (policy.get("adapter") or {}, policy.get("quantization") or {})
+    return (class_path, policy.get("model"), *(choice.get("class_path") for choice in choices))
+
+
+def best(found: Sequence[Found], places: str) -> Path:
+    """The best checkpoint, by the newest one's record of it.
+
+    Raises:
+        InputError: no callback kept one by a metric, or its file is gone.
+    """
+    for one in found:
+        for state in one.saved.get("callbacks", {}).values():
+            if not isinstance(state, dict) or not state.get("monitor") or not state.get("best_model_path"):
+                continue
+            recorded = Path(state["best_model_path"])
+            for path in (one.path.with_name(recorded.name), recorded):  # the folder may have moved
+                if path.exists():
+                    return path
+    raise InputError(
+        f"ckpt_path='best': no checkpoint in {places} was kept by a metric. Add the callback nrt_lightning.BestAndLast "
+        "before training, or give 'last' or the path of a checkpoint."
+    )
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Check that a checkpoint can be read.
+
+    Raises:
+        InputError: names the file.
+    """
+    if path is None or path == "hpc" or path in WORDS or path.startswith("registry"):
+        return
+    if not Path(path).exists():
+        raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'auto', 'last' or 'best'.")
+    if Path(path).is_file():
+        try:
+            torch.load(path, weights_only=True, mmap=True, map_location="meta")
+        except Exception as error:  # torch raises many kinds
+            raise InputError(f"ckpt_path={path!r} cannot be read ({error}). Give another checkpoint.") from error
+
+
+def tell_kept(trainer: Any) -> None:
+    """Print the paths of the checkpoints that a run has kept."""
+    for callback in trainer.callbacks:
+        best_path, last_path = (getattr(callback, f"{name}_model_path", "") for name in ("best", "last"))
+        if not isinstance(callback, Checkpoint) or trainer.fast_dev_run:
+            continue
+        monitor, score = getattr(callback, "monitor", None), getattr(callback, "best_model_score", None)
+        if best_path and monitor and score is not None:
+            tell(f"best checkpoint: {shown(best_path)} ({monitor} {float(score):.3f})")
+        if last_path or (best_path and not monitor):
+            tell(f"last checkpoint: {shown(last_path or best_path)}")
+
+
+def shown(path: str) -> str:
+    """A path relative to the current directory, if it lies in it."""
+    absolute = Path(path).absolute()
+    return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
+
+
+@rank_zero_only
+def tell(text: str) -> None:
+    """Print a line in the first process."""
+    print(text, flush=True)
