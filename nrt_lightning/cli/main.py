@@ -18,7 +18,13 @@ from typing_extensions import override
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
-from nrt_lightning.cli.run_folder import HeldOutRows, SaveRunConfig, default_checkpoints, move_into_folder
+from nrt_lightning.cli.run_folder import (
+    HeldOutRows,
+    SaveRunConfig,
+    default_checkpoints,
+    move_into_folder,
+    temporary_folder,
+)
 from nrt_lightning.cli.suggestions import LIVE, suggestion
 from nrt_lightning.errors import InputError
 
@@ -76,6 +82,8 @@ class NRTCLI(LightningCLI):
             given = config.clone()
             given.ckpt_path = self.ckpt_path
             self.save_config_kwargs |= {"given": given, "command": self.subcommand}
+        if self.subcommand and config.trainer.fast_dev_run:
+            config.trainer.default_root_dir = temporary_folder()
         move_into_folder(config.trainer)
 
     @override
