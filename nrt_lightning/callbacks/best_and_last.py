@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
+
+from nrt_lightning.errors import InputError, nearest
+
+log = logging.getLogger(__name__)
 
 
 class BestAndLast(ModelCheckpoint):
@@ -22,6 +27,9 @@ class BestAndLast(ModelCheckpoint):
         mode: "max" if higher is better, "min" if lower is better.
         save_top_k: number of best checkpoints; 0 keeps the last one only.
         dirpath: directory; null for `checkpoints` in the run's folder.
+
+    Raises:
+        InputError: the validation does not log the metric.
     """
 
     def __init__(
@@ -35,6 +43,25 @@ class BestAndLast(ModelCheckpoint):
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir, "checkpoints").absolute())
         super().setup(trainer, pl_module, stage)
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.save_top_k and not any(trainer.num_val_batches):
+            log.warning("BestAndLast keeps only last.ckpt: there are no validation rows to measure %s.", self.monitor)
+
+    @override
+    def _save_topk_checkpoint(self, trainer: Any, monitor_candidates: dict[str, Any]) -> None:
+        """Save if this is one of the best.
+
+        Raises:
+            InputError: the validation has not logged the metric.
+        """
+        if self.monitor in monitor_candidates:
+            super()._save_topk_checkpoint(trainer, monitor_candidates)
+        elif self.save_top_k and any(trainer.num_val_batches):
+            known = [name for name in monitor_candidates if name.startswith("val/")]
+            raise InputError(f"BestAndLast.monitor={self.monitor!r} is not logged.{nearest(str(self.monitor), known)}")
 
     @override
     def on_train_batch_end(

@@ -23,7 +23,13 @@ from nrt_lightning.cli.callbacks import last_results_file, report_replaced
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
 from nrt_lightning.cli.parser import Parser
-from nrt_lightning.cli.run_folder import HeldOutRows, SaveRunConfig, default_checkpoints, move_into_folder
+from nrt_lightning.cli.run_folder import (
+    HeldOutRows,
+    SaveRunConfig,
+    default_checkpoints,
+    move_into_folder,
+    temporary_folder,
+)
 from nrt_lightning.errors import InputError, nearest
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
@@ -68,6 +74,8 @@ class NRTCLI(LightningCLI):
             given = config.clone()
             given.ckpt_path = self.ckpt_path
             self.save_config_kwargs |= {"given": given, "command": self.subcommand}
+        if self.subcommand and config.trainer.fast_dev_run:
+            config.trainer.default_root_dir = temporary_folder()
         move_into_folder(config.trainer)
 
     @override

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from importlib import import_module
 from itertools import chain, count
@@ -34,9 +37,10 @@ def move_into_folder(trainer: Any) -> None:
 
     Checkpoint callbacks are removed if `enable_checkpointing` is false.
     """
-    callbacks = trainer.get("callbacks")
-    if isinstance(callbacks, list) and trainer.get("enable_checkpointing") is False:
-        trainer.callbacks = [c for c in callbacks if not issubclass(class_of(c.class_path), Checkpoint)]
+    if trainer.get("enable_checkpointing") is False and trainer.get("callbacks"):
+        trainer.callbacks = [
+            part for part in parts_of(trainer.callbacks) if not issubclass(class_of(part.class_path), Checkpoint)
+        ]
     for part in chain(parts_of(trainer.get("callbacks")), parts_of(trainer.get("logger"))):
         settings = part.get("init_args") or Namespace()
         for name in OUTPUTS:
@@ -50,6 +54,13 @@ def parts_of(given: Any) -> Iterator[Any]:
     for part in given if isinstance(given, list) else [given]:
         if isinstance(part, Namespace) and "class_path" in part:
             yield part
+
+
+def temporary_folder() -> str:
+    """A folder that is removed when the process ends, for `fast_dev_run`."""
+    folder = tempfile.mkdtemp(prefix="nrt-lightning-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def class_of(path: str) -> type:

@@ -174,6 +174,17 @@ def test_a_best_that_nobody_has_kept_is_refused(nrt: Command) -> None:
         nrt("validate", "--ckpt_path=best")
 
 
+def test_without_validation_only_the_last_is_kept(nrt: Command, caplog: pytest.LogCaptureFixture) -> None:
+    nrt("fit", *KEPT, "--data.val=null", "--trainer.val_check_interval=null")
+    assert files("out/checkpoints") == {"last.ckpt"}
+    assert "no validation rows to measure val/exact_match" in caplog.text
+
+
+def test_a_metric_that_nothing_logs_is_refused_at_the_first_validation(nrt: Command) -> None:
+    with pytest.raises(InputError, match=r"BestAndLast\.monitor='val/exact_mach'.*'val/exact_match'"):
+        nrt("fit", *KEPT, "--trainer.callbacks.monitor=val/exact_mach")
+
+
 def test_checkpoints_can_be_switched_off(nrt: Command) -> None:
     nrt("fit", "--trainer.callbacks+=BestAndLast", "--trainer.enable_checkpointing=false")
     assert not [name for name in files() if name.endswith(".ckpt")]
@@ -263,6 +274,12 @@ def test_a_folder_that_is_no_export_is_refused_before_the_first_step(nrt: Comman
     Path("out/model/notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"out/model is not empty"):
         nrt("fit", *folder_of())
+
+
+def test_fast_dev_run_leaves_no_baselines_behind(nrt: Command) -> None:
+    before = files()
+    nrt("fit", "--model.baseline_scorer=InitialBaseline", "--trainer.fast_dev_run=true")
+    assert files() == before | {"small.yaml"}
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict"])

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
 from nrt_lightning.callbacks.collapse.vitals import Vitals
+from nrt_lightning.callbacks.run_folder import in_run_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 
@@ -76,7 +77,7 @@ class RestoreCheckpoint(CollapseAction):
     restored; add `LowerLearningRate` to lower it.
 
     Args:
-        directory: directory of the checkpoint `healthy.ckpt`; null for the trainer's `default_root_dir`. The checkpoint
+        directory: directory of the checkpoint `healthy.ckpt`, in the run's folder; null for the folder. The checkpoint
             contains the whole training state and is overwritten at healthy measurements. A resumed run ignores it
             until it has written it.
         every_n_measurements: healthy measurements between two writes, for models with large checkpoints.
@@ -96,7 +97,7 @@ class RestoreCheckpoint(CollapseAction):
 
     def path(self, trainer: Trainer) -> Path:
         """The checkpoint file."""
-        return Path(self.directory or trainer.default_root_dir).expanduser() / "healthy.ckpt"
+        return in_run_folder(self.directory or ".", trainer.default_root_dir) / "healthy.ckpt"
 
     @override
     def on_healthy(self, trainer: Trainer, pl_module: LightningModule, now: Vitals, past: list[Vitals]) -> None:
