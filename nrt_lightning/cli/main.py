@@ -32,6 +32,9 @@ COMMANDS = {
     for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
 PARSED = re.compile(r"^(Does not validate against|Problem with given class_path|Parser key)")  # texts of the parser
+OTHER_TYPE = re.compile(
+    r"^(Expected a|Problem|Does not|Not of type)|^Namespace\(.*is no path$", re.DOTALL
+)  # types not meant
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
@@ -195,5 +198,7 @@ def input_error(error: BaseException) -> str | None:
             return " ".join(str(cause).split())
     if not PARSED.search(str(error)):
         return None
-    own = [cause for cause in causes if type(cause) is ValueError and not PARSED.search(str(cause))]
-    return " ".join(str(own[-1]).split()) if own else None
+    own = [str(cause) for cause in causes if type(cause) is ValueError]
+    tried = re.split(r"^ *- ", str(error).partition("Given value")[0], flags=re.MULTILINE)[1:]  # one entry per type
+    texts = [text for text in [*own[::-1], *tried[::-1]] if not (PARSED.search(text) or OTHER_TYPE.search(text))]
+    return " ".join(texts[0].split()) if texts else None
