@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 log = logging.getLogger(__name__)
+ONE_A_RUN = ("ResultsFile", "BestAndLast")  # a later config replaces that of an earlier one
 
 
 def names_in(callbacks: Any) -> list[str]:
@@ -46,13 +47,14 @@ def report_replaced(configs: Iterable[Any]) -> None:
             continue  # the parser has read it in another way
 
 
-def last_results_file(callbacks: Any) -> Any:
-    """The callbacks with only the last `ResultsFile`: a run has one name in one file.
+def last_of_each(callbacks: Any) -> Any:
+    """The callbacks with only the last of each class in `ONE_A_RUN`.
 
     Args:
         callbacks: settings of `trainer.callbacks`.
     """
     if not isinstance(callbacks, list):
         return callbacks
-    ours = [number for number, name in enumerate(names_in(callbacks)) if name == "ResultsFile"]
-    return [callback for number, callback in enumerate(callbacks) if number not in ours[:-1]]
+    names = names_in(callbacks)
+    replaced = [name in ONE_A_RUN and name in names[number + 1 :] for number, name in enumerate(names)]
+    return [callback for callback, earlier in zip(callbacks, replaced, strict=True) if not earlier]

@@ -19,7 +19,7 @@ from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
-from nrt_lightning.cli.callbacks import last_results_file, report_replaced
+from nrt_lightning.cli.callbacks import last_of_each, report_replaced
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
 from nrt_lightning.cli.parser import Parser
@@ -38,6 +38,9 @@ COMMANDS = {
     for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
 PARSED = re.compile(r"^(Does not validate against|Problem with given class_path|Parser key)")  # texts of the parser
+OTHER_TYPE = re.compile(
+    r"^(Expected a|Problem|Does not|Not of type)|^Namespace\(.*is no path$", re.DOTALL
+)  # types not meant
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
 
@@ -66,7 +69,7 @@ class NRTCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand] if self.subcommand else self.config
         report_replaced(config.get("config") or [])
-        config.trainer.callbacks = last_results_file(config.trainer.callbacks)
+        config.trainer.callbacks = last_of_each(config.trainer.callbacks)
         check_accelerator(config.trainer.accelerator)
         check_writable(config.trainer.default_root_dir or os.getcwd())
         check_checkpoint(config.get("ckpt_path"))
@@ -203,5 +206,7 @@ def input_error(error: BaseException) -> str | None:
             return " ".join(str(cause).split())
     if not PARSED.search(str(error)):
         return None
-    own = [cause for cause in causes if type(cause) is ValueError and not PARSED.search(str(cause))]
-    return " ".join(str(own[-1]).split()) if own else None
+    own = [str(cause) for cause in causes if type(cause) is ValueError]
+    tried = re.split(r"^ *- ", str(error).partition("Given value")[0], flags=re.MULTILINE)[1:]  # one entry per type
+    texts = [text for text in [*own[::-1], *tried[::-1]] if not (PARSED.search(text) or OTHER_TYPE.search(text))]
+    return " ".join(texts[0].split()) if texts else None

@@ -49,4 +49,4 @@ register_type(DataPath, data_path, data_path, type_check=lambda value, _: is_dat
 if TYPE_CHECKING:  # what Python may give; rows are no arguments of the parser, which would take them for classes
     Source = QASource | str | os.PathLike[str] | Iterable[Mapping[str, Any] | Row] | Mapping[str, Any] | None
 else:
-    Source = DataPath | QASource | str | None
+    Source = DataPath | QASource | str | None  # no os.PathLike, which would take the settings of a misspelled class

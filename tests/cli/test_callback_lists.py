@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nrt_lightning.cli.callbacks import last_results_file, names_in, report_replaced
+from nrt_lightning.cli.callbacks import last_of_each, names_in, report_replaced
 from nrt_lightning.cli.main import run
 from nrt_lightning.configs import FOLDER
 
@@ -36,8 +36,8 @@ def test_a_method_keeps_the_watch_and_renames_the_results(capsys: pytest.Capture
     listed = callbacks(capsys, "nrt:quickstart", "watch.yaml", "nrt:methods/sft")
     assert {"RewardCorrectness", "TraceSamples"} <= set(listed)
     both = [{"class_path": "nrt_lightning.ResultsFile", "init_args": {"name": name}} for name in ("nrt", "sft")]
-    assert last_results_file([*both, {"class_path": "nrt_lightning.TraceSamples"}])[0]["init_args"]["name"] == "sft"
-    assert last_results_file(None) is None
+    assert last_of_each([*both, {"class_path": "nrt_lightning.TraceSamples"}])[0]["init_args"]["name"] == "sft"
+    assert last_of_each(None) is None
 
 
 def test_a_list_that_replaces_another_is_reported(caplog: pytest.LogCaptureFixture) -> None:
