@@ -129,7 +129,7 @@ def test_another_temperature_is_corrected_up_to_the_cap(trainer):
 
 
 def test_greedy_traces_cannot_be_corrected():
-    with pytest.raises(InputError, match=r"sampler_correction.*temperature is 0"):
+    with pytest.raises(InputError, match=r"sampler_correction.*sampling\.temperature is 0"):
         nrt_module(loss=NRTLoss(sampler_correction=TruncatedImportance()), sampling=Sampling(temperature=0.0))
 
 
@@ -172,7 +172,7 @@ def test_kl_in_the_reward(trainer):
     sampled = sampled | (rollouts.segments.marker_mask & rollouts.segments.marker_emitted[:, None])
     kl = ((scores.logprobs - scores.ref_logprobs) * sampled).sum(1)
     torch.testing.assert_close(value, plain - 0.1 * kl.detach())
-    with pytest.raises(InputError, match=r"kl_penalty is .* but there is no reference"):
+    with pytest.raises(InputError, match=r"kl_penalty.*reference"):
         nrt_module(kl_penalty=KLPenalty())
 
 
@@ -194,5 +194,5 @@ def test_the_baseline_may_be_that_of_the_policy_before_training(trainer, tmp_pat
 
 
 def test_reference_baseline_without_a_reference_is_refused_before_weights_are_read():
-    with pytest.raises(InputError, match="ReferenceBaseline, but there is no reference"):
+    with pytest.raises(InputError, match=r"baseline_scorer.*ReferenceBaseline.*FrozenReference"):
         nrt_module(baseline_scorer=ReferenceBaseline())
