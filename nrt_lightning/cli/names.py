@@ -51,8 +51,9 @@ def parameters(kind: Any) -> list[Any]:
 def classes_in(annotation: Any) -> list[type]:
     """The classes in a type, None and plain values left out.
 
-    >>> classes_in(list[ArgumentParser] | str | None)
-    [<class 'jsonargparse._core.ArgumentParser'>]
+    >>> from decimal import Decimal
+    >>> classes_in(list[Decimal] | str | None)
+    [<class 'decimal.Decimal'>]
     """
     if inspect.isclass(annotation) and not isinstance(annotation, types.GenericAlias):
         return [] if annotation.__module__ == "builtins" else [annotation]

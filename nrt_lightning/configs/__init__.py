@@ -62,7 +62,7 @@ def summary(name: str) -> str:
     """The first sentence of a config's comment, after the command in its first line.
 
     >>> summary("training/full")
-    'Trains all weights with the authors' hyperparameters (arXiv 2602.11549).'
+    "Trains all weights with the authors' hyperparameters (arXiv 2602.11549)."
     """
     lines = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     comment: list[str] = []

@@ -22,11 +22,11 @@ def test_an_adapter_is_trained_resumed_and_tested_from_its_checkpoint(name: str)
     def command(name: str, *options: str) -> NRTCLI:
         return run([name, *(f"--config={config}" for config in configs), *options])
 
-    command("fit")
-    kept = torch.load("kept/last.ckpt", weights_only=True)["state_dict"]
+    last = Path(command("fit").trainer.default_root_dir, "kept", "last.ckpt")
+    kept = torch.load(last, weights_only=True)["state_dict"]
     assert all("lora_" in key or "trainable_tokens" in key for key in kept)
-    assert command("fit", "--trainer.max_steps=3", "--ckpt_path=kept/last.ckpt").trainer.global_step == 3
-    command("test", "--ckpt_path=kept/last.ckpt")
+    assert command("fit", "--trainer.max_steps=3", f"--ckpt_path={last}").trainer.global_step == 3
+    command("test", f"--ckpt_path={last}")
 
 
 def test_paged_adamw_in_8_bits_is_an_optimizer_like_any_other(nrt: Command) -> None:
