@@ -57,10 +57,9 @@ class BestAndLast(ModelCheckpoint):
         Raises:
             InputError: the validation has not logged the metric.
         """
-        if self.monitor in monitor_candidates:
+        if not self.save_top_k or self.monitor in monitor_candidates:
             super()._save_topk_checkpoint(trainer, monitor_candidates)
-        elif self.save_top_k and any(trainer.num_val_batches):
-            known = [name for name in monitor_candidates if name.startswith("val/")]
+        elif known := [name for name in monitor_candidates if name.startswith("val/")]:
             raise InputError(f"BestAndLast.monitor={self.monitor!r} is not logged.{nearest(str(self.monitor), known)}")
 
     @override

@@ -89,7 +89,7 @@ class HeldOutRows(Callback):
         if stage != "fit":
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        missing = data.sources["test"] is None if isinstance(data, QADataModule) else not (
+        missing = data.sources["test"] is None and not data.test_rows if isinstance(data, QADataModule) else not (
             is_overridden("test_dataloader", data) or is_overridden("test_dataloader", pl_module)
         )  # fmt: skip
         if missing:

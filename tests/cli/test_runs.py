@@ -292,3 +292,17 @@ def test_fast_dev_run_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("sys.argv", ["nrt-lightning", *args])
     main()
     assert {str(path) for path in Path.cwd().rglob("*")} == before
+
+
+def test_a_run_that_stops_before_its_first_validation_keeps_the_last(nrt: Command) -> None:
+    best = "--trainer.callbacks=nrt_lightning.BestAndLast"
+    cli = nrt("fit", best, "--trainer.val_check_interval=1.0", "--trainer.max_steps=1")
+    assert cli.trainer.global_step == 1
+    assert [path.name for path in Path("out").rglob("*.ckpt")] == ["last.ckpt"]
+
+
+def test_rows_of_train_that_are_held_out_are_test_rows(nrt: Command) -> None:
+    results = [f"--trainer.callbacks{text}" for text in ("=nrt_lightning.ResultsFile", ".path=r.json", ".name=mine")]
+    cli = nrt("fit", *results, "--data.test=null", "--data.test_rows=2", "--trainer.max_steps=1")
+    assert len(cli.datamodule.encoded["test"]) == 2
+    assert "exact_match" in json.loads(Path("out/r.json").read_text())["mine"]

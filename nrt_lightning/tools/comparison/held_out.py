@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from nrt_lightning.configs import resolve
 from nrt_lightning.errors import InputError
 
 TEST_OPTIONS = ("--data.test", "--data.init_args.test")
@@ -35,7 +36,8 @@ def check_test_data(method: str, words: Iterable[str]) -> None:
         elif not word.startswith("--"):
             data = data_of(word)
             kind, settings = data.get("class_path", kind), data.get("init_args", data)
-            test = settings.get("test", test) if isinstance(settings, Mapping) else test
+            if isinstance(settings, Mapping):
+                test = settings.get("test", test) or settings.get("test_rows")
     if kind.rpartition(".")[2] == "QADataModule" and test is None:
         raise InputError(
             f"methods.{method}: none of its configs sets data.test, and every run is tested after training. Add the "
@@ -46,7 +48,7 @@ def check_test_data(method: str, words: Iterable[str]) -> None:
 def data_of(path: str) -> Mapping[str, Any]:
     """The key `data` of a config; empty if there is none. The run reports what cannot be read."""
     try:
-        config = yaml.safe_load(Path(path).read_text())
+        config = yaml.safe_load(Path(resolve(path)).read_text())
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     data = config.get("data") if isinstance(config, Mapping) else None
