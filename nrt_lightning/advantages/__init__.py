@@ -8,10 +8,5 @@ from nrt_lightning.advantages.leave_one_out import LeaveOneOut
 from nrt_lightning.advantages.multi_sample_bound import MultiSampleBound
 
 __all__ = [
-    "AdvantageEstimator",
-    "BatchNormalized",
-    "ClippedAdvantages",
-    "GroupNormalized",
-    "LeaveOneOut",
-    "MultiSampleBound",
-]
+    "AdvantageEstimator", "BatchNormalized", "ClippedAdvantages", "GroupNormalized", "LeaveOneOut", "MultiSampleBound"
+]  # fmt: skip

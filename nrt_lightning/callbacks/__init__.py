@@ -26,27 +26,8 @@ from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout",
-    "BestAndLast",
-    "CollapseAction",
-    "CollapseDetector",
-    "CollapseSign",
-    "DifficultyGain",
-    "EmptyTraces",
-    "ExportPolicy",
-    "Hyperparameters",
-    "LostGain",
-    "LostMarker",
-    "LowerLearningRate",
-    "OnPolicyRollout",
-    "PredictionWriter",
-    "ProgressLines",
-    "RestoreCheckpoint",
-    "ResultsFile",
-    "RewardCorrectness",
-    "StopTraining",
-    "TemplateTraces",
-    "TraceSamples",
-    "ValidationTable",
-    "WorthlessCertainty",
-]
+    "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
+    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "OnPolicyRollout",
+    "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "StopTraining",
+    "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
+]  # fmt: skip

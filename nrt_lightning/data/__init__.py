@@ -9,26 +9,8 @@ from nrt_lightning.data.sources import FileSource, MemorySource, QASource
 from nrt_lightning.data.templates import ChatTemplate, PlainTemplate, PromptTemplate, default_template, prompt_example
 
 __all__ = [
-    "ChatTemplate",
-    "EncodedRow",
-    "EncodedRows",
-    "EncodingReport",
-    "FileSource",
-    "MemorySource",
-    "Messages",
-    "MicroBatch",
-    "PlainTemplate",
-    "PromptCompletion",
-    "PromptEncoder",
-    "PromptTemplate",
-    "QADataModule",
-    "QASource",
-    "QuestionAnswer",
-    "RowFormat",
-    "TextBatchEncoder",
-    "TextBatches",
-    "WindowSampler",
-    "collate",
-    "default_template",
-    "prompt_example",
-]
+    "ChatTemplate", "EncodedRow", "EncodedRows", "EncodingReport", "FileSource", "MemorySource", "Messages",
+    "MicroBatch", "PlainTemplate", "PromptCompletion", "PromptEncoder", "PromptTemplate", "QADataModule", "QASource",
+    "QuestionAnswer", "RowFormat", "TextBatchEncoder", "TextBatches", "WindowSampler", "collate", "default_template",
+    "prompt_example"
+]  # fmt: skip

@@ -7,11 +7,6 @@ from nrt_lightning.filters.minimum_spread import MinimumSpreadFilter
 from nrt_lightning.filters.zero_variance import ZeroVarianceFilter
 
 __all__ = [
-    "DifficultyBandFilter",
-    "EMADeviationFilter",
-    "GroupFilter",
-    "Groups",
-    "MinimumSpreadFilter",
-    "ZeroVarianceFilter",
-    "apply_filters",
-]
+    "DifficultyBandFilter", "EMADeviationFilter", "GroupFilter", "Groups", "MinimumSpreadFilter", "ZeroVarianceFilter",
+    "apply_filters"
+]  # fmt: skip

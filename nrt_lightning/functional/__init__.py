@@ -16,31 +16,8 @@ from nrt_lightning.functional.validation import (
 )
 
 __all__ = [
-    "K1",
-    "K2",
-    "K3",
-    "GroupStatistics",
-    "KLEstimator",
-    "Reduction",
-    "SequenceMean",
-    "SequenceSum",
-    "SequenceSumConstant",
-    "TokenMean",
-    "at_least_float32",
-    "check_at_least",
-    "check_choice",
-    "check_fraction",
-    "check_interval",
-    "check_same_shape",
-    "entropy",
-    "group_logsumexp",
-    "group_normalize",
-    "group_statistics",
-    "masked_mean",
-    "masked_sum",
-    "pack_segment",
-    "pad_rows",
-    "pad_to_widest",
-    "token_logprobs",
-    "unpack_segment",
-]
+    "K1", "K2", "K3", "GroupStatistics", "KLEstimator", "Reduction", "SequenceMean", "SequenceSum",
+    "SequenceSumConstant", "TokenMean", "at_least_float32", "check_at_least", "check_choice", "check_fraction",
+    "check_interval", "check_same_shape", "entropy", "group_logsumexp", "group_normalize", "group_statistics",
+    "masked_mean", "masked_sum", "pack_segment", "pad_rows", "pad_to_widest", "token_logprobs", "unpack_segment"
+]  # fmt: skip

@@ -24,24 +24,7 @@ from nrt_lightning.losses.terms import (
 )
 
 __all__ = [
-    "CISPO",
-    "ClippedRatio",
-    "LossInputs",
-    "NRTLoss",
-    "PolicyGradient",
-    "Surrogate",
-    "SurrogateOutput",
-    "TokenTerm",
-    "TraceTerm",
-    "TruncatedImportance",
-    "WholeBatch",
-    "answer_term",
-    "forced_marker_tokens",
-    "importance_ratio",
-    "kl_term",
-    "marker_term",
-    "sampled_tokens",
-    "sampler_ratio",
-    "trace_term",
-    "trace_tokens",
-]
+    "CISPO", "ClippedRatio", "LossInputs", "NRTLoss", "PolicyGradient", "Surrogate", "SurrogateOutput", "TokenTerm",
+    "TraceTerm", "TruncatedImportance", "WholeBatch", "answer_term", "forced_marker_tokens", "importance_ratio",
+    "kl_term", "marker_term", "sampled_tokens", "sampler_ratio", "trace_term", "trace_tokens"
+]  # fmt: skip

@@ -8,18 +8,6 @@ from nrt_lightning.metrics.rollouts import group_metrics, loss_metrics, rollout_
 from nrt_lightning.metrics.scalars import Max, Mean, Scalar, Sum
 
 __all__ = [
-    "CorrectnessMetric",
-    "GainByDifficulty",
-    "Max",
-    "Mean",
-    "PromptDependence",
-    "ReasoningMetrics",
-    "Scalar",
-    "Sum",
-    "group_metrics",
-    "loss_metrics",
-    "prompt_dependence",
-    "reward_correctness",
-    "rollout_metrics",
-    "signal_metrics",
-]
+    "CorrectnessMetric", "GainByDifficulty", "Max", "Mean", "PromptDependence", "ReasoningMetrics", "Scalar", "Sum",
+    "group_metrics", "loss_metrics", "prompt_dependence", "reward_correctness", "rollout_metrics", "signal_metrics"
+]  # fmt: skip

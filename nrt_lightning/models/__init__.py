@@ -17,25 +17,8 @@ from nrt_lightning.models.scoring.prompt_tree import PromptTree
 from nrt_lightning.models.scoring.shared_prompt import SharedPrompt
 
 __all__ = [
-    "Adapter",
-    "AdapterDisabledReference",
-    "BaselineScorer",
-    "BestScoring",
-    "EMAReference",
-    "FourBit",
-    "FrozenReference",
-    "InitialBaseline",
-    "LoRA",
-    "NoReference",
-    "PackedGroups",
-    "Policy",
-    "PolicyBaseline",
-    "PromptCopies",
-    "PromptTree",
-    "Quantization",
-    "QuantizedReference",
-    "Reference",
-    "ReferenceBaseline",
-    "ScoringForward",
-    "SharedPrompt",
-]
+    "Adapter", "AdapterDisabledReference", "BaselineScorer", "BestScoring", "EMAReference", "FourBit",
+    "FrozenReference", "InitialBaseline", "LoRA", "NoReference", "PackedGroups", "Policy", "PolicyBaseline",
+    "PromptCopies", "PromptTree", "Quantization", "QuantizedReference", "Reference", "ReferenceBaseline",
+    "ScoringForward", "SharedPrompt"
+]  # fmt: skip

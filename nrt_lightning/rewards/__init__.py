@@ -17,20 +17,7 @@ from nrt_lightning.rewards.token_weights import (
 from nrt_lightning.rewards.weighted_sum import WeightedSum
 
 __all__ = [
-    "ArithmeticMean",
-    "DerivedTokenWeights",
-    "FixedTokenWeights",
-    "GeometricMean",
-    "KLPenalty",
-    "KeepOverlong",
-    "LogProb",
-    "MaskOverlong",
-    "MeanLogProb",
-    "OverlongTraces",
-    "PenalizeOverlong",
-    "PosteriorTokenWeights",
-    "Prob",
-    "RewardAggregator",
-    "TokenWeighting",
-    "WeightedSum",
-]
+    "ArithmeticMean", "DerivedTokenWeights", "FixedTokenWeights", "GeometricMean", "KLPenalty", "KeepOverlong",
+    "LogProb", "MaskOverlong", "MeanLogProb", "OverlongTraces", "PenalizeOverlong", "PosteriorTokenWeights", "Prob",
+    "RewardAggregator", "TokenWeighting", "WeightedSum"
+]  # fmt: skip

@@ -8,19 +8,7 @@ from nrt_lightning.rollouts.policy_answers import respond, write_policy_answers
 from nrt_lightning.rollouts.transformers_engine import TransformersEngine
 
 __all__ = [
-    "GenerationRequest",
-    "Generations",
-    "Progress",
-    "PromptAndTrace",
-    "RolloutEngine",
-    "TransformersEngine",
-    "Written",
-    "all_pairs",
-    "assemble",
-    "direct_answers",
-    "first_traces",
-    "respond",
-    "trace_request",
-    "write_answers",
-    "write_policy_answers",
-]
+    "GenerationRequest", "Generations", "Progress", "PromptAndTrace", "RolloutEngine", "TransformersEngine", "Written",
+    "all_pairs", "assemble", "direct_answers", "first_traces", "respond", "trace_request", "write_answers",
+    "write_policy_answers"
+]  # fmt: skip

@@ -26,27 +26,8 @@ from nrt_lightning.signals.self_certainty import SelfCertainty
 from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
 
 __all__ = [
-    "AnswerConfidence",
-    "AnswerLength",
-    "ExactMatch",
-    "Format",
-    "FunctionSignal",
-    "GainOverBaseline",
-    "GeometricMeanOfSignals",
-    "LengthPenalty",
-    "MathVerify",
-    "PerplexityRank",
-    "ReasoningEfficiency",
-    "ReasoningReflection",
-    "Repetition",
-    "RolloutEvidence",
-    "RolloutSignal",
-    "RolloutText",
-    "ScoreEvidence",
-    "ScoreSignal",
-    "SelfCertainty",
-    "Signal",
-    "SignalCombiner",
-    "TextSignal",
-    "WeightedSumOfSignals",
-]
+    "AnswerConfidence", "AnswerLength", "ExactMatch", "Format", "FunctionSignal", "GainOverBaseline",
+    "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "PerplexityRank", "ReasoningEfficiency",
+    "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText", "ScoreEvidence",
+    "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
+]  # fmt: skip

@@ -6,11 +6,5 @@ from nrt_lightning.strategies.layouts import layout_of, sharded
 from nrt_lightning.strategies.processes import Processes
 
 __all__ = [
-    "Processes",
-    "check_before_loading",
-    "check_quantization",
-    "check_strategy",
-    "layout_of",
-    "read_sharded",
-    "sharded",
-]
+    "Processes", "check_before_loading", "check_quantization", "check_strategy", "layout_of", "read_sharded", "sharded"
+]  # fmt: skip

@@ -11,17 +11,6 @@ from nrt_lightning.structures.rollouts import PolicyAnswers, Rollouts, Segments
 from nrt_lightning.structures.sampling import Sampling
 
 __all__ = [
-    "Credit",
-    "LossOutput",
-    "PolicyAnswers",
-    "Prompts",
-    "Rollouts",
-    "Row",
-    "Sampling",
-    "Scores",
-    "Segments",
-    "Struct",
-    "TensorStruct",
-    "TraceReward",
-    "WindowStep",
-]
+    "Credit", "LossOutput", "PolicyAnswers", "Prompts", "Rollouts", "Row", "Sampling", "Scores", "Segments", "Struct",
+    "TensorStruct", "TraceReward", "WindowStep"
+]  # fmt: skip

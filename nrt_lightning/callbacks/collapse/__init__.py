@@ -18,16 +18,6 @@ from nrt_lightning.callbacks.collapse.signs import (
 from nrt_lightning.callbacks.collapse.vitals import Vitals
 
 __all__ = [
-    "CollapseAction",
-    "CollapseDetector",
-    "CollapseSign",
-    "EmptyTraces",
-    "LostGain",
-    "LostMarker",
-    "LowerLearningRate",
-    "RestoreCheckpoint",
-    "StopTraining",
-    "TemplateTraces",
-    "Vitals",
-    "WorthlessCertainty",
-]
+    "CollapseAction", "CollapseDetector", "CollapseSign", "EmptyTraces", "LostGain", "LostMarker", "LowerLearningRate",
+    "RestoreCheckpoint", "StopTraining", "TemplateTraces", "Vitals", "WorthlessCertainty"
+]  # fmt: skip

@@ -8,19 +8,6 @@ from nrt_lightning.rollouts.remote.jobs import Job, Line, run_concurrently
 from nrt_lightning.rollouts.remote.processes import on_rank_zero, rank, world_size
 
 __all__ = [
-    "Connection",
-    "Failed",
-    "Job",
-    "Line",
-    "Refused",
-    "RemoteEngine",
-    "Unreachable",
-    "atomic_directory",
-    "on_rank_zero",
-    "rank",
-    "run_concurrently",
-    "world_size",
-    "write_adapter",
-    "write_model",
-    "write_weights",
-]
+    "Connection", "Failed", "Job", "Line", "Refused", "RemoteEngine", "Unreachable", "atomic_directory", "on_rank_zero",
+    "rank", "run_concurrently", "world_size", "write_adapter", "write_model", "write_weights"
+]  # fmt: skip
