@@ -14,11 +14,12 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from typing_extensions import override
 
 from nrt_lightning.callbacks.ahead_checks import check_ahead
-from nrt_lightning.callbacks.ahead_state import gathered, restore_state, to_state
+from nrt_lightning.callbacks.ahead_state import restore_state, to_state
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, steps_within
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.snapshot import copy_from, snapshot
 from nrt_lightning.randomness import counter_seed, run_seed
+from nrt_lightning.strategies import gather_objects
 from nrt_lightning.structures import Prompts
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.sampling import (
@@ -185,7 +186,7 @@ class AheadRollout(OnPolicyRollout):
             window = [to_state(batch) for batch in self.finish(trainer, pl_module.method, ahead).micro_batches]
         else:
             log.warning("the checkpoint holds no window sampled ahead, because sampling failed: %s", error)
-        checkpoint[KEY] = {"position": list(ahead.position), "windows": gathered(window)}
+        checkpoint[KEY] = {"position": list(ahead.position), "windows": gather_objects(window)}
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import torch.distributed
-
 from nrt_lightning.structures import PolicyAnswers, Prompts, Rollouts, Scores, Segments
 
 PARTS = {"segments": Segments, "policy_answers": PolicyAnswers, "old_scores": Scores}
@@ -24,12 +22,3 @@ def restore_state(batch: Prompts, state: dict[str, Any]) -> None:
         if fields is not None:
             parts = {part: kind(**fields[part]) for part, kind in PARTS.items() if fields[part] is not None}
             setattr(batch, name, Rollouts(**fields | parts).to(batch.prompt_ids.device))
-
-
-def gathered(window: list[dict[str, Any]] | None) -> list[list[dict[str, Any]] | None]:
-    """The windows of all processes; only one of them writes the checkpoint."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return [window]
-    windows: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(windows, window)
-    return windows

@@ -125,7 +125,8 @@ class OnPolicyRollout(Callback):
     def sample(self, trainer: Trainer, method: Method, prompts: Prompts, batch_idx: int, stream: str) -> SampledWindow:
         """Micro-batches of these prompts with rollouts and measured signals."""
         seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
-        method.engine.send(method.policy)  # a sharded policy's weights: all processes together
+        if method.policy.sharding.active:  # all processes send together; `generate` sends whole weights by itself
+            method.engine.send(method.policy)
         with generation_progress(trainer, enabled=self.progress) as progress:
             sampled = sample_window(method, prompts, seed, progress=progress)
         measure_signals(method, sampled.micro_batches)

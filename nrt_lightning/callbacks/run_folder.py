@@ -36,11 +36,15 @@ def check_parent(path: Path, setting: str) -> None:
     Raises:
         InputError: names the setting and the path.
     """
-    parent = path.absolute().parent
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{setting}={path} cannot be written ({parent}). Give another.")
+    if (blocked := unwritable(path.absolute().parent)) is not None:
+        raise InputError(f"{setting}={path} cannot be written ({blocked}). Give another.")
+
+
+def unwritable(directory: Path) -> Path | None:
+    """The directory, or its nearest parent that exists, if nothing can be written there; None if it can."""
+    while not directory.exists():
+        directory = directory.parent
+    return None if directory.is_dir() and os.access(directory, os.W_OK) else directory
 
 
 def leaves_nothing(trainer: Any) -> bool:

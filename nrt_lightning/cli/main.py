@@ -19,6 +19,7 @@ from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
+from nrt_lightning.callbacks.run_folder import unwritable
 from nrt_lightning.cli.callbacks import last_of_each, report_replaced
 from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
@@ -121,11 +122,8 @@ def check_writable(directory: str, option: str = "trainer.default_root_dir") -> 
     Raises:
         InputError: names the option and the directory.
     """
-    path = Path(directory).expanduser().absolute()
-    while not path.exists():
-        path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK):
-        raise InputError(f"{option}={directory!r} cannot be written ({path}). Give another directory.")
+    if (blocked := unwritable(Path(directory).expanduser().absolute())) is not None:
+        raise InputError(f"{option}={directory!r} cannot be written ({blocked}). Give another directory.")
 
 
 def run(args: list[str] | None = None) -> NRTCLI | None:

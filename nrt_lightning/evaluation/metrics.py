@@ -15,6 +15,7 @@ from nrt_lightning.evaluation.evaluate import Evaluation
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.signals import TextSignal
 from nrt_lightning.signals.failures import guarded
+from nrt_lightning.strategies import gather_objects
 from nrt_lightning.structures import Prompts
 
 BUILT_IN = {*ReasoningMetrics.names, "relative_confidence_gain"}
@@ -125,18 +126,9 @@ class EvaluationMetrics:
     def compute(self) -> dict[str, Tensor]:
         """All values by name, of all processes together."""
         values = self.built_in.compute()
-        pairs = gathered(self.pairs) if self.metrics else []
+        pairs = [pair for part in gather_objects(self.pairs) for pair in part] if self.metrics else []
         if pairs:
             answers, references = (list(texts) for texts in zip(*pairs, strict=True))
             for name, metric in self.metrics:
                 values |= self.computed(name, metric, answers, references)
         return values | {name: mean.compute() for name, _, mean in self.signals}
-
-
-def gathered(items: list[Any]) -> list[Any]:
-    """The items of all processes, rank by rank."""
-    if not torch.distributed.is_initialized():
-        return items
-    everyone: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(everyone, items)
-    return [item for mine in everyone for item in mine]

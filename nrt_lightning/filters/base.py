@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nrt_lightning.errors import InputError
 from nrt_lightning.functional import group_statistics
+from nrt_lightning.functional.validation import declared_logprobs
 from nrt_lightning.structures import TensorStruct
 
 
@@ -33,11 +33,7 @@ class Groups(TensorStruct):
         Raises:
             InputError: no filter declares that it needs them.
         """
-        if self.logprobs is None:
-            raise InputError(
-                "The filter reads answer_logprobs, but its needs_answer_logprobs is False. Set it to True."
-            )
-        return self.logprobs
+        return declared_logprobs(self.logprobs, "filter")
 
     def per_group(self, values: Tensor) -> Tensor:
         """Select one value per group from values that are equal within each group. `[N]` -> `[G]`"""

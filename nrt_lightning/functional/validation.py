@@ -139,3 +139,18 @@ def check_tokenizer(tokenizer: Any) -> None:
             f"{name} has no pad_token. Set policy.pad_token or tokenizer.pad_token to an existing token, for instance "
             f"{tokenizer.eos_token!r}: padding is masked."
         )
+
+
+def declared_logprobs(logprobs: Tensor | None, reader: str) -> Tensor:
+    """The answers' log-probs, for a reader that has declared that it needs them.
+
+    Raises:
+        InputError: they were not computed, because `needs_answer_logprobs` is False.
+
+    >>> declared_logprobs(None, "filter")
+    Traceback (most recent call last):
+    nrt_lightning.errors.InputError: The filter reads answer_logprobs, but its needs_answer_logprobs is False. Set ...
+    """
+    if logprobs is None:
+        raise InputError(f"The {reader} reads answer_logprobs, but its needs_answer_logprobs is False. Set it to True.")
+    return logprobs

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nrt_lightning.errors import InputError
+from nrt_lightning.functional.validation import declared_logprobs
 from nrt_lightning.signals.failures import read_each
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
@@ -38,11 +38,7 @@ class ScoreEvidence:
         Raises:
             InputError: no signal declares that it needs them.
         """
-        if self.logprobs is None:
-            raise InputError(
-                "The signal reads answer_logprobs, but its needs_answer_logprobs is False. Set it to True."
-            )
-        return self.logprobs
+        return declared_logprobs(self.logprobs, "signal")
 
 
 @dataclass

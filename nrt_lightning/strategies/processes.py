@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -42,3 +43,16 @@ class Processes:
         if self.count == 1:
             return values.detach().unsqueeze(0)
         return self.strategy.all_gather(values.detach())
+
+
+def gather_objects(item: Any) -> list[Any]:
+    """The objects of all processes, by rank; all processes call it together.
+
+    >>> gather_objects({"a": 1})
+    [{'a': 1}]
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return [item]
+    items: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(items, item)
+    return items

@@ -99,4 +99,7 @@ class Prompts(TensorStruct):
 
     def micro_batch(self) -> Prompts:
         """This micro-batch's prompts, out of those of its window."""
-        return self.micro_batches()[self.window.index]
+        if self.window.size == 1:
+            return self
+        size = math.ceil(len(self) / self.window.size)
+        return self.slice(self.window.index * size, (self.window.index + 1) * size)

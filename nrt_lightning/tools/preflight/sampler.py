@@ -26,6 +26,7 @@ from nrt_lightning.rewards import (
 )
 from nrt_lightning.rollouts import Generations, assemble
 from nrt_lightning.rollouts.answering import nothing
+from nrt_lightning.strategies import gather_objects
 from nrt_lightning.structures import Prompts, Rollouts, Scores, TensorStruct
 from nrt_lightning.training.method import Method
 
@@ -100,11 +101,7 @@ class PreflightModule(L.LightningModule):
             InputError: there are none.
         """
         mine = [sample.to("cpu") for sample in self.samples]
-        everyone: list[Any] = [mine]
-        if self.trainer.world_size > 1:
-            everyone = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(everyone, mine)
-        samples: list[Sample] = [sample for part in everyone for sample in part]
+        samples: list[Sample] = [sample for part in gather_objects(mine) for sample in part]
         if not samples:
             raise InputError("preflight found fewer than 2 validation rows. Set data.val, or data.val_rows.")
         return Sample(*(torch.cat([getattr(s, name) for s in samples]) for name in Sample.__dataclass_fields__))
