@@ -163,8 +163,8 @@ MARKUP = Markup("=>", (45, 49), marker_token=False, separator=" ", end="\n", end
 def test_answers_hold_separator_and_end(char_tokenizer):
     template = PlainTemplate().with_markup(MARKUP)
     encoded = PromptEncoder(char_tokenizer, template).encode([Row("0", QUESTION, "12")])
-    assert char_tokenizer.decode(encoded[0].answer_ids) == " 12\n"
-    assert char_tokenizer.decode(encoded[0].prompt_ids) == "<s>1+1?"
+    assert "".join(char_tokenizer.convert_ids_to_tokens(encoded[0].answer_ids)) == " 12\n"
+    assert "".join(char_tokenizer.convert_ids_to_tokens(encoded[0].prompt_ids)) == "<s>1+1?"
 
 
 def test_an_answer_that_holds_its_end_is_counted_or_refused(char_tokenizer, caplog):
