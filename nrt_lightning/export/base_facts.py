@@ -6,10 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import huggingface_hub
 import yaml
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from nrt_lightning.export.hub_files import file_on_hub
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 CARD = "README.md"
 FRONT_MATTER = re.compile(r"\A\ufeff?\s*---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(\r?\n|\Z)", re.DOTALL)
 CACHED = re.compile(r"/models--([^/]+)/snapshots/")  # in the hub's cache
-SECONDS = 5.0  # to wait for the hub
 
 
 def base_facts(policy: Policy) -> dict[str, Any]:
@@ -38,7 +38,8 @@ def base_facts(policy: Policy) -> dict[str, Any]:
         base = cached[1].replace("--", "/") if cached else card.get("base_model")
         base = base[0] if isinstance(base, list) and len(base) == 1 else base
     else:
-        base, card = policy.source, card_on_hub(policy.source, policy.settings.get("revision"))
+        path = file_on_hub(policy.source, CARD, policy.settings.get("revision"))
+        base, card = policy.source, {} if path is None else front_matter(path)
     found = {"base_model": base} if is_hub_id(base) else {}
     license_name = card.get("license") or getattr(policy.config, "license", None)
     if not isinstance(license_name, str | list):
@@ -64,7 +65,7 @@ def is_hub_id(name: Any) -> bool:
         validate_repo_id(name)
     except HFValidationError:
         return False
-    return True
+    return isinstance(name, str)
 
 
 def front_matter(card: Path) -> dict[str, Any]:
@@ -75,15 +76,3 @@ def front_matter(card: Path) -> dict[str, Any]:
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return entries if isinstance(entries, dict) else {}
-
-
-def card_on_hub(name: str, revision: str | None) -> dict[str, Any]:
-    """The entries of a card on the hub: from the cache if it is there, otherwise from the hub if it can be reached."""
-    try:
-        cached = huggingface_hub.try_to_load_from_cache(name, CARD, revision=revision)
-        if isinstance(cached, str):
-            return front_matter(Path(cached))
-        card = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=SECONDS).card_data
-    except Exception:  # of several libraries and versions; the card is then not known
-        return {}
-    return card.to_dict() if card is not None else {}
