@@ -92,7 +92,7 @@ class Growing:
         """
         self.tokens.append(token)
         text = self.text()
-        for stop in self.stops:
+        for stop in self.stops if text == self.decode(self.tokens) else ():  # otherwise one was found
             held = next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
             text = text[: len(text) - held]
         return text.rstrip("\ufffd")  # a character whose other bytes follow
