@@ -29,20 +29,20 @@ CARD = """---
 {sections}"""
 
 TRACES = """\
-The model writes a trace of reasoning, then the marker `{marker}` (token {marker_id}), then the answer, which ends with
+The model writes a trace of reasoning, then the marker {marker}, then the answer, which ends with
 {ends}. It was trained from questions and answers alone by Native Reasoning Training
 ([arXiv 2602.11549](https://arxiv.org/abs/2602.11549))"""
 
-READING = """\
-The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In lm-eval, give
-`think_end_token={marker_id}`; in vLLM, `skip_special_tokens=False`. `nrt-lightning chat "this directory"` answers
-questions in a terminal."""
+TOKEN = """The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In
+lm-eval, give `think_end_token={ids}`; in vLLM, `skip_special_tokens=False`."""
+
+TEXT = """The marker is ordinary text: split the output at its first occurrence to see where the answer begins."""
+
+CHAT = '`nrt-lightning chat "this directory"` answers questions.'
 
 DIRECT = """\
 The model writes the answer right after the question. The answer ends with {ends}. It was trained by supervised
 fine-tuning"""
-
-DIRECT_READING = '`nrt-lightning chat "this directory"` answers questions.'
 
 WHOLE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -62,8 +62,16 @@ model = AutoPeftModelForCausalLM.from_pretrained("this directory")
 ```"""
 
 
+def in_line(text: str) -> str:
+    """A text in one line, line breaks shown as in Python."""
+    return text.replace("\n", "\\n")
+
+
 def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
     """The text of README.md: method, data, metrics and command, if they are known."""
+    markup, tokens = policy.markup, [policy.tokenizer.decode([token]) for token in policy.eos_ids]
+    shown, ids = in_line(markup.marker), " ".join(map(str, markup.marker_ids))
+    ends = [f"`{in_line(text)}`" for text in ([markup.end_text] if markup.end_text else []) + tokens]
     base = str(policy.settings.get("model", policy.source))
     parts = record.method | {"adapter": str(policy.adapter), "quantization": str(policy.quantization)}
     method = "\n".join(f"- {part}: `{setting}`" for part, setting in parts.items() if setting != "None")
@@ -75,19 +83,19 @@ def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
         "Command": f"```bash\n{record.command}\n```" if record.command else "",
     }
     words = {
-        "marker": policy.tokenizer.decode([policy.marker_id]),
-        "marker_id": policy.marker_id,
-        "ends": " or ".join(f"`{policy.tokenizer.decode([token])}`" for token in policy.eos_ids),
+        "marker": f"`{shown}` ({'token' if markup.marker_token else 'ordinary text, usually tokens'} {ids})",
+        "ids": ids,
+        "ends": " or ".join(ends),
     }
-    what, reading, trained = (
-        (TRACES, READING, "trained to reason") if record.writes_traces else (DIRECT, DIRECT_READING, "fine-tuned")
-    )
+    what, trained, finding = DIRECT, "fine-tuned", ""
+    if record.writes_traces:
+        what, trained, finding = TRACES, "trained to reason", (TOKEN if markup.marker_token else TEXT) + "\n\n"
     return CARD.format(
         front=yaml.safe_dump(front_of(policy, form, record), sort_keys=False, allow_unicode=True),
         title=f"{Path(base).name if Path(base).is_dir() else base}, {trained}",
         what=what.format(**words),
         use=(ADAPTER if form.library == "peft" else WHOLE).format(base=base),
-        reading=reading.format(**words),
+        reading=finding.format(**words) + CHAT,
         sections="".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text),
     )
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 FILE = "nrt_lightning.json"  # in an export
+MARKUP = ("marker", "separator", "answer_end")
 LIMITS = ("max_trace_tokens", "max_answer_tokens")
 
 
@@ -71,28 +72,44 @@ def limits_of(module: Any) -> dict[str, int]:
 
 def markup_settings(policy: Policy) -> dict[str, str]:
     """The settings of `Policy` that say what stands between a trace and its answer."""
-    return {"marker": policy.tokenizer.decode([policy.marker_id])}
+    markup = policy.markup
+    return {"marker": markup.marker, "separator": markup.separator, "answer_end": markup.end}
 
 
-def write_record(policy: Policy, record: RunRecord, directory: Path) -> None:
-    """Write what a conversation with the export needs, beside tokenizer and chat template."""
-    kept = {"policy": markup_settings(policy), "limits": record.limits}
-    (directory / FILE).write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+@dataclass
+class ExportRecord:
+    """What an export keeps of its run, beside tokenizer and chat template.
 
-
-def read_record(path: Path) -> tuple[dict[str, str], dict[str, int]]:
-    """The settings of `Policy` and the limits in the file of an export.
-
-    Raises:
-        InputError: the file is damaged.
+    Args:
+        policy: settings of `Policy`, as they were resolved.
+        limits: those of `RunRecord`.
+        prompts: the chat template makes the prompts of the run.
     """
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        policy, limits = dict(kept["policy"]), dict(kept["limits"])
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}). Export again.") from error
-    if not all(isinstance(text, str) for text in policy.values()):
-        raise InputError(f"{path}: 'policy' holds a value that is no text. Export again.")
-    if not all(type(limit) is int and limit >= 0 for limit in limits.values()) or set(limits) - set(LIMITS):
-        raise InputError(f"{path}: 'limits' holds something else than numbers of tokens. Export again.")
-    return policy, limits
+
+    policy: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    prompts: bool = field(default=False, kw_only=True)
+
+    def write(self, directory: Path) -> None:
+        """Write the record to an export."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (directory / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> ExportRecord:
+        """Read the file of an export.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            kept = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}). Export again.") from error
+        texts = isinstance(kept.policy, dict) and all(isinstance(text, str) for text in kept.policy.values())
+        if not texts or set(kept.policy) - set(MARKUP):
+            raise InputError(f"{path}: 'policy' holds something else than the texts {', '.join(MARKUP)}. Export again.")
+        tokens = isinstance(kept.limits, dict) and all(type(n) is int and n >= 0 for n in kept.limits.values())
+        if not tokens or set(kept.limits) - set(LIMITS) or type(kept.prompts) is not bool:
+            raise InputError(f"{path}: 'limits' holds something else than numbers of tokens. Export again.")
+        return kept

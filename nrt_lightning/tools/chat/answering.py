@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.record import LIMITS
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.models.policy.texts import decode, decode_answers
 from nrt_lightning.randomness import counter_seed
 from nrt_lightning.rollouts import Generations, write_answers
-from nrt_lightning.rollouts.answering import write_directly
+from nrt_lightning.rollouts.answering import trace_mask, write_directly
 from nrt_lightning.structures import Prompts, Row, Sampling
 from nrt_lightning.tools.chat.display import Display, Growing
 from nrt_lightning.tools.chat.reading import Speaker
 from nrt_lightning.tools.chat.streaming import StreamingEngine
 
-if TYPE_CHECKING:
-    from nrt_lightning.models.policy.policy import Policy
-
-ROOM = 8  # tokens for the marker and what separates it from the answer
 MIN_ANSWER = 8
 
 
@@ -104,6 +100,7 @@ class Answerer:
         self.asked = 0
         self._texts: list[str] = []  # of the parts of the reply so far
         self._growing = Growing(self.decode)
+        self._reasons = False  # the part that is being written is the trace
 
     def ask(self, question: str) -> Reply:
         """Answer a question on the display.
@@ -164,7 +161,7 @@ class Answerer:
         if self.context is None:
             return self.sampling
         used = prompts.prompt_ids.shape[1]
-        room = self.context - used - ROOM
+        room = self.context - used - len(self.policy.markup.marker_ids)
         if room < MIN_ANSWER:
             raise InputError(
                 f"the question has {used} tokens, which leaves no room for an answer in the model's context of "
@@ -176,30 +173,24 @@ class Answerer:
         return dataclasses.replace(self.sampling, max_trace_tokens=trace, max_answer_tokens=answer)
 
     def decode(self, tokens: list[int]) -> str:
-        """The text of tokens, without special ones."""
+        """The text of tokens, without special ones; of an answer without white space before it."""
         text = self.policy.tokenizer.decode(tokens, skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text
+        return text if self._reasons else text.lstrip()
 
     def _start(self) -> None:
-        reasons = self.writes_traces and not self._texts
-        self._growing = Growing(self.decode, ends_of_trace(self.policy) if reasons else ends_of_answer(self.policy))
-        self.display.begin("reasoning" if reasons else "answer", dim=reasons)
+        self._reasons = self.writes_traces and not self._texts
+        markup = self.policy.markup
+        self._growing = Growing(self.decode, markup.marker_text if self._reasons else markup.end_text)
+        self.display.begin("reasoning" if self._reasons else "answer", dim=self._reasons)
 
     def _write(self, token: int) -> None:
         self.display.grow(self._growing.add(token))
 
     def _finish(self, generations: Generations) -> None:
-        self._growing.tokens = generations.token_ids[0][generations.token_mask[0]].tolist()
-        self._texts.append(self._growing.text().strip())
+        ids = generations.token_ids
+        if self._reasons:
+            [text] = decode(self.policy, ids, trace_mask(generations))
+        else:
+            [text] = decode_answers(self.policy, ids, generations.token_mask)
+        self._texts.append(text.strip())
         self.display.end(self._texts[-1])
-
-
-def ends_of_trace(policy: Policy) -> list[str]:
-    """The texts that end a trace, if they are seen in its decoded tokens."""
-    return [text for text in (policy.tokenizer.decode([policy.marker_id], skip_special_tokens=True),) if text]
-
-
-def ends_of_answer(policy: Policy) -> list[str]:
-    """The texts that end an answer, if they are seen in its decoded tokens."""
-    return [text for token in policy.eos_ids if (text := policy.tokenizer.decode([token], skip_special_tokens=True))]

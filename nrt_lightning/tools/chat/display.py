@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TextIO
 
 DIM, PLAIN = "\033[2m", "\033[0m"
@@ -76,30 +76,23 @@ class Growing:
 
     Args:
         decode: from tokens to their text.
-        stops: texts that may end it, of which no beginning is given away.
+        stop: text that ends it, of which no beginning is given away; None if a token ends it.
     """
 
-    def __init__(self, decode: Callable[[list[int]], str], stops: Sequence[str] = ()) -> None:
-        self.decode, self.stops = decode, [stop for stop in stops if stop]
+    def __init__(self, decode: Callable[[list[int]], str], stop: str | None = None) -> None:
+        self.decode, self.stop = decode, stop or ""
         self.tokens: list[int] = []
 
     def add(self, token: int) -> str:
         """Append a token; return the settled text.
 
-        >>> growing = Growing(lambda tokens: "".join(map(chr, tokens)), stops=["=>"])
+        >>> growing = Growing(lambda tokens: "".join(map(chr, tokens)), stop="=>")
         >>> [growing.add(ord(character)) for character in "a = b =>"]
         ['a', 'a ', 'a ', 'a = ', 'a = b', 'a = b ', 'a = b ', 'a = b ']
         """
         self.tokens.append(token)
-        text = self.text()
-        for stop in self.stops if text == self.decode(self.tokens) else ():  # otherwise one was found
-            held = next((n for n in range(len(stop) - 1, 0, -1) if text.endswith(stop[:n])), 0)
-            text = text[: len(text) - held]
-        return text.rstrip("\ufffd")  # a character whose other bytes follow
-
-    def text(self) -> str:
-        """The text of all tokens, up to what ends it."""
         text = self.decode(self.tokens)
-        for stop in self.stops:
-            text = text.partition(stop)[0]
-        return text
+        if self.stop and self.stop in text:
+            return text.partition(self.stop)[0]
+        held = next((n for n in range(len(self.stop) - 1, 0, -1) if text.endswith(self.stop[:n])), 0)
+        return text[: len(text) - held].rstrip("\ufffd")  # a character whose other bytes follow

@@ -10,10 +10,12 @@ from typing import Any
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from nrt_lightning.data.templates import ChatTemplate, PromptTemplate, default_template
+from nrt_lightning.data.chat_template import ChatTemplate
+from nrt_lightning.data.default_template import fit_together
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.hub_files import file_on_hub
-from nrt_lightning.export.record import FILE, LIMITS, RunRecord, read_record
+from nrt_lightning.export.record import FILE, LIMITS, ExportRecord, RunRecord
 from nrt_lightning.functional.validation import DTYPES
 from nrt_lightning.models.policy.loading import resolve
 from nrt_lightning.models.policy.policy import Policy
@@ -50,17 +52,12 @@ def speaker_of(policy: Policy, record: RunRecord) -> Speaker:
         policy: with the trained weights.
         record: of the run.
     """
-    if record.chat_template:
-        return Speaker(policy, ChatTemplate(template=record.chat_template), record.limits)
-    template = default_template(policy.tokenizer)
-    log.warning("the run has no record of its prompts; they are made by %s.", template)
-    return Speaker(policy, template, record.limits)
+    given = ChatTemplate(template=record.chat_template) if record.chat_template else None
+    return Speaker(policy, template_for(policy, given), record.limits)
 
 
 def read_speaker(model: str, marker: str | None = None) -> Speaker:
     """Read an export or another model.
-
-    The prompts are those of the tokenizer's chat template, which in an export are those of the run.
 
     Args:
         model: a directory, a hub id or an embedded base.
@@ -69,23 +66,30 @@ def read_speaker(model: str, marker: str | None = None) -> Speaker:
     Raises:
         InputError: the model cannot be read.
     """
-    settings, limits = found_record(model)
+    record = found_record(model)
+    settings = record.policy
     if marker is not None:
-        settings = settings | {"marker": marker}
-    policy = read_policy(model, settings)
-    template = default_template(policy.tokenizer)
-    if not limits:
-        log.warning("%s has no record of a run: prompts are made by %s.", model, template)
-    if policy.marker_is_new and (not limits or LIMITS[0] in limits):
+        settings = {"marker": marker, **{name: text for name, text in settings.items() if name == "answer_end"}}
+    policy = read_policy(model, settings).eval()
+    if policy.marker_is_new and (not record.limits or LIMITS[0] in record.limits):
         log.warning("the vocabulary of %s has no marker. It is added, and was never trained.", model)
-    return Speaker(policy.eval(), template, limits)
+    return Speaker(policy, template_for(policy, ChatTemplate() if record.prompts else None), record.limits)
 
 
-def found_record(model: str) -> tuple[dict[str, str], dict[str, int]]:
+def template_for(policy: Policy, given: PromptTemplate | None) -> PromptTemplate:
+    """The template of the run, or the default one, which is said."""
+    if given is not None:
+        return given.with_markup(policy.markup)
+    template = fit_together(None, policy.tokenizer, policy)
+    log.warning("%s has no record of the prompts of a run. They are made by %s.", policy.source, template)
+    return template
+
+
+def found_record(model: str) -> ExportRecord:
     """The record in an export, empty for other models."""
     source = resolve_any(model)
     path = Path(source) / FILE if Path(source).is_dir() else file_on_hub(source, FILE)
-    return read_record(path) if path is not None and path.is_file() else ({}, {})
+    return ExportRecord.read(path) if path is not None and path.is_file() else ExportRecord()
 
 
 def resolve_any(model: str) -> str:

@@ -111,7 +111,7 @@ def test_a_trace_that_ends_with_the_end_token_has_a_forced_marker(exported: str)
     mine, _ = answerer(exported)
     with torch.no_grad():  # what is the marker becomes the end token
         head = mine.policy.network.get_output_embeddings().weight
-        head[mine.policy.tokenizer.eos_token_id] = 1.5 * head[mine.policy.marker_id]
+        head[mine.policy.tokenizer.eos_token_id] = 1.5 * head[mine.policy.markup.marker_ids[0]]
     assert "without the marker" in mine.ask(QUESTIONS[0]).notes[0]
 
 
@@ -163,7 +163,7 @@ def test_a_policy_that_answers_at_once_shows_no_reasoning() -> None:
 
 def test_another_model_has_no_record_which_is_said(caplog: pytest.LogCaptureFixture) -> None:
     speaker = read_speaker("embedded:registers-base")
-    assert "no record of a run" in caplog.text
+    assert "no record of the prompts of a run" in caplog.text
     assert "never trained" in caplog.text
     assert Answerer(speaker, ChatSettings(), Display(Terminal())).sampling.max_trace_tokens == 512
 
@@ -171,7 +171,26 @@ def test_another_model_has_no_record_which_is_said(caplog: pytest.LogCaptureFixt
 def test_the_marker_of_the_run_is_recorded(tmp_path) -> None:
     policy = Policy(BASE, marker="<|so|>").load().eval()
     export_policy(policy, tmp_path / "m", record=record(policy))
-    assert read_speaker(str(tmp_path / "m")).policy.marker_id == policy.marker_id
+    assert read_speaker(str(tmp_path / "m")).policy.markup == policy.markup
+
+
+def test_a_marker_of_ordinary_tokens_is_no_part_of_the_trace(exported: str) -> None:
+    whole, _ = answerer(exported)
+    trace = whole.ask(QUESTIONS[0]).trace
+    marker = trace[2:4]
+    out = Terminal()
+    mine = Answerer(read_speaker(exported, marker), ChatSettings(), Display(out))
+    assert mine.policy.markup.marker_text == marker
+    reply = mine.ask(QUESTIONS[0])
+    assert reply.trace == trace[:2]
+    assert out.text.startswith(f"reasoning: {trace[:2]}\nanswer: ")
+    assert not any("marker" in note for note in reply.notes)
+
+
+def test_the_whole_markup_of_the_run_is_recorded(tmp_path) -> None:
+    policy = Policy(BASE, marker=";d", separator="0", answer_end=",,").load().eval()
+    export_policy(policy, tmp_path / "m", record=record(policy))
+    assert read_speaker(str(tmp_path / "m")).policy.markup == policy.markup
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"policy": {"marker": 3}, "limits": {}}',
@@ -195,13 +214,13 @@ def test_numbers_out_of_range_are_refused(settings: dict, words: str) -> None:
 
 
 def test_what_may_become_the_marker_is_held_back() -> None:
-    def shown(text: str, stops: list[str]) -> list[str]:
-        growing = Growing(lambda tokens: bytes(tokens).decode(errors="replace"), stops)
+    def shown(text: str, stop: str | None) -> list[str]:
+        growing = Growing(lambda tokens: bytes(tokens).decode(errors="replace"), stop)
         return [growing.add(byte) for byte in text.encode()]
 
-    assert shown("a\nAns\nAnswer: b", ["\nAnswer:"])[-1] == "a\nAns"
-    assert all("Answer" not in text for text in shown("a\nAns\nAnswer: b", ["\nAnswer:"]))
-    assert shown("aé", []) == ["a", "a", "aé"], "half a character is not shown"
+    assert shown("a\nAns\nAnswer: b", "\nAnswer:")[-1] == "a\nAns"
+    assert all("Answer" not in text for text in shown("a\nAns\nAnswer: b", "\nAnswer:"))
+    assert shown("aé", None) == ["a", "a", "aé"], "half a character is not shown"
 
 
 def test_control_characters_of_a_model_are_not_obeyed() -> None:
