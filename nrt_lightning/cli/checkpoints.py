@@ -35,12 +35,13 @@ class Found:
         return int(self.saved["global_step"]), self.path.stat().st_mtime
 
 
-def find_checkpoint(command: str, config: Any) -> str | None:
+def find_checkpoint(command: str, config: Any, setting: str = "ckpt_path") -> str | None:
     """The checkpoint that `ckpt_path` means: a path as it is given, or the one that `auto`, `last` or `best` names.
 
     Args:
         command: that reads it.
         config: settings of the command.
+        setting: name of the option that gave it, for messages.
 
     Returns:
         Its path; None if none is given, or if `fit` starts from the beginning.
@@ -59,14 +60,14 @@ def find_checkpoint(command: str, config: Any) -> str | None:
             tell(f"ckpt_path=auto: no checkpoint in {places}. Training starts from the beginning.")
             return None
         raise InputError(
-            f"ckpt_path={word!r}: no checkpoint in {places}. Train first, set trainer.default_root_dir to the folder "
+            f"{setting}={word!r}: no checkpoint in {places}. Train first, set trainer.default_root_dir to the folder "
             "of the run, or give the path of a checkpoint."
         )
     path, step = found[0].path, found[0].order[0]
     if word == "best":
-        path = best(found, places)
+        path = best(found, places, setting)
         step = int(read_metadata(path)["global_step"])
-    tell(f"ckpt_path={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
+    tell(f"{setting}={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
     return str(path)
 
 
@@ -110,7 +111,7 @@ def parts(class_path: str, settings: Any) -> tuple[Any, ...]:
     return (class_path, policy.get("model"), *(choice.get("class_path") for choice in choices))
 
 
-def best(found: Sequence[Found], places: str) -> Path:
+def best(found: Sequence[Found], places: str, setting: str = "ckpt_path") -> Path:
     """The best checkpoint, by the newest one's record of it.
 
     Raises:
@@ -125,7 +126,7 @@ def best(found: Sequence[Found], places: str) -> Path:
                 if path.exists():
                     return path
     raise InputError(
-        f"ckpt_path='best': no checkpoint in {places} was kept by a metric. Add the callback nrt_lightning.BestAndLast "
+        f"{setting}='best': no checkpoint in {places} was kept by a metric. Add the callback nrt_lightning.BestAndLast "
         "before training, or give 'last' or the path of a checkpoint."
     )
 
