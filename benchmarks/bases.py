@@ -91,7 +91,7 @@ def from_texts(policy: Policy, texts: list[str]) -> Generations:
 
 def answer_logprobs(policy: Policy, prompts: Prompts, traces: Generations) -> tuple[Tensor, Tensor]:
     """Log-probs of the answers after the traces [N, T], and after the empty trace [B, T]."""
-    rollouts = assemble(prompts, traces, policy.marker_id)
+    rollouts = assemble(prompts, traces, policy.markup)
     scores = policy.score(rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
     return pack_segment(
@@ -146,7 +146,7 @@ def skills(model: str, task: Task, questions: int = 256, size: int = 8) -> Skill
     prompts = encode(policy, task, questions)
     hard_ids = torch.tensor(policy.tokenizer.convert_tokens_to_ids(list(task.hard)))
     hard = torch.isin(prompts.answer_ids, hard_ids) & prompts.answer_mask  # [B, T]
-    stops = [policy.marker_id, *policy.eos_ids]
+    stops = [policy.markup.marker_ids[0], *policy.eos_ids]
     with policy.evaluating():
         request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 32, stops, size)
         traces = TransformersEngine().generate(policy, request)

@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.bound import bound_gflop
 from benchmarks.measure import matmul_rate, table
-from benchmarks.workload import MARKER, MARKER_ID, Workload, build_model, build_tokenizer, plain_generate, prompts
+from benchmarks.workload import MARKER, Workload, build_model, build_tokenizer, plain_generate, prompts
 from nrt_lightning import NRTModule, Policy
 from nrt_lightning.rollouts import TransformersEngine, assemble, trace_request
 from nrt_lightning.strategies import Processes
@@ -87,7 +87,7 @@ def measure(work: Workload, device: torch.device, steps: int, rate: float) -> di
     peaks = {"generate": peak_gigabytes(device)}
     rollout = seconds(lambda: engine.generate(module.policy, request), device, steps)
     peaks["rollout"] = peak_gigabytes(device)
-    batch.rollouts = rollouts = assemble(batch, engine.generate(module.policy, request), MARKER_ID)
+    batch.rollouts = rollouts = assemble(batch, engine.generate(module.policy, request), module.policy.markup)
     module.policy.train()
     optimizer = torch.optim.AdamW(module.policy.parameters(), lr=2e-6, fused=True)
     learning = seconds(lambda: learn(module, batch, optimizer), device, steps)

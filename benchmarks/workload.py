@@ -15,11 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from nrt_lightning import Policy
 from nrt_lightning.functional import pad_rows
 from nrt_lightning.rollouts import Generations, assemble
-from nrt_lightning.structures import Prompts, Rollouts, Row, Sampling
+from nrt_lightning.structures import Markup, Prompts, Rollouts, Row, Sampling
 
 MARKER = "<|response_start|>"
 SPECIALS = ("<pad>", "<s>", "</s>", MARKER)
 PAD_ID, BOS_ID, EOS_ID, MARKER_ID = range(4)
+MARKUP = Markup(MARKER, (MARKER_ID,), marker_token=True)
 SEED = 20
 
 
@@ -180,4 +181,4 @@ def fixed_rollouts(work: Workload) -> Rollouts:
         ids[torch.rand(shape, generator=generator) < 1 / work.ends_after] = EOS_ID
     ends = (ids == EOS_ID).long().cumsum(dim=1)  # 1 from the first end token on
     mask = (ends == 0) | ((ends == 1) & (ids == EOS_ID))
-    return assemble(batch, Generations(ids, mask, stopped=ends[:, -1] > 0), MARKER_ID)
+    return assemble(batch, Generations(ids, mask, stopped=ends[:, -1] > 0), MARKUP)

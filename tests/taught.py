@@ -17,9 +17,9 @@ def worked_rollouts(policy: Policy, prompts: Prompts, worked: list[Row]) -> Roll
     """One completion for each prompt: the trace that works out a row of `worked`, the marker, the prompt's answer."""
     ids = [policy.tokenizer(worked_trace(row.question), add_special_tokens=False)["input_ids"] for row in worked]
     width = max(map(len, ids)) + 1
-    tokens = torch.tensor([[*row, policy.marker_id] + [0] * (width - 1 - len(row)) for row in ids])
+    tokens = torch.tensor([[*row, policy.markup.marker_ids[0]] + [0] * (width - 1 - len(row)) for row in ids])
     mask = torch.arange(width) <= torch.tensor([[len(row)] for row in ids])
-    return assemble(prompts, Generations(tokens, mask, torch.ones(len(ids), dtype=torch.bool)), policy.marker_id)
+    return assemble(prompts, Generations(tokens, mask, torch.ones(len(ids), dtype=torch.bool)), policy.markup)
 
 
 def taught_policy(others: bool = False) -> Policy:

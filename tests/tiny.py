@@ -83,6 +83,11 @@ def sampled(policy: Policy, group_size: int = 3, max_new_tokens: int = 9) -> Rol
     """Rollouts of the three questions."""
     prompts = make_prompts(policy, QUESTIONS, ANSWERS)
     request = GenerationRequest(
-        prompts.prompt_ids, prompts.prompt_mask, max_new_tokens, [policy.marker_id, *policy.eos_ids], group_size, seed=1
+        prompts.prompt_ids,
+        prompts.prompt_mask,
+        max_new_tokens,
+        [policy.markup.marker_ids[0], *policy.eos_ids],
+        group_size,
+        seed=1,
     )
-    return assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)
+    return assemble(prompts, TransformersEngine().generate(policy, request), policy.markup)

@@ -9,9 +9,10 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from nrt_lightning.data.default_template import fit_together, prompt_example
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.formats import answer_text
-from nrt_lightning.data.templates import PromptTemplate, default_template, prompt_example
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.structures import Prompts, Row
 
@@ -43,15 +44,20 @@ class TextBatchEncoder:
         settings: template and limits.
         tokenizer: the policy's tokenizer.
         write: gets the template with the first prompt, to be logged.
+        policy: whose marker and end of answers are used; None for answers alone, which end with the tokenizer's end
+            token.
     """
 
     def __init__(
-        self, settings: TextBatches, tokenizer: PreTrainedTokenizerBase, write: Callable[[str], Any] = log.info
+        self,
+        settings: TextBatches,
+        tokenizer: PreTrainedTokenizerBase,
+        write: Callable[[str], Any] = log.info,
+        policy: Any = None,
     ) -> None:
-        self.template = settings.template or default_template(tokenizer)
-        self.encoder = PromptEncoder(
-            tokenizer, self.template, settings.max_prompt_tokens, settings.max_answer_tokens, max_dropped_share=1.0
-        )
+        self.template = fit_together(settings.template, tokenizer, policy)
+        limits = (settings.max_prompt_tokens, settings.max_answer_tokens)
+        self.encoder = PromptEncoder(tokenizer, self.template, *limits, max_dropped_share=1.0)
         self.write = write
         self.seen = 0  # rows so far
         self.dropped = 0
@@ -68,7 +74,7 @@ class TextBatchEncoder:
             self.write(prompt_example(self.template, rows[0], self.encoder.tokenizer))
         encoded = self.encoder.fitting(rows)
         self.seen += len(rows)
-        self._report([*encoded.report.long_prompts, *encoded.report.long_answers])
+        self._report(encoded.report.origins)
         return encoded.collate([encoded[index] for index in range(len(encoded))]) if len(encoded) else None
 
     def _report(self, origins: Sequence[str]) -> None:
@@ -79,7 +85,8 @@ class TextBatchEncoder:
         self.known.update(new)
         shown = ", ".join(new[:SHOWN]) + (f" and {len(new) - SHOWN} more" if len(new) > SHOWN else "")
         log.warning(
-            "dropped as too long: %s (text_batches.max_prompt_tokens=%d, max_answer_tokens=%d); %d of %d rows so far.",
+            "dropped as too long: %s (text_batches.max_prompt_tokens=%d, max_answer_tokens=%d, answers without "
+            "their end in them); %d of %d rows so far.",
             shown, self.encoder.max_prompt_tokens, self.encoder.max_answer_tokens, self.dropped, self.seen,
         )  # fmt: skip
 

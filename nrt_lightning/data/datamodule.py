@@ -13,11 +13,12 @@ from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.data.arguments import Source
 from nrt_lightning.data.datamodule_checks import check_resumed, check_settings, check_splits, load_tokenizer
+from nrt_lightning.data.default_template import fit_together, prompt_example
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import RowFormat
 from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
 from nrt_lightning.data.splits import DATASET_SPLITS, Splits, as_source, check_format, shared_rows
-from nrt_lightning.data.templates import PromptTemplate, default_template, prompt_example
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Prompts, WindowStep
 
@@ -114,9 +115,10 @@ class QADataModule(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read, check and encode the splits of the stage; without a stage, all that are given."""
+        policy = getattr(getattr(self.trainer, "lightning_module", None), "policy", None)
+        tokenizer = self._find_tokenizer(policy)
+        self.template = fit_together(self._given_template, tokenizer, policy)
         limits = (self.max_prompt_tokens, self.max_answer_tokens, self.max_dropped_share)
-        tokenizer = self._find_tokenizer()
-        self.template = self._given_template or default_template(tokenizer)
         encoder = PromptEncoder(tokenizer, self.template, *limits)
         if encoder.tokenizer is not self._encoded_with:
             self.encoded, self._encoded_with = {}, encoder.tokenizer
@@ -230,12 +232,10 @@ class QADataModule(L.LightningDataModule):
     def _loaded_tokenizer(self) -> PreTrainedTokenizerBase:
         return load_tokenizer(str(self.tokenizer))
 
-    def _find_tokenizer(self) -> PreTrainedTokenizerBase:
-        if self.tokenizer is not None:
-            return self._loaded_tokenizer
-        if (policy := getattr(getattr(self.trainer, "lightning_module", None), "policy", None)) is not None:
-            return policy.tokenizer
-        raise InputError("data.tokenizer is null and the model has no `policy`. Set it to a directory or hub name.")
+    def _find_tokenizer(self, policy: Any) -> PreTrainedTokenizerBase:
+        if self.tokenizer is None and policy is None:
+            raise InputError("data.tokenizer is null and the model has no `policy`. Set it to a directory or hub name.")
+        return policy.tokenizer if self.tokenizer is None else self._loaded_tokenizer
 
     def _dataset(self, split: str) -> EncodedRows:
         if split not in self.encoded:

@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
-from nrt_lightning.data.templates import PromptTemplate, token_ids
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.continuation import continuations, token_ids
 from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.functional.validation import check_at_least, check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
@@ -38,16 +39,22 @@ class EncodedRow:
 
 @dataclass
 class EncodingReport:
-    """Origins of the rows that were dropped because their prompt or answer is too long."""
+    """Origins of the rows that were dropped: a text is too long, or the answer holds the end of answers."""
 
     total: int
     long_prompts: list[str] = field(default_factory=list)
     long_answers: list[str] = field(default_factory=list)
+    ended_answers: list[str] = field(default_factory=list)
+
+    @property
+    def origins(self) -> list[str]:
+        """All dropped rows. A row with several faults counts once."""
+        return self.long_prompts + self.long_answers + self.ended_answers
 
     @property
     def dropped(self) -> int:
-        """Number of dropped rows. A row with both faults counts once, as a long prompt."""
-        return len(self.long_prompts) + len(self.long_answers)
+        """Number of dropped rows."""
+        return len(self.origins)
 
     @property
     def share(self) -> float:
@@ -57,12 +64,13 @@ class EncodingReport:
     @property
     def dropped_text(self) -> str:
         """How many rows were dropped, and the first of them."""
-        return f"{self.dropped} of {self.total} rows were dropped as too long, first: " + ", ".join(self.first)
+        why = "as too long" if not self.ended_answers else "as too long or for an answer that holds its end"
+        return f"{self.dropped} of {self.total} rows were dropped {why}, first: " + ", ".join(self.first)
 
     @property
     def first(self) -> list[str]:
         """Origins of the first dropped rows."""
-        return (self.long_prompts + self.long_answers)[:3]
+        return self.origins[:3]
 
 
 class TokenLists:
@@ -185,12 +193,17 @@ class PromptEncoder:
         return EncodedRows(kept, prompts, answers, int(self.tokenizer.pad_token_id), report)
 
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Answer tokens with the end token; an empty list for a row without an answer."""
-        encoded = token_ids([row.answer or "" for row in rows], self.tokenizer)
+        """Answer tokens as they follow the marker, with the end; an empty list for a row without an answer."""
+        markup, texts = self.template.markup, [row.answer or "" for row in rows]
+        if markup is None:
+            encoded, end_ids = token_ids(texts, self.tokenizer), [int(self.tokenizer.eos_token_id)]
+        else:
+            texts = [markup.separator + text + (markup.end_text or "") if text else "" for text in texts]
+            encoded, end_ids = continuations(markup.marker, texts, self.tokenizer), markup.end_stops()
         for row, ids in zip(rows, encoded, strict=True):
             if row.answer is not None and not ids:
                 raise InputError(f"{row.origin}: the answer has no tokens. Correct or remove the row.")
-        return [[*ids, int(self.tokenizer.eos_token_id)] if ids else [] for ids in encoded]
+        return [[*ids, *end_ids] if ids else [] for ids in encoded]
 
     def _fits(self, row: Row, prompt: list[int], answer: list[int], report: EncodingReport) -> bool:
         if not prompt:
@@ -199,9 +212,16 @@ class PromptEncoder:
             report.long_prompts.append(row.origin)
         elif len(answer) > self.max_answer_tokens:
             report.long_answers.append(row.origin)
+        elif self._holds_end(row):
+            report.ended_answers.append(row.origin)
         else:
             return True
         return False
+
+    def _holds_end(self, row: Row) -> bool:
+        """True if the answer would be cut where it holds the end of answers."""
+        end = None if self.template.markup is None else self.template.markup.end_text
+        return end is not None and end in (row.answer or "").strip()
 
     def _check_dropped(self, report: EncodingReport, name: str) -> None:
         """Log the dropped rows; raise if they are all rows or more than allowed."""
@@ -209,12 +229,14 @@ class PromptEncoder:
             f"{len(report.long_prompts)} prompts exceed max_prompt_tokens={self.max_prompt_tokens}, "
             f"{len(report.long_answers)} answers exceed max_answer_tokens={self.max_answer_tokens}"
         )
+        if report.ended_answers:
+            counts += f", {len(report.ended_answers)} answers hold what ends an answer (policy.answer_end)"
         first = ", ".join(report.first)
         if report.share > self.max_dropped_share or report.dropped == report.total:
             raise InputError(
-                f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) are too long "
+                f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) cannot be used "
                 f"(max_dropped_share={self.max_dropped_share}): {counts}; first: {first}. "
-                "Raise the limits or max_dropped_share, or shorten the rows."
+                "Raise the limits or max_dropped_share, or correct the rows."
             )
         message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
         if report.dropped:

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
-from typing_extensions import override
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.structures import Row
+from nrt_lightning.functional.continuation import token_ids
+from nrt_lightning.structures import Markup, Row
+
+Template = TypeVar("Template", bound="PromptTemplate")
+
+
+@dataclass(frozen=True)
+class WorkedExample:
+    """A question with a trace and its answer, shown before the question that is asked.
+
+    Args:
+        question: as a row has it.
+        trace: the reasoning.
+        answer: the answer alone.
+    """
+
+    question: str
+    trace: str
+    answer: str
 
 
 class PromptTemplate(ABC):
     """Base class of templates; a subclass implements `render`."""
 
-    add_special_tokens: ClassVar[bool] = True  # False if the rendered text contains them
+    # jsonargparse looks annotations up in the modules of subclasses, so these have none.
+    add_special_tokens = True  # False if the rendered text contains them
+    markup = None  # type: Markup | None  # of the policy, which texts and worked examples name
 
     @abstractmethod
     def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
@@ -31,6 +51,33 @@ class PromptTemplate(ABC):
     def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
         """An equivalent chat template in Jinja, for other libraries; None if there is none."""
         return None
+
+    def turn_end(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
+        """The token with which the template ends a turn of the assistant; None for the tokenizer's end token."""
+        return None
+
+    def with_markup(self: Template, markup: Markup) -> Template:
+        """A copy that writes this marker where its texts say `{marker}`, and in worked examples."""
+        other = copy.copy(self)
+        other.markup = markup
+        return other
+
+    def filled(self, text: str) -> str:
+        """A text of the template with the marker in it."""
+        return text.replace("{marker}", self._markup.marker.strip()) if "{marker}" in text else text
+
+    def completion(self, example: WorkedExample) -> str:
+        """What a worked example shows after its question."""
+        return f"{example.trace}{self._markup.marker}{self._markup.separator}{example.answer}"
+
+    @property
+    def _markup(self) -> Markup:
+        if self.markup is None:
+            raise InputError(
+                f"{type(self).__name__} names the marker, which only a policy knows. Use the data with a module, or "
+                "call template.with_markup(policy.markup)."
+            )
+        return self.markup
 
     def encode(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The token ids of a prompt."""
@@ -45,149 +92,6 @@ class PromptTemplate(ABC):
         return encoded
 
 
-def token_ids(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, add_special_tokens: bool = False
-) -> list[list[int]]:
-    """The token ids of many texts, neither truncated nor padded, whatever the tokenizer's defaults are."""
-    encoded = tokenizer(
-        list(texts),
-        add_special_tokens=add_special_tokens,
-        padding=False,
-        truncation=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )
-    return encoded["input_ids"]
-
-
-@dataclass
-class PlainTemplate(PromptTemplate):
-    """A text with `{question}` in it, for models without a chat format.
-
-    The tokenizer adds its special tokens, such as bos. Rows must have a single question; conversations need
-    `ChatTemplate`.
-
-    Args:
-        template: text with `{question}` in it; other braces are kept.
-        system_prompt: text before the template, separated by an empty line; a system turn of the row replaces it.
-
-    Raises:
-        InputError: `template` lacks `{question}`, or a row has several turns.
-
-    Example:
-        >>> row = Row("0", [{"role": "user", "content": "1 + 1?"}])
-        >>> PlainTemplate("Question: {question}\\nReasoning:", system_prompt="Think.").render(row, None)
-        'Think.\\n\\nQuestion: 1 + 1?\\nReasoning:'
-    """
-
-    template: str = "{question}"
-    system_prompt: str | None = None
-
-    def __post_init__(self) -> None:
-        if "{question}" not in self.template:
-            raise InputError(f"template={self.template!r} lacks {{question}}. Add it where the question belongs.")
-
-    @override
-    def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        system, turns = self.system_prompt, row.messages
-        if turns[0]["role"] == "system":
-            system, turns = turns[0]["content"], turns[1:]
-        if len(turns) != 1:
-            raise InputError(
-                f"{row.origin}: PlainTemplate takes a single question, but the row has {len(turns)} turns. "
-                "Use ChatTemplate or remove the row."
-            )
-        text = self.template.replace("{question}", turns[0]["content"])
-        return f"{system}\n\n{text}" if system else text
-
-    @override
-    def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        ids = token_ids(["x"], tokenizer, add_special_tokens=True)[0]
-        bos = "{{ bos_token }}" if ids[0] == tokenizer.bos_token_id else ""
-        system = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + \"\\n\\n\" }}"
-        if self.system_prompt:
-            system += "{% else %}{{ " + json.dumps(self.system_prompt + "\n\n") + " }}"
-        question = "messages[-1]['content']".join(
-            f" ~ {json.dumps(part)} ~ " for part in self.template.split("{question}")
-        )
-        return f"{bos}{system}{{% endif %}}{{{{ '' {question} '' }}}}"
-
-
-@dataclass
-class ChatTemplate(PromptTemplate):
-    """The tokenizer's chat template, ending with the start of the assistant's turn.
-
-    Args:
-        system_prompt: system turn of conversations that have none.
-        kwargs: more variables for the chat template, such as `enable_thinking`.
-        template: a chat template in Jinja; null for the tokenizer's.
-
-    Raises:
-        InputError: the tokenizer has no chat template, or the template raises an error for a conversation.
-    """
-
-    system_prompt: str | None = None
-    kwargs: dict[str, Any] = field(default_factory=dict)
-    template: str | None = None
-
-    add_special_tokens: ClassVar[bool] = False
-
-    @override
-    def render(self, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-        if not self.template and not tokenizer.chat_template:
-            raise InputError(
-                f"The tokenizer '{tokenizer.name_or_path}' has no chat template. Use PlainTemplate, or set `template` "
-                "of ChatTemplate."
-            )
-        turns = row.messages
-        if self.system_prompt and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": self.system_prompt}, *turns]
-        try:
-            text = tokenizer.apply_chat_template(
-                turns, chat_template=self.template, tokenize=False, add_generation_prompt=True, **self.kwargs
-            )
-        except Exception as error:  # chat templates are programs and raise many kinds
-            raise InputError(
-                f"{row.origin}: the chat template failed for this conversation ({type(error).__name__}: {error}). "
-                "Correct or remove the row, or check system_prompt and kwargs of ChatTemplate."
-            ) from error
-        assert isinstance(text, str)
-        return text
-
-    @override
-    def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str | None:
-        template = self.template or tokenizer.chat_template
-        if not isinstance(template, str):
-            return None
-        lines = [
-            f"{{%- if {name} is not defined %}}{{%- set {name} = {json.dumps(value)} %}}{{%- endif %}}"
-            for name, value in self.kwargs.items()
-        ]
-        if self.system_prompt:
-            turn = json.dumps([{"role": "system", "content": self.system_prompt}])
-            lines.append(
-                f"{{%- if messages[0]['role'] != 'system' %}}{{%- set messages = {turn} + messages %}}{{%- endif %}}"
-            )
-        return "".join(lines) + template
-
-
-ASKS_FOR_REASONING = "Question: {question}\nThink step by step, then answer.\nReasoning:"
-
-
-def default_template(tokenizer: PreTrainedTokenizerBase) -> PromptTemplate:
-    """The template for `template: null`: the tokenizer's chat template, or a plain text that asks for reasoning."""
-    return ChatTemplate() if tokenizer.chat_template else PlainTemplate(ASKS_FOR_REASONING)
-
-
-def prompt_example(template: PromptTemplate, row: Row, tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a reader needs to check prompts: the template, and the prompt and the answer of one row.
-
-    >>> print(prompt_example(PlainTemplate("{question}="), Row("0", [{"role": "user", "content": "1+1"}], "2"), None))
-    Prompts are made by PlainTemplate(template='{question}=', system_prompt=None). The first one:
-    | 1+1=
-    Its reference answer: 2
-    """
-    prompt = template.render(row, tokenizer).splitlines() or [""]
-    answer = "" if row.answer is None else f"\nIts reference answer: {row.answer}"
-    return "\n| ".join([f"Prompts are made by {template}. The first one:", *prompt]) + answer
+def in_jinja(value: Any) -> str:
+    """A value as Jinja writes it: quotes and characters as they are, None, true and false by their names."""
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -12,10 +12,10 @@ from torch import Tensor
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.metrics import ReasoningMetrics
 from nrt_lightning.models import Policy
+from nrt_lightning.models.policy.texts import decode_answers
 from nrt_lightning.rollouts import Generations, RolloutEngine, assemble, direct_answers, write_answers
 from nrt_lightning.rollouts.answering import answer_limits, within, write_directly
 from nrt_lightning.signals import RolloutText
-from nrt_lightning.signals.base import decode
 from nrt_lightning.structures import Prompts, Sampling
 
 
@@ -56,7 +56,7 @@ def evaluate(
     longest = limits.clamp(min=max_answer_tokens)
     written = write_answers(policy, engine, prompts, greedy, int(longest.max()))
     direct = write_answers(policy, engine, prompts, greedy, int(limits.max()), thinking=False)
-    rollouts = assemble(prompts, written.traces, policy.marker_id)
+    rollouts = assemble(prompts, written.traces, policy.markup)
     scores = policy.score(rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
     logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, width)  # [B, T]
@@ -86,7 +86,7 @@ def evaluate_direct_answers(
     limits = answer_limits(prompts)  # [B]
     longest = limits.clamp(min=max_answer_tokens)
     written = write_directly(policy, engine, prompts, int(longest.max()))
-    logprobs = policy.score(direct_answers(prompts, policy.marker_id)).logprobs  # [B, T]
+    logprobs = policy.score(direct_answers(prompts, policy.markup)).logprobs  # [B, T]
     answers = within(written, limits)
     right, held = matches(policy, prompts, answers), checked_matches(policy, prompts, answers)  # [B]
     confidence = logprobs.where(prompts.answer_mask, 0).sum(dim=1).exp()
@@ -101,8 +101,8 @@ def texts_of(
     policy: Policy, prompts: Prompts, traces: list[str], emitted: list[bool], answers: Generations
 ) -> list[RolloutText]:
     """One `RolloutText` for each question."""
-    references = decode(policy, prompts.answer_ids, prompts.answer_mask)
-    written = decode(policy, answers.token_ids, answers.token_mask)
+    references = decode_answers(policy, prompts.answer_ids, prompts.answer_mask)
+    written = decode_answers(policy, answers.token_ids, answers.token_mask)
     ended = answers.stopped.tolist()
     columns = zip(prompts.rows, references, traces, emitted, written, ended, strict=True)
     return [RolloutText(row.question, *fields, row) for row, *fields in columns]  # type: ignore[call-arg]
@@ -110,9 +110,9 @@ def texts_of(
 
 def matches(policy: Policy, prompts: Prompts, answers: Generations) -> Tensor:
     """True where an answer ended by itself and equals the reference answer up to surrounding whitespace. [B]"""
-    references = decode(policy, prompts.answer_ids, prompts.answer_mask)
-    texts = decode(policy, answers.token_ids, answers.token_mask)
-    same = [text.strip() == reference.strip() for text, reference in zip(texts, references, strict=True)]
+    references = decode_answers(policy, prompts.answer_ids, prompts.answer_mask)
+    texts = decode_answers(policy, answers.token_ids, answers.token_mask)
+    same = [text == reference for text, reference in zip(texts, references, strict=True)]
     return torch.tensor(same, device=prompts.prompt_ids.device) & answers.stopped
 
 
@@ -130,7 +130,7 @@ def with_checks(prompts: Prompts) -> Tensor:
 
 def checked_matches(policy: Policy, prompts: Prompts, answers: Generations) -> Tensor:
     """True where an answer holds all pieces that its row checks. [B]"""
-    texts = decode(policy, answers.token_ids, answers.token_mask)
+    texts = decode_answers(policy, answers.token_ids, answers.token_mask)
     held = [holds(text, row.checks) for text, row in zip(texts, prompts.rows, strict=True)]
     return torch.tensor(held, device=prompts.prompt_ids.device)
 

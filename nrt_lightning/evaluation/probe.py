@@ -62,7 +62,9 @@ def repeat(prompts: Prompts, times: int) -> Prompts:
 
 def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, traces: Generations) -> Generations:
     """Greedy answers after one trace and the marker for each prompt, each `within` its own limit."""
-    ids, mask = after_marker(prompts, traces, policy.marker_id)
+    ids, mask = after_marker(prompts, traces, policy.markup)
     limits = answer_limits(prompts)  # [B]
-    request = GenerationRequest(ids, mask, int(limits.max()), stop_ids=policy.eos_ids, temperature=0.0)
+    request = GenerationRequest(
+        ids, mask, int(limits.max()), stop_ids=policy.eos_ids, temperature=0.0, stop_text=policy.markup.end_text
+    )
     return within(engine.generate(policy, request), limits)

@@ -17,7 +17,7 @@ tags: [reasoning, native-reasoning-training]
 
 # {base}, trained to reason
 
-The model writes a trace of reasoning, then the marker `{marker}` (token {marker_id}), then the answer, which ends with
+The model writes a trace of reasoning, then the marker {marker}, then the answer, which ends with
 {ends}. It was trained from questions and answers alone by Native Reasoning Training
 ([arXiv 2602.11549](https://arxiv.org/abs/2602.11549)) with nrt-lightning.
 
@@ -25,9 +25,13 @@ The model writes a trace of reasoning, then the marker `{marker}` (token {marker
 
 {use}
 
-The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In lm-eval, give
-`think_end_token={marker_id}`; in vLLM, `skip_special_tokens=False`.
+{finding}
 {sections}"""
+
+TOKEN = """The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In
+lm-eval, give `think_end_token={ids}`; in vLLM, `skip_special_tokens=False`."""
+
+TEXT = """The marker is ordinary text: split the output at its first occurrence to see where the answer begins."""
 
 WHOLE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -47,8 +51,16 @@ model = AutoPeftModelForCausalLM.from_pretrained("this directory")
 ```"""
 
 
+def in_line(text: str) -> str:
+    """A text in one line, line breaks shown as in Python."""
+    return text.replace("\n", "\\n")
+
+
 def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
     """The text of README.md: method, data, metrics and command, if they are known."""
+    markup, tokens = policy.markup, [policy.tokenizer.decode([token]) for token in policy.eos_ids]
+    shown, ids = in_line(markup.marker), " ".join(map(str, markup.marker_ids))
+    ends = [f"`{in_line(text)}`" for text in ([markup.end_text] if markup.end_text else []) + tokens]
     base = str(policy.settings.get("model", policy.source))
     parts = record.method | {"adapter": str(policy.adapter), "quantization": str(policy.quantization)}
     method = "\n".join(f"- {part}: `{setting}`" for part, setting in parts.items() if setting != "None")
@@ -62,9 +74,9 @@ def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
     return CARD.format(
         library=form.library,
         base=base,
-        marker=policy.tokenizer.decode([policy.marker_id]),
-        marker_id=policy.marker_id,
-        ends=" or ".join(f"`{policy.tokenizer.decode([token])}`" for token in policy.eos_ids),
+        marker=f"`{shown}` ({'token' if markup.marker_token else 'ordinary text, usually tokens'} {ids})",
+        finding=(TOKEN if markup.marker_token else TEXT).format(ids=ids),
+        ends=" or ".join(ends),
         use=(ADAPTER if form.library == "peft" else WHOLE).format(base=base),
         sections="".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text),
     )

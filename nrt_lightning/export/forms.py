@@ -58,10 +58,11 @@ class WholeModel(ExportForm):
     @override
     def write(self, policy: Policy, directory: Path) -> None:
         network: Any = policy.network
-        grown = network.get_input_embeddings().weight.shape[0] == policy.marker_id + 1
+        marker = policy.markup.marker_ids[0]
+        grown = network.get_input_embeddings().weight.shape[0] == marker + 1
         if not self.marker and policy.marker_is_new and grown:
             network = copy.deepcopy(network)
-            network.resize_token_embeddings(policy.marker_id)
+            network.resize_token_embeddings(marker)
         network.save_pretrained(directory)
 
 

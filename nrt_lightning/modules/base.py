@@ -23,7 +23,7 @@ from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.record import RunRecord
 from nrt_lightning.metrics.scalars import Mean, Scalar, combined
-from nrt_lightning.models.policy.fingerprint import check_same_policy
+from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
@@ -108,7 +108,7 @@ class PolicyModule(L.LightningModule):
     @cached_property
     def text_encoder(self) -> TextBatchEncoder:
         """Encodes the batches of plain texts and counts their rows."""
-        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, rank_zero_info)
+        return TextBatchEncoder(self.text_batches, self.policy.tokenizer, rank_zero_info, self.policy)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -230,7 +230,7 @@ class PolicyModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the policy's fingerprint, the method's settings and a record of the run."""
         run = RunRecord.of(self.trainer, self).to_dict()
-        checkpoint["nrt_lightning"] = {"policy": self.policy.fingerprint(), "method": self.describe(), "run": run}
+        checkpoint["nrt_lightning"] = {"policy": fingerprint(self.policy), "method": self.describe(), "run": run}
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,10 +12,11 @@ from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate_direct_answers
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.models import Policy
+from nrt_lightning.models.policy.texts import decode_answers
 from nrt_lightning.modules.base import PolicyModule
 from nrt_lightning.modules.schedules import Schedule
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, direct_answers
-from nrt_lightning.rollouts.answering import texts, write_directly
+from nrt_lightning.rollouts.answering import write_directly
 from nrt_lightning.structures import Prompts
 
 
@@ -57,7 +58,7 @@ class SFTModule(PolicyModule):
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
         """The cross-entropy of the answers."""
         prompts = batch.micro_batch()
-        logprobs = self.policy.score(direct_answers(prompts, self.policy.marker_id)).logprobs  # [B, T]
+        logprobs = self.policy.score(direct_answers(prompts, self.policy.markup)).logprobs  # [B, T]
         (factor,) = self.reduction.balance([prompts.answer_mask], self.processes.mean)
         loss = factor * self.reduction(-logprobs, prompts.answer_mask)
         self.log("train/loss", self.processes.mean(loss.detach()), prog_bar=True, batch_size=len(prompts))
@@ -78,7 +79,9 @@ class SFTModule(PolicyModule):
             written = write_directly(self.policy, self.engine, batch, self.max_answer_tokens)
         return [
             {"id": row.id, "question": row.question, "trace": "", "answer": answer, "marker_emitted": False}
-            for row, answer in zip(batch.rows, texts(self.policy, written), strict=True)
+            for row, answer in zip(
+                batch.rows, decode_answers(self.policy, written.token_ids, written.token_mask), strict=True
+            )
         ]
 
     @override

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nrt_lightning.rollouts.assembly import last_token
+from nrt_lightning.models.policy.texts import decode, decode_answers
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
-    from nrt_lightning.structures import Prompts, Sampling
+    from nrt_lightning.structures import Markup, Prompts, Sampling
 
 ROOM = 2  # tokens that an answer may have more than its reference answer: white space before and after it
 
@@ -23,7 +23,7 @@ ROOM = 2  # tokens that an answer may have more than its reference answer: white
 class Written:
     """Sampled traces and answers, one of each per prompt."""
 
-    traces: Generations  # [B, L] with the stop token if there is one
+    traces: Generations  # [B, L] with the stop if there is one
     answers: Generations  # [B, T'] after the emitted or forced marker
     marker_emitted: Tensor  # [B]
     answer_texts: list[str]  # [B]
@@ -56,7 +56,8 @@ def write_answers(
         prompt_ids=prompts.prompt_ids,
         prompt_mask=prompts.prompt_mask,
         max_new_tokens=sampling.max_trace_tokens if thinking else 0,
-        stop_ids=[policy.marker_id, *policy.eos_ids],
+        stop_ids=[*policy.markup.marker_stops(), *policy.eos_ids],
+        stop_text=policy.markup.marker_text,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -64,26 +65,26 @@ def write_answers(
         names=names_of(prompts),
     )
     traces = engine.generate(policy, request) if thinking else nothing(prompts)
-    emitted = traces.stopped & (last_token(traces) == policy.marker_id)  # [B]
-    request.prompt_ids, request.prompt_mask = after_marker(prompts, traces, policy.marker_id)
+    request.prompt_ids, request.prompt_mask = after_marker(prompts, traces, policy.markup)
     request.max_new_tokens = max_answer_tokens
-    request.stop_ids = policy.eos_ids
+    request.stop_ids, request.stop_text = policy.eos_ids, policy.markup.end_text
     request.seed = seed + 1
     answers = engine.generate(policy, request)
     return Written(
         traces=traces,
         answers=answers,
-        marker_emitted=emitted,
-        answer_texts=texts(policy, answers),
-        trace_texts=texts(policy, traces),
+        marker_emitted=traces.emitted(policy.markup),
+        answer_texts=decode_answers(policy, answers.token_ids, answers.token_mask),
+        trace_texts=decode(policy, traces.token_ids, trace_mask(traces)),
     )
 
 
 def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> Generations:
     """Greedy answers right after the prompt, without trace and marker."""
     request = GenerationRequest(
-        prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0
-    )
+        prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0,
+        stop_text=policy.markup.end_text,
+    )  # fmt: skip
     return engine.generate(policy, request)
 
 
@@ -105,26 +106,28 @@ def within(answers: Generations, limits: Tensor) -> Generations:
     )
 
 
+def trace_mask(traces: Generations) -> Tensor:
+    """The tokens before the stop. [N, L]"""
+    column = torch.arange(traces.token_mask.shape[1], device=traces.token_mask.device)
+    return column < traces.lengths.unsqueeze(1)
+
+
 def nothing(prompts: Prompts) -> Generations:
     """Empty traces, one per prompt."""
     ids = prompts.prompt_ids[:, :0]  # [B, 0]
     return Generations(ids, ids.bool(), stopped=torch.zeros(len(prompts), dtype=torch.bool, device=ids.device))
 
 
-def after_marker(prompts: Prompts, traces: Generations, marker_id: int) -> tuple[Tensor, Tensor]:
-    """Prompt + trace + marker, left-padded: ids and mask, both [B, P + L + 1]."""
-    trace_mask = traces.token_mask.clone()  # [B, L]
-    lengths = trace_mask.sum(dim=1)
-    stops = traces.stopped.nonzero().squeeze(-1)
-    trace_mask[stops, lengths[stops] - 1] = False  # the stop token is not part of the trace
-    marker = torch.full_like(prompts.prompt_ids[:, :1], marker_id)
-    ids = torch.cat([prompts.prompt_ids, traces.token_ids, marker], dim=1)  # [B, P + L + 1]
-    mask = torch.cat([prompts.prompt_mask, trace_mask, torch.ones_like(marker, dtype=torch.bool)], dim=1)
+def after_marker(prompts: Prompts, traces: Generations, markup: Markup) -> tuple[Tensor, Tensor]:
+    """Prompt + trace + marker, left-padded: ids and mask, both [B, P + L + M].
+
+    An emitted marker keeps its sampled tokens.
+    """
+    emitted = traces.emitted(markup).unsqueeze(1)  # [B, 1]
+    kept = trace_mask(traces) | (traces.token_mask & emitted)  # [B, L]
+    marker = torch.tensor([markup.marker_ids], device=emitted.device).expand(len(emitted), -1)  # [B, M]
+    ids = torch.cat([prompts.prompt_ids, traces.token_ids, marker], dim=1)  # [B, P + L + M]
+    mask = torch.cat([prompts.prompt_mask, kept, (~emitted).expand_as(marker)], dim=1)
     order = mask.long().argsort(dim=1, stable=True)  # moves the padding to the left
-    return ids.gather(1, order), mask.gather(1, order)
-
-
-def texts(policy: Policy, generations: Generations) -> list[str]:
-    """Decode every row, without special tokens."""
-    rows = [ids[mask].tolist() for ids, mask in zip(generations.token_ids, generations.token_mask, strict=True)]
-    return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
+    width = int(mask.sum(dim=1).max())  # columns that some row needs
+    return ids.gather(1, order)[:, -width:], mask.gather(1, order)[:, -width:]

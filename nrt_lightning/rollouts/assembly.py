@@ -6,19 +6,21 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.rollouts.engine import Generations
-from nrt_lightning.structures import Prompts, Rollouts, Segments
+from nrt_lightning.rollouts.stop_text import Ending
+from nrt_lightning.structures import Markup, Prompts, Rollouts, Segments
 
 
-def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Rollouts:
+def assemble(prompts: Prompts, generations: Generations, markup: Markup) -> Rollouts:
     """Build the completion trace + marker + answer of every generation.
 
-    A stop token ends the trace and is not part of it. If it is the marker, the policy emitted the marker; otherwise
-    (end token or length limit) the marker is forced.
+    A stop ends the trace and is not part of it. If it is the marker, the policy emitted the marker, and its tokens stay
+    as they were sampled. Otherwise (end token or length limit) the marker is forced. It is forced, too, where a
+    token held the end of a text marker and more: that token and those of the marker before it are left out.
 
     Args:
         prompts: B prompts with their answers.
         generations: N = B * K traces, with the rows of a group adjacent.
-        marker_id: token id of the marker.
+        markup: with the marker.
 
     Returns:
         Rollouts with completions [N, C].
@@ -26,23 +28,25 @@ def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Roll
     count, device = len(prompts), prompts.prompt_ids.device
     group_size = len(generations) // max(count, 1)
     group_ids = torch.arange(count, device=device).repeat_interleave(group_size)  # [N]
-    sampled_length = generations.token_mask.sum(dim=1)  # [N]
-    trace_length = sampled_length - generations.stopped.long()  # [N]
+    marker = torch.tensor([markup.marker_ids], device=device)  # [1, M]
+    emitted, trace_length = generations.emitted(markup), generations.lengths  # [N]
+    marker_length = torch.where(emitted, generations.token_mask.sum(dim=1) - trace_length, marker.shape[1])  # [N]
     answer_length = prompts.answer_mask.sum(dim=1)[group_ids]  # [N]
-    column = torch.arange(int((trace_length + 1 + answer_length).max()), device=device)  # [C]
-    past = column - trace_length.unsqueeze(1)  # [N, C] 0 at the marker, 1 at the first answer token
+    column = torch.arange(int((trace_length + marker_length + answer_length).max()), device=device)  # [C]
+    past = column - trace_length.unsqueeze(1)  # [N, C] 0 at the marker's first token
+    behind = past - marker_length.unsqueeze(1)  # [N, C] 0 at the answer's first token
     segments = Segments(
         trace_mask=past < 0,
-        marker_mask=past == 0,
-        answer_mask=(past > 0) & (past <= answer_length.unsqueeze(1)),
-        marker_emitted=generations.stopped & (last_token(generations) == marker_id),
+        marker_mask=(past >= 0) & (behind < 0),
+        answer_mask=(behind >= 0) & (behind < answer_length.unsqueeze(1)),
+        marker_emitted=emitted,
     )
-    ids = torch.where(segments.trace_mask, pick(generations.token_ids, column.expand_as(past)), 0)
-    ids = torch.where(segments.marker_mask, marker_id, ids)
-    ids = torch.where(segments.answer_mask, pick(prompts.answer_ids[group_ids], past - 1), ids)
+    sampled = segments.trace_mask | (segments.marker_mask & emitted.unsqueeze(1))
+    ids = torch.where(sampled, pick(generations.token_ids, column.expand_as(past)), 0)
+    ids = torch.where(segments.marker_mask & ~sampled, pick(marker.expand(len(past), -1), past), ids)
+    ids = torch.where(segments.answer_mask, pick(prompts.answer_ids[group_ids], behind), ids)
     sampling_logprobs = None
     if generations.logprobs is not None:
-        sampled = segments.trace_mask | (segments.marker_mask & segments.marker_emitted.unsqueeze(1))
         sampling_logprobs = pick(generations.logprobs, column.expand_as(past)) * sampled
     return Rollouts(
         prompt_ids=prompts.prompt_ids,
@@ -53,13 +57,14 @@ def assemble(prompts: Prompts, generations: Generations, marker_id: int) -> Roll
         segments=segments,
         group_ids=group_ids,
         truncated=~generations.stopped,
-        marker_id=marker_id,
+        marker_ids=markup.marker_ids,
         sampling_logprobs=sampling_logprobs,
         weights_version=generations.weights_version,
+        overrun=None if generations.ending is None else generations.ending == Ending.BEYOND,
     )
 
 
-def direct_answers(prompts: Prompts, marker_id: int) -> Rollouts:
+def direct_answers(prompts: Prompts, markup: Markup) -> Rollouts:
     """Build completions of the answer alone, without trace and marker, for supervised fine-tuning."""
     none = torch.zeros_like(prompts.answer_mask)  # [B, T]
     flags = none.new_zeros(len(prompts))  # [B]
@@ -72,14 +77,8 @@ def direct_answers(prompts: Prompts, marker_id: int) -> Rollouts:
         segments=Segments(none, none, prompts.answer_mask, marker_emitted=flags),
         group_ids=torch.arange(len(prompts), device=none.device),
         truncated=flags,
-        marker_id=marker_id,
+        marker_ids=markup.marker_ids,
     )
-
-
-def last_token(generations: Generations) -> Tensor:
-    """The last token of every row, -1 for empty rows. [N]"""
-    last = generations.token_mask.sum(dim=1, keepdim=True) - 1  # [N, 1]
-    return torch.where(last >= 0, pick(generations.token_ids, last), -1).squeeze(1)
 
 
 def pick(values: Tensor, index: Tensor) -> Tensor:

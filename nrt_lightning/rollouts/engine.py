@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from nrt_lightning.structures import TensorStruct
+import torch
+from torch import Tensor
+
+from nrt_lightning.rollouts.stop_text import Ending
+from nrt_lightning.structures import Markup, TensorStruct
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Prompts, Sampling
 
@@ -26,6 +28,7 @@ class GenerationRequest(TensorStruct):
     prompt_mask: Tensor  # [B, P]
     max_new_tokens: int
     stop_ids: list[int]  # a row ends with the first of these
+    stop_text: str | None = field(default=None, kw_only=True)  # or when this is complete, in whatever tokens
     group_size: int = 1
     temperature: float = 1.0  # 0 is greedy
     top_p: float = 1.0
@@ -40,14 +43,30 @@ class GenerationRequest(TensorStruct):
 class Generations(TensorStruct):
     """Sampled tokens; row n continues prompt n // group_size."""
 
-    token_ids: Tensor  # [N, L] right-padded, with the stop token if there is one
+    token_ids: Tensor  # [N, L] right-padded, with the stop token or text if there is one
     token_mask: Tensor  # [N, L]
-    stopped: Tensor  # [N] True: ended with a stop token, False: reached the limit
+    stopped: Tensor  # [N] True: ended with a stop, False: reached the limit
     logprobs: Tensor | None = None  # [N, L] under the sampling distribution, 0 at padding
     weights_version: int | None = None  # of the weights sent to the engine; None if it samples from the policy itself
+    ending: Tensor | None = None  # [N] an `Ending`; None if there is no stop text
+    stop_width: Tensor | None = None  # [N] tokens at the end that hold the stop; None if there is no stop text
 
     def __len__(self) -> int:
         return self.token_ids.shape[0]
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens before the stop. [N]"""
+        stop = self.stopped.long() if self.stop_width is None else self.stop_width
+        return self.token_mask.sum(dim=1) - stop
+
+    def emitted(self, markup: Markup) -> Tensor:
+        """True where the policy wrote the marker. [N]"""
+        if self.ending is not None and not markup.marker_token:
+            return self.ending == Ending.TEXT
+        last = self.token_mask.sum(dim=1, keepdim=True) - 1  # [N, 1]
+        ids = self.token_ids.gather(1, last.clamp(min=0)).squeeze(1) if self.token_ids.shape[1] else last.squeeze(1)
+        return self.stopped & (ids == markup.marker_ids[0]) if markup.marker_token else torch.zeros_like(self.stopped)
 
     def select(self, start: int, stop: int) -> Generations:
         """Rows `start` to `stop`."""
@@ -111,7 +130,8 @@ def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: in
         prompt_ids=prompts.prompt_ids,
         prompt_mask=prompts.prompt_mask,
         max_new_tokens=sampling.max_trace_tokens,
-        stop_ids=[policy.marker_id] + ([] if sampling.suppress_eos else policy.eos_ids),
+        stop_ids=policy.markup.marker_stops() + ([] if sampling.suppress_eos else policy.eos_ids),
+        stop_text=policy.markup.marker_text,
         group_size=sampling.group_size,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

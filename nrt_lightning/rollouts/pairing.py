@@ -33,7 +33,7 @@ def first_traces(rollouts: Rollouts) -> list[PromptAndTrace]:
     ]
 
 
-def all_pairs(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
+def all_pairs(pairs: list[PromptAndTrace], marker_ids: tuple[int, ...]) -> Rollouts:
     """Every trace after every prompt: row `i * M + j` is trace j after prompt i. [M * M, C]
 
     The completions are traces only, without marker and answer.
@@ -52,5 +52,5 @@ def all_pairs(pairs: list[PromptAndTrace], marker_id: int) -> Rollouts:
         segments=Segments(trace_mask.repeat(count, 1), none, none, marker_emitted=flags),
         group_ids=torch.arange(count, device=device).repeat_interleave(count),
         truncated=flags,
-        marker_id=marker_id,
+        marker_ids=marker_ids,
     )

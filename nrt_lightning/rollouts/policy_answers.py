@@ -32,13 +32,14 @@ def write_policy_answers(
     """
     per_prompt = len(traces) // max(len(prompts), 1)
     repeated = prompts.apply(lambda tensor: tensor.repeat_interleave(per_prompt, dim=0))
-    ids, mask = after_marker(repeated, traces, policy.marker_id)  # [N, P + L + 1]
+    ids, mask = after_marker(repeated, traces, policy.markup)  # [N, P + L + M]
     own = sampling.answer_temperature
     request = GenerationRequest(
         prompt_ids=ids,
         prompt_mask=mask,
         max_new_tokens=sampling.max_answer_tokens,
         stop_ids=policy.eos_ids,
+        stop_text=policy.markup.end_text,
         temperature=sampling.temperature if own is None else own,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
@@ -61,17 +62,19 @@ def respond(rollouts: Rollouts) -> Rollouts:
     own, segments = rollouts.policy_answers, rollouts.segments
     emitted = segments.marker_emitted.unsqueeze(1)  # [N, 1]
     trace_length = segments.trace_mask.sum(dim=1, keepdim=True)  # [N, 1]
+    marker_length = segments.marker_mask.sum(dim=1, keepdim=True)  # [N, 1]
     answer_length = own.mask.sum(dim=1, keepdim=True)  # [N, 1]
-    column = torch.arange(int((trace_length + 1 + answer_length).max()), device=emitted.device)  # [C]
-    past = column - trace_length  # [N, C] 0 at the marker, 1 at the first token of the answer
-    written = (past > 0) & (past <= answer_length) & emitted
-    ids = torch.where(past <= 0, pick(rollouts.completion_ids, column.expand_as(past)), 0)
+    column = torch.arange(int((trace_length + marker_length + answer_length).max()), device=emitted.device)  # [C]
+    past = column - trace_length  # [N, C] 0 at the first token of the marker
+    behind = past - marker_length  # [N, C] 0 at the first token of the answer
+    written = (behind >= 0) & (behind < answer_length) & emitted
+    ids = torch.where(behind < 0, pick(rollouts.completion_ids, column.expand_as(past)), 0)
     return dataclasses.replace(
         rollouts,
-        completion_ids=torch.where(written, pick(own.ids, past - 1), ids),
+        completion_ids=torch.where(written, pick(own.ids, behind), ids),
         segments=Segments(
             trace_mask=(past < 0) | written,
-            marker_mask=(past == 0) & emitted,
+            marker_mask=(past >= 0) & (behind < 0) & emitted,
             answer_mask=torch.zeros_like(written),
             marker_emitted=segments.marker_emitted,
         ),

@@ -17,6 +17,7 @@ from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
+from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class TransformersEngine(RolloutEngine):
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         count = request.prompt_ids.shape[0]
         uniform = draws(request)  # [L, N]
-        sampled = SampledTokens(request, count * request.group_size)
+        sampled = SampledTokens(request, count * request.group_size, policy.tokenizer)
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
@@ -91,6 +92,7 @@ class TransformersEngine(RolloutEngine):
             if step + 1 == request.max_new_tokens:
                 break
             if (step + 1) % check_every == 0:
+                sampled.look_for_text(rows, step + 1 - check_every, step + 1)
                 unfinished = ~sampled.stopped[rows]  # [A]
                 still = int(unfinished.sum())
                 if progress is not None:
@@ -122,41 +124,6 @@ def draws(request: GenerationRequest) -> Tensor:
     keys = torch.tensor(row_keys(request.seed, names), dtype=torch.long, device=device)  # [B]
     numbers = torch.arange(group_size, device=device).repeat(len(keys))  # [N]
     return uniforms(hashed(keys.repeat_interleave(group_size) ^ hashed(numbers)), request.max_new_tokens)
-
-
-class SampledTokens:
-    """Tokens of the rows that are being sampled."""
-
-    def __init__(self, request: GenerationRequest, rows: int) -> None:
-        device = request.prompt_ids.device
-        shape = (rows, request.max_new_tokens)
-        self.stop_ids = torch.tensor(request.stop_ids, device=device)
-        self.banned_ids = torch.tensor(request.banned_ids, dtype=torch.long, device=device)
-        self.token_ids = torch.zeros(shape, dtype=torch.long, device=device)  # [N, L]
-        self.token_mask = torch.zeros(shape, dtype=torch.bool, device=device)  # [N, L]
-        self.logprobs = torch.zeros(shape, device=device) if request.logprobs else None  # [N, L]
-        self.stopped = torch.zeros(rows, dtype=torch.bool, device=device)  # [N]
-
-    def add(self, step: int, rows: Tensor, tokens: Tensor, logprobs: Tensor | None) -> Tensor:
-        """Store the tokens of unfinished rows; return the tokens, 0 for finished rows. [A]"""
-        unfinished = ~self.stopped[rows]
-        tokens = tokens * unfinished
-        self.token_ids[rows, step] = tokens
-        self.token_mask[rows, step] = unfinished
-        if self.logprobs is not None and logprobs is not None:
-            self.logprobs[rows, step] = logprobs * unfinished
-        self.stopped[rows] = ~unfinished | torch.isin(tokens, self.stop_ids)
-        return tokens
-
-    def generations(self) -> Generations:
-        """All rows, cut to the longest."""
-        width = int(self.token_mask.sum(dim=1).max()) if self.token_mask.numel() else 0
-        return Generations(
-            token_ids=self.token_ids[:, :width],
-            token_mask=self.token_mask[:, :width],
-            stopped=self.stopped,
-            logprobs=None if self.logprobs is None else self.logprobs[:, :width],
-        )
 
 
 def next_tokens(

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.functional.validation import declared_logprobs
+from nrt_lightning.models.policy.texts import decode, decode_answers
 from nrt_lightning.signals.failures import read_each
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
@@ -76,9 +77,9 @@ class RolloutEvidence:
         """The N rollouts as text."""
         rollouts, written = self.rollouts, self.rollouts.policy_answers
         count = len(rollouts)
-        answers = decode(self.policy, self.prompts.answer_ids, self.prompts.answer_mask)  # B
+        answers = decode_answers(self.policy, self.prompts.answer_ids, self.prompts.answer_mask)  # B
         traces = decode(self.policy, rollouts.completion_ids, rollouts.segments.trace_mask)
-        policy_answers = [""] * count if written is None else decode(self.policy, written.ids, written.mask)
+        policy_answers = [""] * count if written is None else decode_answers(self.policy, written.ids, written.mask)
         ended = [False] * count if written is None else written.ended.tolist()
         emitted = rollouts.segments.marker_emitted.tolist()
         texts = []
@@ -87,12 +88,6 @@ class RolloutEvidence:
             text = RolloutText(row.question, answers[b], traces[n], emitted[n], policy_answers[n], ended[n], row)
             texts.append(text)
         return texts
-
-
-def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
-    """The text of the tokens under the mask, for every row of ids `[N, C]`, without special tokens."""
-    rows = [i[m].tolist() for i, m in zip(ids, mask, strict=True)]
-    return policy.tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
 class Signal(ABC):  # noqa: B024  (the subclasses have the abstract methods)

@@ -59,11 +59,12 @@ class Rollouts(TensorStruct):
     segments: Segments
     group_ids: Tensor  # [N] row of the prompt, 0..B-1, ascending
     truncated: Tensor  # [N] True where the trace reached its limit
-    marker_id: int
+    marker_ids: tuple[int, ...]  # the usual tokens of the marker, written where it is forced
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampled tokens under the sampling distribution
     weights_version: int | None = None  # which weights sent to an engine wrote the traces; None: the policy's own
     policy_answers: PolicyAnswers | None = None  # N of them, where signals or training ask for them
     signal_values: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured right after sampling
+    overrun: Tensor | None = None  # [N] True where a token reached beyond the marker's text, which was then forced
     old_scores: Scores | None = None  # of the old policy, made before the first optimizer step; None: on-policy
     credit: Credit | None = None  # where it was assigned over the whole window; None: assigned in the training step
 
@@ -115,17 +116,23 @@ class Rollouts(TensorStruct):
             sampling_logprobs=optional(self.sampling_logprobs),
             policy_answers=None if answers is None else answers.apply(lambda tensor: tensor[rows]),
             signal_values={name: value[rows] for name, value in self.signal_values.items()},
+            overrun=optional(self.overrun),
             old_scores=scores,
             credit=credit,
         )
 
+    @property
+    def direct_answers(self) -> slice:
+        """The columns of the answers in the completions of `empty_traces`."""
+        return slice(len(self.marker_ids), None)
+
     def empty_traces(self) -> Rollouts:
         """One completion a prompt without a trace: marker + answer. Its answer log-probs are the baseline."""
-        count, device = self.prompt_ids.shape[0], self.prompt_ids.device
-        marker = torch.full((count, 1), self.marker_id, device=device)  # [B, 1]
-        none = torch.zeros(count, 1 + self.answer_ids.shape[1], dtype=torch.bool, device=device)  # [B, 1 + T]
+        count, device, width = self.prompt_ids.shape[0], self.prompt_ids.device, len(self.marker_ids)  # B, M
+        marker = torch.tensor(self.marker_ids, device=device).expand(count, -1)  # [B, M]
+        none = torch.zeros(count, width + self.answer_ids.shape[1], dtype=torch.bool, device=device)  # [B, M + T]
         first = none.clone()
-        first[:, 0] = True
+        first[:, :width] = True
         return Rollouts(
             prompt_ids=self.prompt_ids,
             prompt_mask=self.prompt_mask,
@@ -135,10 +142,10 @@ class Rollouts(TensorStruct):
             segments=Segments(
                 trace_mask=none,
                 marker_mask=first,
-                answer_mask=torch.cat([none[:, :1], self.answer_mask], dim=1),
+                answer_mask=torch.cat([none[:, :width], self.answer_mask], dim=1),
                 marker_emitted=torch.zeros(count, dtype=torch.bool, device=device),
             ),
             group_ids=torch.arange(count, device=device),
             truncated=torch.zeros(count, dtype=torch.bool, device=device),
-            marker_id=self.marker_id,
+            marker_ids=self.marker_ids,
         )

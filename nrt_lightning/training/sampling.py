@@ -54,7 +54,7 @@ def sample_window(
     window, last = prompts.micro_batches(), 0
     for batch in window:
         first, last = last, last + len(batch) * method.sampling.group_size
-        batch.rollouts = assemble(batch, traces.select(first, last), policy.marker_id)
+        batch.rollouts = assemble(batch, traces.select(first, last), policy.markup)
         if answers is not None:
             part = slice(first, last)
             batch.rollouts.policy_answers = answers.apply(lambda tensor, part=part: tensor[part])  # type: ignore[misc]

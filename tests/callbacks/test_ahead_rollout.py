@@ -81,7 +81,7 @@ def test_a_window_is_sampled_and_scored_by_the_policy_of_the_window_before(train
         rollouts = share.rollouts
         if window == 1:
             traces = TransformersEngine().generate(sampler, trace_request(sampler, share, module.method.sampling, seed))
-            expected = assemble(share, traces, sampler.marker_id)
+            expected = assemble(share, traces, sampler.markup)
             assert same(rollouts.completion_ids, expected.completion_ids)
         with torch.no_grad():
             scores = sampler.eval().score(rollouts, baseline=True)

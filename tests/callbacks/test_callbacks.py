@@ -134,7 +134,7 @@ def test_export_is_what_was_trained(trainer, tmp_path):
     module = nrt_module()
     trainer(callbacks=[ExportPolicy(str(directory))]).fit(module, registers())
     again = Policy(str(directory)).load()
-    assert again.marker_id == module.policy.marker_id
+    assert again.markup.marker_ids[0] == module.policy.markup.marker_ids[0]
     assert not again.marker_is_new
     for name, weight in module.policy.state_dict().items():
         assert torch.equal(again.state_dict()[name], weight), name

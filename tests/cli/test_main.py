@@ -156,7 +156,7 @@ def test_a_later_config_switches_to_sft_and_keeps_the_policy(nrt: Command) -> No
     cli = nrt("fit", "--config", str(CONFIGS / "methods" / "sft.yaml"), "--trainer.val_check_interval=2",
               "--data.passes=1", "--model.policy.marker=<|mine|>")  # fmt: skip
     assert isinstance(cli.model, SFTModule)
-    assert cli.model.policy.tokenizer.decode([cli.model.policy.marker_id]) == "<|mine|>"
+    assert cli.model.policy.tokenizer.decode([cli.model.policy.markup.marker_ids[0]]) == "<|mine|>"
     assert Path(cli.trainer.logger.log_dir).name == "sft"
     results = json.loads(Path("out/results.json").read_text())
     assert results.keys() == {"sft"}
@@ -222,7 +222,7 @@ def test_predicts_from_an_exported_directory(nrt: Command, questions: Path) -> N
     options = [f"--data.predict={questions}", "--data.eval_batch_size=2"]
     cli = nrt("predict", *options, "--model.policy.model=./exported", "--predictions.path=exported.jsonl")
     assert not cli.model.policy.marker_is_new
-    assert cli.model.policy.marker_id == trained.model.policy.marker_id
+    assert cli.model.policy.markup.marker_ids[0] == trained.model.policy.markup.marker_ids[0]
     assert read("exported.jsonl") == from_checkpoint
 
 

@@ -58,8 +58,8 @@ def test_what_is_served_is_the_policys_model_with_its_marker(stand_in, tmp_path)
     assert option(process, "--model") == str(directory)
     policy = Policy("embedded:registers-base").load().eval()
     served, tokenizer = AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
-    assert tokenizer("<|response_start|>", add_special_tokens=False)["input_ids"] == [policy.marker_id]
-    ids = torch.tensor([[1, 10, 11, policy.marker_id]])
+    assert tokenizer("<|response_start|>", add_special_tokens=False)["input_ids"] == [policy.markup.marker_ids[0]]
+    ids = torch.tensor([[1, 10, 11, policy.markup.marker_ids[0]]])
     with torch.no_grad():
         assert torch.equal(served.eval()(ids).logits, policy.network(ids).logits)
     assert served.config.tie_word_embeddings is torch.cuda.is_available()

@@ -36,8 +36,8 @@ class Writes(TransformersEngine):
     def generate(self, policy, request, progress=None):
         questions = [policy.tokenizer.decode(ids[mask], skip_special_tokens=True)
                      for ids, mask in zip(request.prompt_ids, request.prompt_mask)]  # fmt: skip
-        if policy.marker_id in request.stop_ids:
-            marker = torch.full((len(questions), 1), policy.marker_id)
+        if policy.markup.marker_ids[0] in request.stop_ids:
+            marker = torch.full((len(questions), 1), policy.markup.marker_ids[0])
             return Generations(marker, marker > 0, stopped=marker[:, 0] > 0)
         return generations(policy, [self.answers[q.strip()] for q in questions], request.max_new_tokens)
 

@@ -19,7 +19,7 @@ def test_answers_are_those_the_policy_gives_alone_after_each_trace(policy):
     for row in range(9):
         trace = rollouts.completion_ids[row][rollouts.segments.trace_mask[row]]
         prompt = prompts.prompt_ids[row // 3][prompts.prompt_mask[row // 3]]
-        ids = torch.cat([prompt, trace, torch.tensor([policy.marker_id])]).unsqueeze(0)
+        ids = torch.cat([prompt, trace, torch.tensor([policy.markup.marker_ids[0]])]).unsqueeze(0)
         with policy.evaluating():
             out = policy.network.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
         written = policy.tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True).strip()

@@ -94,7 +94,7 @@ def test_a_merged_adapter_answers_the_same(tmp_path, settings, base, padded):
 def test_merging_is_exact_in_float32(tmp_path, padded):
     policy = trained(model=padded, adapter=LoRA(rank=4))
     directory = export_policy(policy, tmp_path / "m", Merged("float32"))
-    ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
+    ids = torch.tensor([[5, 6, 7, policy.markup.marker_ids[0], 9]])
     with torch.no_grad():
         here, there = policy.network(ids).logits, AutoModelForCausalLM.from_pretrained(directory)(ids).logits
     torch.testing.assert_close(there, here, rtol=1e-5, atol=1e-5)
@@ -108,7 +108,7 @@ def test_a_base_in_four_bits_is_dequantized_before_merging(tmp_path, dtype, boun
     directory = export_policy(policy, tmp_path / "m", Merged(dtype))
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     straight = copy.deepcopy(policy).model.merge_and_unload()  # rounded to 4 bits once more
-    ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
+    ids = torch.tensor([[5, 6, 7, policy.markup.marker_ids[0], 9]])
     with torch.no_grad():
         here, there, rounded = (each(ids).logits for each in (policy.network, model, straight))
     assert (there - here).norm() / here.norm() < bound

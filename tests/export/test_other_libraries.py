@@ -27,7 +27,7 @@ def exported(tmp_path_factory):
     policy = Policy(str(base), weights="random").load().eval()
     rows = policy.network.get_output_embeddings().weight
     with torch.no_grad():
-        rows[policy.marker_id] = 1.01 * rows[continued(policy, QUESTIONS[0])[6]]
+        rows[policy.markup.marker_ids[0]] = 1.01 * rows[continued(policy, QUESTIONS[0])[6]]
     return policy, export_policy(policy, tmp_path_factory.mktemp("export") / "m")
 
 
@@ -43,7 +43,9 @@ def adapted(tmp_path_factory):
     """An adapter that samples a marker missing in its base, and the directories of both."""
     base = save_tiny(tmp_path_factory.mktemp("plain"), "llama", tied=False)
     plain = Policy(base).load()
-    plain.network.resize_token_embeddings(plain.marker_id)  # no more rows than tokens: lm-eval cuts off the rest
+    plain.network.resize_token_embeddings(
+        plain.markup.marker_ids[0]
+    )  # no more rows than tokens: lm-eval cuts off the rest
     plain.network.save_pretrained(base)
     torch.manual_seed(1)
     policy = Policy(base, adapter=LoRA(rank=2)).load().eval()
@@ -67,17 +69,22 @@ def test_lm_eval_reads_the_answer_after_the_marker(form, request):
     policy, files = request.getfixturevalue(form)
     files = files if form == "adapted" else {"pretrained": str(files)}
     model = HFLM(
-        **files, device="cpu", batch_size=1, think_end_token=str(policy.marker_id), add_bos_token=True, dtype="float32"
+        **files,
+        device="cpu",
+        batch_size=1,
+        think_end_token=str(policy.markup.marker_ids[0]),
+        add_bos_token=True,
+        dtype="float32",
     )
     settings = {"until": ["\n\n\n"], "max_gen_toks": TOKENS, "do_sample": False}
     requests = [Instance("generate_until", {}, (question, settings), i) for i, question in enumerate(QUESTIONS)]
     answers = model.generate_until(requests, disable_tqdm=True)
     for question, answer in zip(QUESTIONS, answers):
         tokens = continued(policy, question)
-        places = [i for i, token in enumerate(tokens) if token == policy.marker_id]
+        places = [i for i, token in enumerate(tokens) if token == policy.markup.marker_ids[0]]
         begin = places[-1] + 1 if places else 0
         assert answer.strip() == policy.tokenizer.decode(tokens[begin:], skip_special_tokens=True).strip()
-    assert policy.marker_id in continued(policy, QUESTIONS[0])
+    assert policy.markup.marker_ids[0] in continued(policy, QUESTIONS[0])
     assert answers[0]
 
 

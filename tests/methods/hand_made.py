@@ -101,7 +101,7 @@ class HandMade:
         return prompts
 
     def _rollouts(self, prompts: Prompts, answers: list[list[int]]) -> Rollouts:
-        marker, rows = self.policy.marker_id, self.rollouts
+        marker, rows = self.policy.markup.marker_ids[0], self.rollouts
         lengths = [(len(r.trace_ids), 1, len(answers[r.prompt])) for r in rows]
 
         def mask(part: int) -> torch.Tensor:
@@ -116,7 +116,7 @@ class HandMade:
             segments=Segments(mask(0), mask(1), mask(2), torch.tensor([r.emitted for r in rows])),
             group_ids=torch.tensor([r.prompt for r in rows]),
             truncated=torch.tensor([not r.emitted for r in rows]),
-            marker_id=marker,
+            marker_ids=(marker,),
             old_scores=old_scores(
                 [(r.trace + r.marker + r.answer).old for r in rows], padded([rows[0].baseline, rows[GROUP].baseline])
             ),

@@ -195,7 +195,7 @@ def certainty(r: Rollout) -> float:
 
     policy = base()
     prompt = policy.tokenizer(QUESTIONS[r.prompt])["input_ids"]
-    response = r.trace_ids + ([policy.marker_id, *r.own_ids] if r.emitted else [])
+    response = r.trace_ids + ([policy.markup.marker_ids[0], *r.own_ids] if r.emitted else [])
     with policy.evaluating():
         logits = policy.network(torch.tensor([prompt + response])).logits[0].double().tolist()
     values = []

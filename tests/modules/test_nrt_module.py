@@ -205,7 +205,7 @@ def test_evaluation_equals_doing_it_by_hand(policy):
 
 
 def answer_prob(policy, one, trace):
-    ids = [*one.prompt_ids[0].tolist(), *trace, policy.marker_id, *one.answer_ids[0].tolist()]
+    ids = [*one.prompt_ids[0].tolist(), *trace, policy.markup.marker_ids[0], *one.answer_ids[0].tolist()]
     with torch.no_grad():
         logprobs = policy.network(torch.tensor([ids])).logits[0].log_softmax(-1)
     first = len(ids) - one.answer_ids.shape[1]

@@ -136,7 +136,7 @@ def test_a_response_is_trace_marker_and_own_answer(trainer) -> None:
             seen.add(emitted)
             own = rollouts.policy_answers.ids[n][rollouts.policy_answers.mask[n]].tolist()
             trace = rollouts.completion_ids[n][rollouts.segments.trace_mask[n]].tolist()
-            expected = [*trace, rollouts.marker_id, *own] if emitted else trace
+            expected = [*trace, *rollouts.marker_ids, *own] if emitted else trace
             assert response.completion_ids[n][response.segments.completion_mask[n]].tolist() == expected
         assert not response.segments.answer_mask.any()
         assert response.old_scores is None  # on-policy

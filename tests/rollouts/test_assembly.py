@@ -7,9 +7,10 @@ from tiny import make_prompts
 
 from nrt_lightning.rollouts import Generations, assemble, direct_answers
 from nrt_lightning.rollouts.answering import after_marker
-from nrt_lightning.structures import Prompts
+from nrt_lightning.structures import Markup, Prompts
 
 MARKER, EOS = 9, 2
+MARKUP = Markup("marker", (MARKER,), marker_token=True)
 
 
 def generations(rows, stopped, logprobs=False):
@@ -34,7 +35,7 @@ def prompts_of(answers):
 def test_trace_marker_answer_for_every_kind_of_ending():
     prompts = prompts_of([[7, EOS], [8, 8, EOS]])
     written = generations([[3, 4, MARKER], [3, EOS], [MARKER], [4, 4, 4]], [True, True, True, False], logprobs=True)
-    rollouts = assemble(prompts, written, MARKER)
+    rollouts = assemble(prompts, written, MARKUP)
     assert rollouts.completion_ids.tolist() == [
         [3, 4, MARKER, 7, EOS, 0, 0],
         [3, MARKER, 7, EOS, 0, 0, 0],
@@ -56,13 +57,13 @@ def test_trace_marker_answer_for_every_kind_of_ending():
 
 
 def test_no_generation_at_all():
-    rollouts = assemble(prompts_of([[7, EOS]]), generations([[], []], [False, False]), MARKER)
+    rollouts = assemble(prompts_of([[7, EOS]]), generations([[], []], [False, False]), MARKUP)
     assert rollouts.completion_ids.tolist() == [[MARKER, 7, EOS]] * 2
 
 
 def test_empty_traces_are_marker_and_answer_once_a_prompt():
     prompts = prompts_of([[7, EOS], [8, 8, EOS]])
-    rollouts = assemble(prompts, generations([[3], [3, 3], [3], [3]], [False] * 4), MARKER)
+    rollouts = assemble(prompts, generations([[3], [3, 3], [3], [3]], [False] * 4), MARKUP)
     empty = rollouts.empty_traces()
     assert empty.completion_ids.tolist() == [[MARKER, 7, EOS, 0], [MARKER, 8, 8, EOS]]
     assert empty.segments.trace_mask.sum() == 0
@@ -70,14 +71,14 @@ def test_empty_traces_are_marker_and_answer_once_a_prompt():
 
 
 def test_direct_answers_have_neither_trace_nor_marker():
-    direct = direct_answers(prompts_of([[7, EOS], [8, 8, EOS]]), MARKER)
+    direct = direct_answers(prompts_of([[7, EOS], [8, 8, EOS]]), MARKUP)
     assert direct.completion_ids.tolist() == [[7, EOS, 0], [8, 8, EOS]]
     assert direct.segments.marker_mask.sum() == direct.segments.trace_mask.sum() == 0
 
 
 def test_after_marker_is_left_padded_without_the_stop_token():
     prompts = prompts_of([[7, EOS], [8, EOS]])
-    ids, mask = after_marker(prompts, generations([[3, EOS], [4, 4]], [True, False]), MARKER)
+    ids, mask = after_marker(prompts, generations([[3, EOS], [4, 4]], [True, False]), MARKUP)
     assert [row[m].tolist() for row, m in zip(ids, mask)] == [[5, 3, MARKER], [5, 6, 4, 4, MARKER]]
     assert mask[:, -1].all()
     assert (mask.int().diff(dim=1) >= 0).all(), "padding on the left only"
@@ -85,7 +86,7 @@ def test_after_marker_is_left_padded_without_the_stop_token():
 
 def test_rollouts_move_as_one_structure(policy):
     prompts = make_prompts(policy, ["a4b*2c+2d+3?dc:"], ["d3,c0"])
-    prompts.rollouts = assemble(prompts, generations([[3]], [False]), MARKER)
+    prompts.rollouts = assemble(prompts, generations([[3]], [False]), MARKUP)
     moved = prompts.to(torch.device("meta"))
     assert moved.prompt_ids.device.type == moved.rollouts.segments.trace_mask.device.type == "meta"
     assert moved.rows is prompts.rows
@@ -114,7 +115,9 @@ def golden_assembly(case):
         torch.tensor([answer]),
         torch.ones(1, len(answer), dtype=torch.bool),
     )
-    return assemble(prompts, generations([written], [stop is not None]), marker), sampled
+    return assemble(
+        prompts, generations([written], [stop is not None]), Markup("", (marker,), marker_token=True)
+    ), sampled
 
 
 @pytest.mark.parametrize("case", [c for c in GOLDEN["cases"] if c["name"] in SAME], ids=lambda c: c["name"])

@@ -10,7 +10,12 @@ from nrt_lightning.rollouts import GenerationRequest
 
 def request_for(policy, group_size=4, **settings):
     prompts = make_prompts(policy, QUESTIONS, ANSWERS)
-    defaults = {"max_new_tokens": 12, "stop_ids": [policy.marker_id, *policy.eos_ids], "logprobs": True, "seed": 3}
+    defaults = {
+        "max_new_tokens": 12,
+        "stop_ids": [policy.markup.marker_ids[0], *policy.eos_ids],
+        "logprobs": True,
+        "seed": 3,
+    }
     return GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, group_size=group_size, **defaults | settings)
 
 
@@ -112,7 +117,7 @@ def test_the_global_generator_is_left_alone(policy):
 
 
 def test_banned_tokens_are_never_written(policy):
-    request = request_for(policy, group_size=16, stop_ids=[policy.marker_id], banned_ids=policy.eos_ids)
+    request = request_for(policy, group_size=16, stop_ids=[policy.markup.marker_ids[0]], banned_ids=policy.eos_ids)
     out = TransformersEngine().generate(policy, request)
     assert not torch.isin(out.token_ids[out.token_mask], torch.tensor(policy.eos_ids)).any()
 

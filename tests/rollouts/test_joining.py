@@ -11,9 +11,9 @@ from nrt_lightning.structures import Prompts, TensorStruct
 def share_of(policy, questions, answers, seed=1) -> Prompts:
     prompts = make_prompts(policy, questions, answers)
     prompts.counted = torch.ones(len(prompts), dtype=torch.bool)
-    stop = [policy.marker_id, *policy.eos_ids]
+    stop = [policy.markup.marker_ids[0], *policy.eos_ids]
     request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 9, stop, 3, seed=seed)
-    prompts.rollouts = assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)
+    prompts.rollouts = assemble(prompts, TransformersEngine().generate(policy, request), policy.markup)
     scores = policy.score(prompts.rollouts, baseline=True)
     prompts.rollouts.old_scores = scores.apply(torch.Tensor.detach)
     return prompts

@@ -15,7 +15,9 @@ def alone(policy, prompt, trace):
 def test_every_trace_is_scored_after_every_prompt(policy):
     pairs = first_traces(sampled(policy))
     with policy.evaluating():
-        scores = policy.score(all_pairs(pairs, policy.marker_id)).logprobs.sum(dim=1).view(3, 3)  # [prompt, trace]
+        scores = (
+            policy.score(all_pairs(pairs, policy.markup.marker_ids)).logprobs.sum(dim=1).view(3, 3)
+        )  # [prompt, trace]
     for i, j in [(0, 0), (0, 1), (2, 1), (1, 2)]:
         expected = alone(policy, pairs[i].prompt_ids, pairs[j].trace_ids)
         assert float(scores[i, j]) == pytest.approx(expected, rel=1e-4, abs=1e-4)
@@ -32,4 +34,4 @@ def test_first_traces_are_those_of_the_groups(policy):
 def test_empty_traces_have_probability_one(policy):
     pairs = [PromptAndTrace(p.prompt_ids, p.trace_ids[:0]) for p in first_traces(sampled(policy))]
     with policy.evaluating():
-        assert torch.equal(policy.score(all_pairs(pairs, policy.marker_id)).logprobs.sum(dim=1), torch.zeros(9))
+        assert torch.equal(policy.score(all_pairs(pairs, policy.markup.marker_ids)).logprobs.sum(dim=1), torch.zeros(9))

@@ -177,7 +177,7 @@ def greedy(policy: Policy, rank: int | None) -> list[list[list[int]]]:
     prompts, texts = make_prompts(policy, QUESTIONS, ANSWERS), []
     for number in (0, 1) if rank is None else (rank % 2,):
         ids, mask = prompts.prompt_ids[number : number + 2], prompts.prompt_mask[number : number + 2]
-        request = GenerationRequest(ids, mask, 4 + 8 * number, [policy.marker_id], temperature=0.0)
+        request = GenerationRequest(ids, mask, 4 + 8 * number, [policy.markup.marker_ids[0]], temperature=0.0)
         out = TransformersEngine().generate(policy, request)
         texts.append([row[kept].tolist() for row, kept in zip(out.token_ids, out.token_mask)])
     return texts if rank is None else together(texts, 2)[:2]

@@ -162,7 +162,7 @@ def test_sharded_weights_are_exported_whole(several, one, place, name, spec):
     if not spec:
         norms = {n: float(p.detach().double().norm()) for n, p in exported.named_parameters()}
         assert norms == pytest.approx(one()["weights"], rel=1e-5)
-    assert exported.marker_id == 62 or not exported.marker_is_new
+    assert exported.markup.marker_ids[0] == 62 or not exported.marker_is_new
 
 
 @pytest.mark.parametrize(

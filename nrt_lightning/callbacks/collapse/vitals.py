@@ -40,7 +40,7 @@ def measure_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTra
     """
     with policy.evaluating():
         scores = policy.score(rollouts, baseline=True)
-        pairs = policy.score(all_pairs(recent, policy.marker_id))
+        pairs = policy.score(all_pairs(recent, policy.markup.marker_ids))
         after_each = pairs.logprobs.sum(dim=1).view(len(recent), len(recent)).T  # [trace, prompt]
     metrics = {name: float(scalar.value) for name, scalar in rollout_metrics(rollouts, scores.entropy).items()}
     answers = rollouts.segments.answer_mask  # [N, C]

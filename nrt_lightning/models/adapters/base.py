@@ -28,8 +28,13 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
-        """Freeze the model and add the adapter to it, in place."""
+    def apply(self, model: PreTrainedModel, marker_ids: list[int]) -> PeftModel:
+        """Freeze the model and add the adapter to it, in place.
+
+        Args:
+            model: the base.
+            marker_ids: the marker, if it is a token of its own; otherwise nothing.
+        """
 
     @abstractmethod
     def identity(self) -> str:

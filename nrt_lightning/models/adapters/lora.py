@@ -38,7 +38,7 @@ class LoRA(Adapter):
             output head.
         dora: train the magnitude of each output separately from its direction (DoRA, arXiv 2402.09353).
         rslora: scale by alpha / sqrt(rank), for large ranks (arXiv 2312.03732).
-        marker_rows: also train the marker's rows of the frozen embeddings.
+        marker_rows: also train the rows of the frozen embeddings of a marker that is a token.
         dtype: of the trained weights. float32 keeps small updates; FSDPStrategy needs the base's dtype.
 
     Raises:
@@ -81,12 +81,13 @@ class LoRA(Adapter):
             )
 
     @override
-    def apply(self, model: PreTrainedModel, marker_id: int) -> PeftModel:
+    def apply(self, model: PreTrainedModel, marker_ids: list[int]) -> PeftModel:
         from peft import LoraConfig, get_peft_model
 
         from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
 
-        rows: Any = {name: [marker_id] for name in embedding_names(model)} if self.marker_rows else None
+        own = self.marker_rows and bool(marker_ids)
+        rows: Any = dict.fromkeys(embedding_names(model), marker_ids) if own else None
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,

@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.models.policy.loading import shape_of
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
+
+ENDS = ("end", "end_ids", "end_token")  # fields of `Markup`
+
+
+def fingerprint(policy: Policy) -> dict[str, Any]:
+    """The properties in which a checkpoint must agree with a policy."""
+    shape = shape_of(policy.config) | {"vocabulary": len(policy.tokenizer), "markup": dataclasses.asdict(policy.markup)}
+    if policy.adapter is None:
+        return shape | {"adapter": None}
+    # The checkpoint holds nothing of the base, which must be the same.
+    kept = {"adapter": policy.adapter.identity(), "quantization": repr(policy.quantization), "base": policy.base}
+    return shape | kept
 
 
 def check_same_policy(saved: dict[str, Any], policy: Policy) -> None:
     """Raise `InputError` if architecture, vocabulary, marker, adapter or base differ from the checkpoint's.
 
+    A policy that knows no template and has no `answer_end` takes the end of answers from the checkpoint.
+
     Args:
         saved: fingerprint of the checkpoint's policy.
         policy: the policy into which the checkpoint would be loaded.
     """
-    here = policy.fingerprint()
+    if policy.turn_end is None and policy.settings["answer_end"] is None and "markup" in saved:
+        policy.markup = dataclasses.replace(policy.markup, **{name: saved["markup"][name] for name in ENDS})
+    here = fingerprint(policy)
     other = [f"{key} {saved[key]} (here {value})" for key, value in here.items() if saved.get(key, value) != value]
     if other:
         seed = " Random weights also need the same seed_everything." if policy.weights == "random" else ""

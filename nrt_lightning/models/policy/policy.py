@@ -24,11 +24,10 @@ from nrt_lightning.models.policy.loading import (
     read,
     resolve,
     set_pad_token,
-    shape_of,
     skeleton,
     stored_weights,
 )
-from nrt_lightning.models.policy.marker import add_marker, initialize_marker
+from nrt_lightning.models.policy.markup import add_markup, initialize_marker, with_turn_end
 from nrt_lightning.models.policy.modes import evaluating
 from nrt_lightning.models.policy.trained_state import keep_only_trained
 from nrt_lightning.models.scoring.base import ScoringForward
@@ -48,7 +47,11 @@ class Policy(nn.Module):
 
     Args:
         model: a local directory, a hub id, or `embedded:NAME` for a base shipped with this package.
-        marker: text of the token that ends a trace and begins the answer; added if the tokenizer lacks it.
+        marker: text that ends a trace and begins the answer: a token, or any text of ordinary tokens. `<|name|>` is
+            added to a tokenizer that lacks it. null for a marker that the tokenizer has, its end of thought, or a text.
+        separator: text between marker and answer; null for one space, or nothing after a token, a tag or white space.
+        answer_end: text or token that ends an answer; null for what ends a turn in the data's chat template, or the
+            tokenizer's end token.
         revision: branch, tag or commit of a hub id.
         dtype: of the weights as loaded; Lightning's `precision` may change it.
         weights: `pretrained`, or `random` to initialize from the configuration alone.
@@ -67,15 +70,17 @@ class Policy(nn.Module):
 
     Example:
         >>> policy = Policy("embedded:registers-base").load()
-        >>> policy.tokenizer.decode([policy.marker_id])
+        >>> policy.markup.marker
         '<|response_start|>'
     """
 
     def __init__(
         self,
         model: str | os.PathLike,  # with PreTrainedModel in this union jsonargparse would read files
-        marker: str = "<|response_start|>",
+        marker: str | None = None,
         *,
+        separator: str | None = None,
+        answer_end: str | None = None,
         revision: str | None = None,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         weights: Literal["pretrained", "random"] = "pretrained",
@@ -121,7 +126,8 @@ class Policy(nn.Module):
         if adapter is not None:
             adapter.check(live or skeleton(self.config, **remote_code))
             keep_only_trained(self)
-        self.marker_id, self.marker_is_new = add_marker(self.tokenizer, marker)
+        self.marker_is_new, self.markup = add_markup(self.tokenizer, marker, separator, answer_end)
+        self.turn_end: str | None = None  # of the data's template, where it is known
         self.sharding: Sharding = NoSharding()
         self.model: Any = self._prepare(live) if self.live else None  # PreTrainedModel, or PeftModel with an adapter
 
@@ -163,7 +169,7 @@ class Policy(nn.Module):
 
     def _prepare(self, model: PreTrainedModel) -> Any:
         if self.marker_is_new:
-            initialize_marker(model, self.marker_id, self.tokenizer.eos_token_id)
+            initialize_marker(model, self.markup.marker_ids[0], self.tokenizer.eos_token_id)
         keep_layout(model)
         if self.activation_checkpointing:
             name = "activation_checkpointing_enable"  # versions that have it warn about the old name
@@ -175,8 +181,8 @@ class Policy(nn.Module):
         if self.marker_is_new:
             warn_of_frozen_marker(self.adapter, self.source)
         if not self.readable and model.device.type != "meta":
-            self._base = weights_digest(model)
-        return self.adapter.apply(model, self.marker_id)
+            self.base = weights_digest(model)
+        return self.adapter.apply(model, self.markup.marker_stops())
 
     @property
     def network(self) -> PreTrainedModel:
@@ -208,10 +214,17 @@ class Policy(nn.Module):
         """The tokens that end an answer: the tokenizer's and those of the model's generation config."""
         ids = getattr(self.network.generation_config, "eos_token_id", None)
         more = ids if isinstance(ids, list) else [ids]
-        return sorted({self.tokenizer.eos_token_id, *(i for i in more if i is not None)})
+        own = self.markup.end_ids if self.markup.end_token else ()
+        return sorted({self.tokenizer.eos_token_id, *own, *(i for i in more if i is not None)})
+
+    def follow(self, turn_end: str | None) -> None:
+        """Let answers end as turns of the data's template do, unless `answer_end` is set."""
+        self.markup = with_turn_end(self.markup, self.tokenizer, turn_end, self.settings["answer_end"])
+        self.turn_end = turn_end or ""
 
     @cached_property
-    def _base(self) -> str:
+    def base(self) -> str:
+        """A digest of the weights before training."""
         return base_digest(self.source, **self.hub_kwargs)
 
     def score(self, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
@@ -235,11 +248,3 @@ class Policy(nn.Module):
     def gathered(self) -> AbstractContextManager[None]:
         """A context with whole weights in every process, for sampling without communication."""
         return self.sharding.gathered(self.network)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """The properties in which a checkpoint must agree with this policy."""
-        shape = shape_of(self.config) | {"vocabulary": len(self.tokenizer), "marker_id": self.marker_id}
-        if self.adapter is None:
-            return shape | {"adapter": None}
-        # The checkpoint holds nothing of the base, which must be the same.
-        return shape | {"adapter": self.adapter.identity(), "quantization": repr(self.quantization), "base": self._base}

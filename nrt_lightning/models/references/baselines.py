@@ -92,7 +92,7 @@ class ReferenceBaseline(BaselineScorer):
     @override
     def logprobs(self, rollouts: Rollouts) -> Tensor:
         assert self.reference is not None, "load first"
-        return self.reference.logprobs(rollouts.empty_traces())[:, 1:]  # [B, T] without the marker
+        return self.reference.logprobs(rollouts.empty_traces())[:, rollouts.direct_answers]  # [B, T]
 
 
 class InitialModel(FrozenReference):
@@ -144,14 +144,14 @@ class InitialBaseline(BaselineScorer):
         assert self.cache is not None
         if not self.initial.frozen:
             self.initial.load(self.policy[0])
-        scored = self.initial.logprobs(rollouts.empty_traces())[:, 1:].float().cpu()  # [B, T]
+        scored = self.initial.logprobs(rollouts.empty_traces())[:, rollouts.direct_answers].float().cpu()  # [B, T]
         answers = [row[mask] for row, mask in zip(scored, rollouts.answer_mask.cpu(), strict=True)]
         self.cache.add({key: row for key, row in zip(keys, answers, strict=True) if key not in self.cache})
 
 
 def row_keys(rollouts: Rollouts) -> list[str]:
     """B keys, each a digest of the token ids of a prompt and its answer and of the marker."""
-    marker = rollouts.marker_id.to_bytes(8, "big")
+    marker = b"".join(token.to_bytes(8, "big") for token in rollouts.marker_ids)
     prompts = (ids[mask] for ids, mask in zip(rollouts.prompt_ids.cpu(), rollouts.prompt_mask.cpu(), strict=True))
     answers = (ids[mask] for ids, mask in zip(rollouts.answer_ids.cpu(), rollouts.answer_mask.cpu(), strict=True))
     pairs = zip(prompts, answers, strict=True)

@@ -59,7 +59,7 @@ class PromptCopies(ScoringForward):
         if baseline:
             empty = rollouts.empty_traces()
             with torch.no_grad():
-                scores.baseline_logprobs = self._score(model, empty).logprobs[:, 1:]  # [B, T] without the marker
+                scores.baseline_logprobs = self._score(model, empty).logprobs[:, rollouts.direct_answers]  # [B, T]
         return scores
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:

@@ -52,7 +52,7 @@ class PromptTree(ScoringForward):
         if baseline:
             with torch.no_grad():
                 empty = PromptCopies()(model, rollouts.empty_traces())
-            scores.baseline_logprobs = empty.logprobs[:, 1:]  # [B, T] without the marker
+            scores.baseline_logprobs = empty.logprobs[:, rollouts.direct_answers]  # [B, T]
         return scores
 
 

@@ -52,7 +52,7 @@ class SharedPrompt(ScoringForward):
         if baseline:
             with torch.no_grad():
                 empty = score_completions(model, rollouts.empty_traces(), cache, first)
-            scores.baseline_logprobs = empty.logprobs[:, 1:]  # [B, T] without the marker
+            scores.baseline_logprobs = empty.logprobs[:, rollouts.direct_answers]  # [B, T]
         return scores
 
 

@@ -86,7 +86,7 @@ class RemoteEngine(RolloutEngine):
                 f"{longest}. Raise its limit, or lower data.max_prompt_tokens or sampling.max_trace_tokens."
                 f"{self.start_hint}"
             )
-        return gather(request, self.sample(jobs_of(request), request, progress), self.version)
+        return gather(request, self.sample(jobs_of(request), request, progress), self.version, policy.tokenizer)
 
     @override
     def send(self, policy: Policy) -> None:

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 import torch
 
 from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.randomness import counter_seed
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress
+from nrt_lightning.rollouts.sampled_tokens import end_at
+from nrt_lightning.rollouts.stop_text import StopText
 
 
 @dataclass(frozen=True)
@@ -81,13 +84,14 @@ def run_concurrently(
     return found
 
 
-def gather(request: GenerationRequest, found: list[list[Line]], version: int) -> Generations:
+def gather(request: GenerationRequest, found: list[list[Line]], version: int, tokenizer: Any) -> Generations:
     """The lines of all jobs as tensors on the request's device.
 
     Args:
         request: what was requested.
         found: the lines of every job, in order.
         version: of the weights that sampled them.
+        tokenizer: of the policy, to find a stop text.
     """
     device, stops = request.prompt_ids.device, set(request.stop_ids)
     lines = [line for lines in found for line in (lines if request.temperature else lines * request.group_size)]
@@ -97,4 +101,6 @@ def gather(request: GenerationRequest, found: list[list[Line]], version: int) ->
         logprobs = torch.zeros_like(logprobs)  # greedy: the only token has probability 1
     stopped = torch.tensor([bool(line.ids) and line.ids[-1] in stops for line in lines], dtype=torch.bool)  # [N]
     result = Generations(ids, mask, stopped, logprobs if request.logprobs else None, version)
+    if request.stop_text is not None:
+        result = end_at(result, StopText(tokenizer, request.stop_text))
     return result.to(device)

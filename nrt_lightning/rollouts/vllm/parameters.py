@@ -12,7 +12,7 @@ NEVER = -100.0  # lowest logit bias that vLLM accepts: a probability of 1e-44
 def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
     """Sampling parameters of all jobs of a request.
 
-    Only `stop_token_ids` end a row; `ignore_eos` keeps the tokenizer's end token from doing so.
+    Only the request's stops end a row; `ignore_eos` keeps the tokenizer's end token from doing so.
     """
     parameters: dict[str, Any] = {
         "max_tokens": request.max_new_tokens,
@@ -23,6 +23,8 @@ def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
         "ignore_eos": True,
         "logprobs": 0,  # of the sampled token alone
     }
+    if request.stop_text is not None:  # the tokens that hold it are returned
+        parameters |= {"stop": [request.stop_text], "include_stop_str_in_output": True}
     if request.banned_ids:
         parameters["logit_bias"] = {str(token): NEVER for token in request.banned_ids}
     return parameters

@@ -49,8 +49,9 @@ class Server(Connection):
                 "VLLM_ALLOW_RUNTIME_LORA_UPDATING=1."
             )
         self.check_vocabulary(policy)
-        [line] = self.complete(Job([policy.marker_id], 1, 0), {"allowed_token_ids": [policy.marker_id], **ONE_TOKEN})
-        if line.ids != [policy.marker_id] or abs(line.logprobs[0]) > 1e-3:  # the only allowed token has log-prob 0
+        token = policy.markup.marker_ids[0]
+        [line] = self.complete(Job([token], 1, 0), {"allowed_token_ids": [token], **ONE_TOKEN})
+        if line.ids != [token] or abs(line.logprobs[0]) > 1e-3:  # the only allowed token has log-prob 0
             raise InputError(
                 f"engine.urls {self.url} returns log-probs of the model, not of the sampling distribution. Start it "
                 "with --logprobs-mode processed_logprobs."
@@ -79,12 +80,12 @@ class Server(Connection):
 
     def check_vocabulary(self, policy: Policy) -> None:
         """Check that the server tokenizes the marker and other text as the policy does."""
-        marker = policy.tokenizer.convert_ids_to_tokens(policy.marker_id)
-        found = self.tokens(marker)
-        if found != [policy.marker_id]:
+        marker = policy.markup.marker
+        found, ours = self.tokens(marker), policy.tokenizer(marker, add_special_tokens=False)["input_ids"]
+        if found != ours:
             raise InputError(
                 f"engine.urls {self.url} does not have the marker: it tokenizes {marker!r} as {found}, the policy as "
-                f"{policy.marker_id}. Serve the directory that `nrt-lightning serve` writes."
+                f"{ours}. Serve the directory that `nrt-lightning serve` writes."
             )
         size = len(policy.tokenizer)
         text = policy.tokenizer.decode([*range(0, size, max(1, size // 200))])

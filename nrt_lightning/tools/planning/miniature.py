@@ -14,7 +14,7 @@ from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.scoring import base as scoring
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
 from nrt_lightning.rollouts.decoding import fixed_refusal
-from nrt_lightning.structures import Prompts, Rollouts
+from nrt_lightning.structures import Markup, Prompts, Rollouts
 from nrt_lightning.tools.planning.sizes import Lengths, Scale, scale_down
 from nrt_lightning.tools.planning.tracker import LiveMemory
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from nrt_lightning.structures import Sampling
 
-MARKER = 0
+MARKER = Markup("marker", (0,), marker_token=True)
 FEW = 4  # layers of the smaller of the two miniatures
 
 
@@ -84,7 +84,7 @@ class Miniature:
         self.scale: Scale = scale_down(policy.config, lengths)
         small = copy.deepcopy(policy)
         small.config = with_layers(self.scale.widths.applied(policy.config), layers)
-        small.marker_id, small.marker_is_new = MARKER, False
+        small.markup, small.marker_is_new = MARKER, False
         small.weights, small.quantization = "random", None
         self.policy = small.load()
         if precision.endswith("-true") and not precision.startswith(("32", "64")):

@@ -73,7 +73,7 @@ class Measures:
 
 def measure(preflight: PreflightModule) -> Measures:
     """Compute the figures from the samples of a preflight."""
-    sample, sampling, policy = preflight.gathered(), preflight.method.sampling, preflight.policy
+    sample, sampling = preflight.gathered(), preflight.method.sampling
     checked = bool(sample.right.any())
     useful, groups = useful_traces(sample)
     best = sample.logprobs.max(dim=1).values  # [R]
@@ -101,9 +101,9 @@ def measure(preflight: PreflightModule) -> Measures:
         trace_tokens=mean(sample.tokens),
         trace_entropy=mean(sample.entropy),
         distinct=mean(sample.distinct),
-        ended_by_marker=mean(sample.last_ids == policy.marker_id),
-        ended_by_eos=mean(torch.isin(sample.last_ids, torch.tensor(policy.eos_ids))),
-        cut=mean(sample.last_ids == -1),
+        ended_by_marker=mean(sample.emitted),
+        ended_by_eos=mean(~sample.emitted & ~sample.cut),
+        cut=mean(sample.cut),
         right_first_by_chance=chance,
         aggregations=aggregations,
     )

@@ -44,7 +44,8 @@ class Sample(TensorStruct):
     right: Tensor  # [R, K] whether the policy's own answer after the trace is right, see `right_answers`
     direct_right: Tensor  # [R] whether it is after the empty trace
     tokens: Tensor  # [R, K] of the traces
-    last_ids: Tensor  # [R, K] the token that ended each trace, -1 where it was cut at its limit
+    emitted: Tensor  # [R, K] whether the trace ended with the marker
+    cut: Tensor  # [R, K] whether it was cut at its limit
     entropy: Tensor  # [R] of the trace's tokens, nats; the batch's mean
     distinct: Tensor  # [R] share of distinct traces in the groups of the batch
     rewards: Tensor  # [R, K, aggregations]
@@ -111,7 +112,7 @@ def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator]
     """K traces of each of R rows, what they do to the answers of their own and of other rows, and their rewards."""
     policy, seen = method.policy, probe(method, prompts, seed)
     with policy.evaluating():
-        borrowed = assemble(prompts, rolled(seen.traces, method.sampling.group_size), policy.marker_id)
+        borrowed = assemble(prompts, rolled(seen.traces, method.sampling.group_size), policy.markup)
         elsewhere = policy.score(borrowed).logprobs.where(borrowed.segments.answer_mask, 0).sum(dim=1)  # [N]
         direct = right_answers(policy, prompts, answers_after(policy, method.engine, prompts, nothing(prompts)))  # [R]
     rollouts, scores = seen.batch.sampled, seen.scores
@@ -119,8 +120,6 @@ def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator]
     shape, length = (len(prompts), -1), prompts.answer_mask.sum(dim=1).clamp(min=1)  # [R]
     answers = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [N]
     looks, one = rollout_metrics(rollouts, scores.entropy), torch.ones_like(length, dtype=torch.float)
-    last = (seen.traces.token_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # [N, 1]
-    last_ids = seen.traces.token_ids.gather(1, last).squeeze(1).where(seen.traces.stopped, -1)  # [N]
     rewards, empty = all_rewards(rollouts, scores, aggregators)
     return Sample(
         logprobs=answers.view(shape) / length.unsqueeze(1),
@@ -129,7 +128,8 @@ def sample(method: Method, prompts: Prompts, aggregators: list[RewardAggregator]
         right=seen.right.view(shape),
         direct_right=direct,
         tokens=rollouts.segments.trace_mask.sum(dim=1).view(shape),
-        last_ids=last_ids.view(shape),
+        emitted=rollouts.segments.marker_emitted.view(shape),
+        cut=rollouts.truncated.view(shape),
         entropy=looks["trace_entropy"].value * one,
         distinct=looks["unique_traces"].value * one,
         rewards=rewards.view(len(prompts), -1, len(aggregators)),

@@ -76,9 +76,9 @@ def test_marker_rows_get_the_gradient_of_a_full_embedding(tmp_path, family, tied
     gradients(full, rollouts)
     _, got = gradients(policy, rollouts)
     rows = {name: grad for name, grad in got.items() if "token" in name}
-    expected = [full.network.get_input_embeddings().weight.grad[full.marker_id]]
+    expected = [full.network.get_input_embeddings().weight.grad[full.markup.marker_ids[0]]]
     if not tied:
-        expected.append(full.network.get_output_embeddings().weight.grad[full.marker_id])
+        expected.append(full.network.get_output_embeddings().weight.grad[full.markup.marker_ids[0]])
     assert len(rows) == len(expected)
     for grad, e in zip(rows.values(), expected):
         assert e.norm() > 0
@@ -91,7 +91,7 @@ def test_marker_rows_are_those_of_peft(tmp_path, tied):
     from peft.tuners.trainable_tokens import TrainableTokensLayer
 
     policy = perturbed(Policy(save_tiny(tmp_path, "llama", tied), adapter=LoRA(rank=2)).load())
-    ids = torch.tensor([[3, policy.marker_id, 9, policy.marker_id]])
+    ids = torch.tensor([[3, policy.markup.marker_ids[0], 9, policy.markup.marker_ids[0]]])
     results = []
     for layer in (None, TrainableTokensLayer):
         for module in policy.modules() if layer else ():

@@ -20,6 +20,7 @@ from nrt_lightning import (
     QuantizedReference,
     export_policy,
 )
+from nrt_lightning.models.policy.fingerprint import fingerprint
 
 
 def live(**settings):
@@ -37,9 +38,9 @@ def four_bits():
 
 def test_model_and_tokenizer_are_used_themselves():
     model, tokenizer = live(), AutoTokenizer.from_pretrained(BASE)
-    policy = Policy(model, "<think_end>", tokenizer=tokenizer)
+    policy = Policy(model, "<|think_end|>", tokenizer=tokenizer)
     assert policy.network is model
-    assert tokenizer.convert_tokens_to_ids("<think_end>") == policy.marker_id
+    assert tokenizer.convert_tokens_to_ids("<|think_end|>") == policy.markup.marker_ids[0]
     assert policy.load() is policy
     assert policy.network is model
 
@@ -86,8 +87,8 @@ def test_its_tokenizer_may_be_given_a_padding_token():
 
 
 def test_another_model_takes_its_settings():
-    other = around(marker="<think_end>", adapter=LoRA(rank=2)).sibling(model=BASE, adapter=None)
-    assert other.tokenizer.decode([other.marker_id]) == "<think_end>"
+    other = around(marker="<|think_end|>", adapter=LoRA(rank=2)).sibling(model=BASE, adapter=None)
+    assert other.tokenizer.decode([other.markup.marker_ids[0]]) == "<|think_end|>"
     assert not other.live
 
 
@@ -120,17 +121,17 @@ def test_its_references_are_the_base():
 
 
 def test_the_base_is_told_by_its_weights():
-    first, same = (around(adapter=LoRA(rank=2)).fingerprint() for _ in range(2))
+    first, same = (fingerprint(around(adapter=LoRA(rank=2))) for _ in range(2))
     other = live()
     with torch.no_grad():
         other.model.layers[0].mlp.up_proj.weight.add_(1e-3)
     assert first == same
-    assert around(other, adapter=LoRA(rank=2)).fingerprint()["base"] != first["base"]
+    assert fingerprint(around(other, adapter=LoRA(rank=2)))["base"] != first["base"]
 
 
 def test_it_is_exported_like_any_other(tmp_path):
     policy = perturbed(around(adapter=LoRA(rank=2)))
-    ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
+    ids = torch.tensor([[5, 6, 7, policy.markup.marker_ids[0], 9]])
     directory = export_policy(policy, tmp_path / "merged", Merged("float32"))
     with torch.no_grad():
         here, there = policy.network(ids).logits, AutoModelForCausalLM.from_pretrained(directory)(ids).logits
@@ -149,7 +150,7 @@ def test_a_second_adapter_and_one_that_does_not_fit_are_refused():
             around(model, adapter=LoRA(rank=2))
     with pytest.raises(InputError, match=r"adapter\.targets \['q_prj'\].*q_proj"):
         around(adapter=LoRA(targets=["q_prj"]))
-    assert around(policy.model.merge_and_unload(), adapter=LoRA(rank=2)).fingerprint()
+    assert fingerprint(around(policy.model.merge_and_unload(), adapter=LoRA(rank=2)))
 
 
 def test_an_exported_adapter_is_no_model(tmp_path):
@@ -168,7 +169,7 @@ def test_gpt2s_own_layers_are_quantized_and_merged(tmp_path, weights):
     policy = perturbed(Policy(base, weights=weights, adapter=LoRA(rank=2), quantization=FourBit()).load()).eval()
     assert sum(isinstance(m, bitsandbytes.nn.Linear4bit) for m in policy.modules()) == 2 * 4
     directory = export_policy(policy, tmp_path / "m", Merged("float32"))
-    ids = torch.tensor([[5, 6, 7, policy.marker_id, 9]])
+    ids = torch.tensor([[5, 6, 7, policy.markup.marker_ids[0], 9]])
     with torch.no_grad():
         here, there = policy.network(ids).logits, AutoModelForCausalLM.from_pretrained(directory)(ids).logits
     assert (there - here).norm() / here.norm() < 1e-4

@@ -42,7 +42,7 @@ def plain_model(policy: Policy):
 def test_a_plain_model_of_these_weights_computes_what_the_policy_computes(kind, tied, tmp_path):
     policy = trained(Policy(save_tiny(tmp_path, "llama", tied), adapter=KINDS[kind]).load())
     ids = torch.randint(3, 60, (2, 12), generator=torch.Generator().manual_seed(1))
-    ids[0, 3] = policy.marker_id
+    ids[0, 3] = policy.markup.marker_ids[0]
     with torch.no_grad():
         ours, theirs = policy.network(ids).logits, plain_model(policy)(ids).logits
     assert torch.allclose(ours, theirs, atol=1e-4)

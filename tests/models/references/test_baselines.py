@@ -20,9 +20,9 @@ from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, assemb
 
 def rollouts_of(policy, questions, answers):
     prompts = make_prompts(policy, questions, answers)
-    stop = [policy.marker_id, *policy.eos_ids]
+    stop = [policy.markup.marker_ids[0], *policy.eos_ids]
     request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, 4, stop, 2)
-    return assemble(prompts, TransformersEngine().generate(policy, request), policy.marker_id)
+    return assemble(prompts, TransformersEngine().generate(policy, request), policy.markup)
 
 
 def loaded(policy, directory, precision="32-true"):

@@ -43,7 +43,7 @@ def test_frozen_weights_are_multiplied_by_matrices(llama_dir, scoring, rows):
         request = trace_request(policy, prompts, Sampling(group_size=2, max_trace_tokens=6), seed=0)
         for fixed in (False, True):
             traces = TransformersEngine(fixed_shapes=fixed).generate(policy, request)
-        rollouts = assemble(prompts, traces, policy.marker_id)
+        rollouts = assemble(prompts, traces, policy.markup)
         policy.score(rollouts, baseline=True)
         token_certainty(policy.network, rollouts)
     assert products.count > 50

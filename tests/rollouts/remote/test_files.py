@@ -34,6 +34,6 @@ def test_a_model_in_one_file_or_several_is_read_back(size, tmp_path, monkeypatch
     policy = Policy(save_tiny(tmp_path / "base", "llama")).load().eval()
     directory = write_model(policy, tmp_path / "served")
     assert (len(list(directory.glob("*.safetensors"))) > 1) == (size < 10**9)
-    ids = torch.tensor([[1, 10, policy.marker_id]])
+    ids = torch.tensor([[1, 10, policy.markup.marker_ids[0]]])
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(directory)(ids).logits, policy.network(ids).logits)

@@ -107,7 +107,7 @@ def expected_logprobs(policy: Policy, request: GenerationRequest, out: Generatio
 
 @pytest.mark.parametrize("settings", [{}, {"temperature": 0.7, "top_k": 5, "top_p": 0.9}, {"banned_ids": [2]}])
 def test_logprobs_are_those_of_the_sampling_distribution(policy, engine, settings) -> None:
-    request = request_of(policy, stop_ids=[policy.marker_id], **settings)
+    request = request_of(policy, stop_ids=[policy.markup.marker_ids[0]], **settings)
     out = engine.generate(policy, request)
     assert len(out) == 6
     assert not torch.equal(out.token_ids[0], out.token_ids[1])

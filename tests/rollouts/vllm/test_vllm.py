@@ -81,7 +81,7 @@ def questions(policy: Policy, **settings) -> GenerationRequest:
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    defaults = {"max_new_tokens": 32, "stop_ids": [policy.marker_id, *policy.eos_ids], "group_size": 4}
+    defaults = {"max_new_tokens": 32, "stop_ids": [policy.markup.marker_ids[0], *policy.eos_ids], "group_size": 4}
     return GenerationRequest(ids, mask, **defaults | settings, logprobs=True)
 
 

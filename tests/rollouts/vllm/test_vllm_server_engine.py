@@ -22,7 +22,12 @@ def request_of(policy: Policy, texts=("a4b*2c+2d+3?dc:", "b*2c+1?c:"), **setting
     width = max(map(len, rows))
     ids = torch.tensor([[0] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[False] * (width - len(row)) + [True] * len(row) for row in rows])
-    defaults = {"max_new_tokens": 8, "stop_ids": [policy.marker_id, *policy.eos_ids], "group_size": 3, "logprobs": True}
+    defaults = {
+        "max_new_tokens": 8,
+        "stop_ids": [policy.markup.marker_ids[0], *policy.eos_ids],
+        "group_size": 3,
+        "logprobs": True,
+    }
     return GenerationRequest(ids, mask, **defaults | settings)
 
 
@@ -81,14 +86,16 @@ def test_prompts_have_seeds_of_their_own_that_follow_from_prompt_and_request(pol
 
 
 def test_only_the_stop_ids_end_a_row_and_banned_ids_are_never_written(policy, fake, url):
-    request = request_of(policy, stop_ids=[policy.marker_id], banned_ids=policy.eos_ids, max_new_tokens=32)
+    request = request_of(policy, stop_ids=[policy.markup.marker_ids[0]], banned_ids=policy.eos_ids, max_new_tokens=32)
     out = VLLMServerEngine([url]).generate(policy, request)
     body = fake.requests[-1]
     assert body["ignore_eos"] is True
-    assert body["stop_token_ids"] == [policy.marker_id]
+    assert body["stop_token_ids"] == [policy.markup.marker_ids[0]]
     assert body["logit_bias"] == {str(policy.eos_ids[0]): -100.0}
     assert policy.eos_ids[0] not in out.token_ids[out.token_mask]
-    ended = out.token_ids.gather(1, out.token_mask.sum(dim=1, keepdim=True) - 1).squeeze(1) == policy.marker_id
+    ended = (
+        out.token_ids.gather(1, out.token_mask.sum(dim=1, keepdim=True) - 1).squeeze(1) == policy.markup.marker_ids[0]
+    )
     assert torch.equal(out.stopped, ended)
 
 

@@ -97,7 +97,7 @@ def test_weights_are_counted_to_the_last(tmp_path):
     policy, real = sketch(tmp_path, adapter=LoRA(rank=4)), build_policy(WORK)
     skeleton, whole = Skeleton(policy), sum(p.numel() for p in real.parameters())
     assert sum(p.numel() for p in skeleton.base) == whole
-    trained = LoRA(rank=4).apply(real.network, real.marker_id)
+    trained = LoRA(rank=4).apply(real.network, real.markup.marker_stops())
     assert sum(p.numel() for p in skeleton.adapter) == sum(p.numel() for p in trained.parameters() if p.requires_grad)
 
 

@@ -74,7 +74,7 @@ def test_each_trouble_has_its_knob(change, knob):
 def sample(logprobs, borrowed, right) -> Sample:
     rows = logprobs.shape[0]
     zeros, none = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
-    return Sample(logprobs, borrowed, zeros - 2, right, none, logprobs, logprobs, zeros, zeros, logprobs, zeros)
+    return Sample(logprobs, borrowed, zeros - 2, right, none, logprobs, right, right, zeros, zeros, logprobs, zeros)
 
 
 def test_useful_traces_lead_to_right_answers_that_would_not_be_right_without():
