@@ -48,7 +48,8 @@ EXPORTS = {
     ),
     "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
     "tasks": (
-        "PointerChasing PointerCorpus ReasoningGymSource RegisterCorpus RegisterPrograms ReportCorpus SloppyReports"
+        "ChainSumCorpus PointerChasing PointerCorpus ReasoningGymSource RegisterCorpus RegisterPrograms ReportCorpus "
+        "SloppyReports"
     ),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names.split()}

@@ -29,7 +29,7 @@ def split_of(question: str) -> str:
     """The split that contains a question, chosen by its hash.
 
     >>> split_of("State the final answer to the following arithmetic problem: 1 + 2 - 3 =")
-    'validation'
+    'test'
     """
     digest = hashlib.blake2b(question.encode(), digest_size=4).digest()
     position = int.from_bytes(digest, "big") / 2**32
