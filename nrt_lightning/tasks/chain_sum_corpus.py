@@ -1,4 +1,4 @@
-"""Text for further pretraining a base on chain sums: single steps that are right, and worked sums that mostly are not."""
+"""Text for further pretraining a base on chain sums: single steps that are right, worked sums that mostly are not."""
 
 from __future__ import annotations
 
