@@ -47,7 +47,7 @@ def main(args: list[str]) -> None:
         file.write(text)
     print(told(rows, model, machine, text))
     print(f"written to {options.output}. Next:")
-    for command in ("preflight", "plan", "fit", "validate --ckpt_path=best", "export"):
+    for command in ("preflight", "plan", "fit", "validate --ckpt_path=best"):
         word, _, rest = command.partition(" ")
         print(f"  nrt-lightning {word} --config {shlex.quote(options.output)} {rest}".rstrip())
 
