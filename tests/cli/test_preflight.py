@@ -161,7 +161,7 @@ def test_how_long_it_takes_is_said_before_and_on_the_way(capsys: pytest.CaptureF
             progress.tokens(token, 100, 32)
         progress.looked(8)
     first, *others = capsys.readouterr().out.splitlines()
-    seconds = 10 * 100 * 16 * 1.5  # of a token, tokens, batches
+    seconds = 10 * 100 * 16 * 2  # of a token, tokens, batches
     assert first == f"10000 ms a token; all 128 questions take at most about {span(seconds)}"
     assert "0 of 128 questions, traces at 4 of 100 tokens, 32 not ended" in others
     assert others[-1].startswith("8 of 128 questions, 0:0")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 EVERY = 20.0  # seconds between two lines
 TIMED = 4  # tokens of the first traces after which their limit tells how long all will take
-OTHER_WORK = 1.5  # time of sampling, scoring and answering, per time of sampling; a rough figure for the first estimate
+OTHER_WORK = 2.0  # time of sampling, scoring and answering, per time of sampling; a rough figure for the first estimate
 
 
 class Progress:

@@ -103,12 +103,12 @@ def first_figures(measures: Measures, left: str) -> str:
         measures: of these rows.
         left: the time that is left, as the end of a sentence.
     """
-    right = "" if not measures.checked else f", right {percent(measures.after_trace.right)} after one"
+    without, after = measures.without_trace, measures.after_trace
     return wrapped(
         f"first {measures.rows} questions: {percent(measures.useful.value)} of the traces are useful, "
         f"{percent(measures.ended_by_marker)} end with the marker, {percent(measures.cut)} are cut; answers are right "
-        f"{percent(measures.without_trace.right)} without a trace{right}; confidence a token "
-        f"{measures.without_trace.confidence:.3f} without and {measures.after_trace.confidence:.3f} after{left}"
+        f"{percent(without.right)} without a trace, {percent(after.right)} after one; confidence a token "
+        f"{without.confidence:.3f} without and {after.confidence:.3f} after{left}"
     ).strip()
 
 
