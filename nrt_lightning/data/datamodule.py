@@ -171,27 +171,26 @@ class QADataModule(L.LightningDataModule):
 
         Args:
             count: rows for this process.
-            key: position in the run, such as epoch and micro-batch.
+            key: position in the run, such as its micro-batches before this one.
         """
         dataset, trainer = self._dataset("train"), cast(Any, self.trainer)
         order = shuffled(len(dataset), self.seed, "further", *key).tolist()
         indices = range(trainer.global_rank, count * trainer.world_size, trainer.world_size)
         return dataset.collate([dataset[order[index % len(order)]] for index in indices])
 
-    def next_window(self, epoch: int, micro_batch: int) -> tuple[Prompts, int, int]:
+    def next_window(self, position: int) -> tuple[Prompts, int]:
         """The prompts of the window that follows the one at this position, before training reaches it.
 
         Args:
-            epoch: the trainer's epoch.
-            micro_batch: first micro-batch of the current window, within the epoch.
+            position: of the current window's first micro-batch in the run, over all epochs.
 
         Returns:
-            The prompts on this process, and the epoch and the first micro-batch of their window.
+            The prompts on this process, and the position of their window.
         """
         assert self._sampler is not None, "training has not begun"
-        epoch, micro_batch = self._sampler.next_position(epoch, micro_batch)
-        rows, first = self._sampler.rows_of(epoch, micro_batch), WindowStep(0, self.window, 0, self.window_epochs)
-        return self._dataset("train")[MicroBatch(rows, first)], epoch, micro_batch
+        following = position + self._sampler.window_steps
+        rows, first = self._sampler.rows_at(following), WindowStep(0, self.window, 0, self.window_epochs)
+        return self._dataset("train")[MicroBatch(rows, first)], following
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation rows in order; an empty list if there are none."""

@@ -1,0 +1,132 @@
+"""Exact continuation of a run from its checkpoints, whichever callback has saved them."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import override
+
+from nrt_lightning.callbacks.waiting_saves import WaitingSaves
+from nrt_lightning.data import QADataModule
+from nrt_lightning.errors import InputError
+from nrt_lightning.strategies import between_windows, micro_batches_done
+from nrt_lightning.strategies.position import Position, go_on, read_position, settle
+from nrt_lightning.structures import Prompts, WindowStep
+
+log = logging.getLogger(__name__)
+KEY = "nrt_lightning_position"  # in a checkpoint
+
+
+class ExactResume(Callback):
+    """Makes a resumed run equal the uninterrupted one, after any number of resumes.
+
+    - Saves of `ModelCheckpoint` that fall due inside a rollout window, or inside an optimizer step of several
+      micro-batches, wait for its end.
+    - A checkpoint that is saved inside one all the same says so. A run that is resumed from it samples the window anew,
+      and warns.
+    - Lightning's counters, which a checkpoint holds half increased, are settled before they are restored. A validation
+      or the end of an epoch that was still to come at the save is done after the resume.
+
+    The modules of this package and `OnPolicyRollout` add it.
+    """
+
+    def __init__(self) -> None:
+        self.window: WindowStep | None = None  # of the newest micro-batch, if it has one
+        self.resumed: Position | None = None
+        self.metrics: dict[str, Any] = {}  # newest values for callbacks that monitor, from the checkpoint
+        self.waiting: list[WaitingSaves] = []
+        self.samples = False
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self.samples = any(hasattr(callback, "fill_window") for callback in callbacks)
+        self.window, self.resumed = None, None
+        found = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
+        self.waiting = [WaitingSaves(callback, self.must_wait) for callback in found]
+
+    def must_wait(self, trainer: Any) -> bool:
+        """True if a save must wait for the end of the window. At the end of training there is nothing to wait for."""
+        ends = trainer.should_stop and trainer.fit_loop._can_stop_early
+        ends = ends or 0 <= trainer.max_steps <= trainer.global_step
+        return not ends and not between_windows(trainer, self.window)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.samples and isinstance(batch, Prompts):
+            self.window = batch.window
+
+    # Checkpoints
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        metrics = {k: v.detach().cpu().clone() for k, v in trainer.callback_metrics.items() if torch.is_tensor(v)}
+        exact = between_windows(trainer, self.window)
+        checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "exact": exact, "metrics": metrics}
+        if not exact and trainer.is_global_zero:
+            log.warning(
+                "A checkpoint is saved inside a rollout window or an optimizer step: a run that is resumed from it "
+                "samples the window anew, and does not equal this one from there on."
+            )
+
+    @override
+    def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.resumed = None
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        loops = checkpoint.get("loops", {}).get("fit_loop")
+        if not loops:
+            raise InputError(
+                f"ckpt_path={str(trainer.ckpt_path)!r} holds no position of training, so it cannot be resumed. Give "
+                "another checkpoint, or load its weights into a new run."
+            )
+        data: dict[str, Any] = checkpoint.get(type(trainer.datamodule).__qualname__, {})
+        steps = data.get("epoch_steps") if isinstance(trainer.datamodule, QADataModule) else None
+        position = read_position(loops, trainer.accumulate_grad_batches, steps)
+        settle(loops, position)
+        if "processed" in data:
+            data["processed"] = position.done
+        trainer.fit_loop._combined_loader = None  # a strategy that restores late has made one that begins at 0
+        self.resumed, self.metrics = position, checkpoint.get(KEY, {}).get("metrics", {})
+        size = data.get("window", 1) * data.get("window_epochs", 1) if self.samples else 1
+        inside = position.step % size or position.lost or not checkpoint.get(KEY, {}).get("exact", True)
+        if inside and trainer.is_global_zero:
+            log.warning(
+                "%s was saved inside a rollout window or an optimizer step (micro-batch %d of the run). The window is "
+                "sampled anew with these weights: the run goes on, but does not equal an uninterrupted one.",
+                trainer.ckpt_path, position.done + position.lost,
+            )  # fmt: skip
+        if isinstance(trainer.datamodule, QADataModule):  # it does resume
+            warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
+
+    @override
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        for waiting in self.waiting:
+            waiting.steps = trainer.global_step
+        if self.resumed is not None:
+            trainer._logger_connector._callback_metrics.update(self.metrics)
+            go_on(trainer, self.resumed)
+
+    @override
+    def on_train_epoch_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        if (
+            self.resumed is not None and self.resumed.ended
+        ):  # no micro-batch has told Lightning that the restart is over
+            trainer.fit_loop.epoch_loop.restarting = False
+        self.resumed = None
+
+
+def add_exact_resume(trainer: Any) -> None:
+    """Add the callback to a trainer, before its checkpoints, unless it has one."""
+    callbacks: list[Callback] = trainer.callbacks
+    if not any(isinstance(callback, ExactResume) for callback in callbacks):
+        first = next((n for n, callback in enumerate(callbacks) if isinstance(callback, Checkpoint)), len(callbacks))
+        callbacks.insert(first, ExactResume())
