@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from nrt_lightning.callbacks.waiting_saves import WaitingSaves
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies import between_windows, micro_batches_done
-from nrt_lightning.strategies.position import Position, go_on, read_position, settle
+from nrt_lightning.strategies.position import Position, go_on, read_position, settle, window_begin
 from nrt_lightning.structures import Prompts, WindowStep
 
 log = logging.getLogger(__name__)
@@ -69,8 +71,9 @@ class ExactResume(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         metrics = {k: v.detach().cpu().clone() for k, v in trainer.callback_metrics.items() if torch.is_tensor(v)}
-        exact = between_windows(trainer, self.window)
-        checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "exact": exact, "metrics": metrics}
+        exact, begin = between_windows(trainer, self.window), window_begin(trainer, self.window)
+        checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "begin": begin, "exact": exact}
+        checkpoint[KEY]["metrics"] = metrics
         if not exact and trainer.is_global_zero:
             log.warning(
                 "A checkpoint is saved inside a rollout window or an optimizer step: a run that is resumed from it "
@@ -94,6 +97,7 @@ class ExactResume(Callback):
         settle(loops, position)
         if "processed" in data:
             data["processed"] = position.done
+        follow_moved(trainer, checkpoint.get("callbacks", {}))
         trainer.fit_loop._combined_loader = None  # a strategy that restores late has made one that begins at 0
         self.resumed, self.metrics = position, checkpoint.get(KEY, {}).get("metrics", {})
         size = data.get("window", 1) * data.get("window_epochs", 1) if self.samples else 1
@@ -122,6 +126,31 @@ class ExactResume(Callback):
         ):  # no micro-batch has told Lightning that the restart is over
             trainer.fit_loop.epoch_loop.restarting = False
         self.resumed = None
+
+
+def follow_moved(trainer: Any, states: dict[Any, Any]) -> None:
+    """Let the checkpoints in a folder that has moved know their files, so that a resumed run replaces its own.
+
+    Args:
+        trainer: that resumes.
+        states: of the callbacks in the checkpoint, changed in place.
+    """
+    place = Path(str(trainer.ckpt_path)).absolute().parent
+    for callback in trainer.callbacks:
+        state, here = states.get(callback.state_key), getattr(callback, "dirpath", None)
+        if not isinstance(callback, ModelCheckpoint) or not state or not here or Path(here).absolute() != place:
+            continue
+        before = str(state.get("dirpath"))
+        if before == str(here):
+            continue
+
+        def moved(path: str, before: str = before, here: Any = here) -> str:
+            return str(Path(here, os.path.relpath(path, before))) if Path(path).is_relative_to(before) else path
+
+        state["dirpath"] = here
+        state["best_k_models"] = {moved(path): score for path, score in state["best_k_models"].items()}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[name] = moved(state[name])
 
 
 def add_exact_resume(trainer: Any) -> None:

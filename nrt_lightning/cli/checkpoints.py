@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from nrt_lightning.callbacks.exact_resume import KEY as POSITION
 from nrt_lightning.callbacks.run_folder import in_run_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.checkpoints import read_metadata
@@ -30,9 +31,19 @@ class Found:
     saved: dict[str, Any]
 
     @property
-    def order(self) -> tuple[int, float]:
-        """Optimizer steps; among equals, the time of writing."""
-        return int(self.saved["global_step"]), self.path.stat().st_mtime
+    def order(self) -> tuple[int, bool, float]:
+        """Optimizer steps; among equals, those at the end of a window, then the time of writing."""
+        return int(self.saved["global_step"]), self.exact, self.path.stat().st_mtime
+
+    @property
+    def exact(self) -> bool:
+        """False if it was saved inside a rollout window, so that a resumed run cannot equal the uninterrupted one."""
+        return bool(self.saved.get(POSITION, {}).get("exact", True))
+
+    @property
+    def resumable(self) -> bool:
+        """False if it holds weights alone."""
+        return "lr_schedulers" in self.saved and bool(self.saved.get("loops"))
 
 
 def find_checkpoint(command: str, config: Any) -> str | None:
@@ -54,6 +65,8 @@ def find_checkpoint(command: str, config: Any) -> str | None:
     directories = checkpoint_directories(config.trainer)
     places = " or ".join(map(str, directories))
     found = checkpoints_in(directories, config.get("model"))
+    if command == "fit":
+        found = to_resume(found)
     if not found:
         if word == "auto" and command == "fit":
             tell(f"ckpt_path=auto: no checkpoint in {places}. Training starts from the beginning.")
@@ -94,6 +107,25 @@ def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
         else:
             log.warning("%s is of another model and is left out.", path)
     return sorted(found, key=lambda one: one.order, reverse=True)
+
+
+def to_resume(found: list[Found]) -> list[Found]:
+    """The checkpoints that a run can be resumed from, the one to resume first.
+
+    That is the newest; or the one before, if the newest was saved inside a window that it begins: from there the run
+    is exact.
+    """
+    for one in found:
+        if not one.resumable:
+            log.warning("%s holds weights alone and is left out.", one.path)
+    found = [one for one in found if one.resumable]
+    if found and not found[0].exact:
+        begin = found[0].saved[POSITION]["begin"]
+        for one in found:
+            if one.exact and one.saved.get(POSITION, {}).get("micro_batches", -1) >= begin:
+                log.warning("%s is newer, but was saved inside a window; %s is exact.", found[0].path, one.path)
+                return [one, *(other for other in found if other is not one)]
+    return found
 
 
 def same_model(saved: dict[str, Any], model: Any) -> bool:

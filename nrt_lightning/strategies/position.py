@@ -30,6 +30,15 @@ def between_windows(trainer: Any, window: Any = None) -> bool:
     return last and not loop._should_accumulate()
 
 
+def window_begin(trainer: Any, window: Any = None) -> int:
+    """Micro-batches before the newest window, or optimizer step if that is longer; all if the next is yet to begin."""
+    loop = trainer.fit_loop.epoch_loop
+    done, step = loop.batch_progress.total.processed, loop.batch_progress.current.processed
+    if between_windows(trainer, window):
+        return done
+    return done - step % max(1 if window is None else window.size * window.epochs, trainer.accumulate_grad_batches)
+
+
 @dataclass
 class Position:
     """Where a checkpoint was saved, between two micro-batches.

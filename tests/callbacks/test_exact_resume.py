@@ -1,6 +1,7 @@
 """Where a resumed run begins, and saves that wait for the end of a window."""
 
 import copy
+import shutil
 
 import lightning as L
 import pytest
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from short_runs import Recorder, nrt_module, registers, weights
 
 from nrt_lightning import AheadRollout, ConstantSchedule, InputError, NRTLoss
+from nrt_lightning.cli.checkpoints import checkpoints_in, to_resume
 from nrt_lightning.losses import CISPO
 from nrt_lightning.strategies.position import read_position, settle
 
@@ -151,3 +153,26 @@ def test_positions_are_read_from_whatever_hook_has_saved(trainer, known):
             done,
             done,
         )
+
+
+def test_a_resumed_run_replaces_its_own_files_in_a_folder_that_has_moved(trainer, tmp_path):
+    def saves(path):
+        return [ModelCheckpoint(path, save_last=True, every_n_train_steps=1)]
+
+    fit(trainer, saves(tmp_path / "one"), max_steps=2)
+    shutil.move(tmp_path / "one", tmp_path / "other")
+    fit(trainer, saves(tmp_path / "other"), tmp_path / "other" / "last.ckpt", max_steps=4)
+    assert {path.name for path in (tmp_path / "other").iterdir()} == {"last.ckpt", "epoch=0-step=4.ckpt"}
+
+
+def test_the_newest_to_resume_is_exact(trainer, tmp_path, caplog):
+    exact = ModelCheckpoint(tmp_path, "exact", every_n_train_steps=4)
+    weights_only = ModelCheckpoint(tmp_path, "weights", every_n_train_steps=1, save_weights_only=True)
+    inside = SaveAt(tmp_path / "inside.ckpt", 5)
+    fit(trainer, [exact, weights_only, inside], max_steps=6, data={"window": 4})
+    found = checkpoints_in([tmp_path], None)
+    assert found[0].order[0] == 6
+    assert [one.path.stem for one in to_resume(found)] == ["exact", "inside"]
+    assert "weights.ckpt holds weights alone" in caplog.text
+    (tmp_path / "exact.ckpt").unlink()
+    assert to_resume(checkpoints_in([tmp_path], None))[0].path.stem == "inside", "rather than nothing"

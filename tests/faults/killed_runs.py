@@ -21,7 +21,7 @@ import torch
 from short_runs import nrt_module, registers
 
 from nrt_lightning import ConstantSchedule
-from nrt_lightning.cli.checkpoints import checkpoints_in
+from nrt_lightning.cli.checkpoints import checkpoints_in, to_resume
 
 MOMENTS = ("rollout", "forward", "backward", "optimizer", "batch_end", "saved", "validation", "validated", "epoch_end")
 
@@ -194,7 +194,7 @@ def in_child(run: Callable[[], None], log: Path) -> int:
 
 def newest(directory: Path) -> str | None:
     """The checkpoint that a run is resumed from."""
-    found = checkpoints_in([directory / "checkpoints"], None)
+    found = to_resume(checkpoints_in([directory / "checkpoints"], None))
     return str(found[0].path) if found else None
 
 
