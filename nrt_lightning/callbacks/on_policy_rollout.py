@@ -78,6 +78,7 @@ class OnPolicyRollout(Callback):
         filled = self.window[batch.window.index]
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(filled, field.name))
+        batch.window = place
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
         """The window's micro-batches with rollouts, scores and credit, as far as these come before the steps.
