@@ -14,6 +14,8 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
+from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
+from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.waiting_saves import WaitingSaves
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
@@ -41,7 +43,8 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self.window: WindowStep | None = None  # of the newest micro-batch, if it has one
         self.resumed: Position | None = None
-        self.metrics: dict[str, Any] = {}  # newest values for callbacks that monitor, from the checkpoint
+        self.saved: dict[str, Any] = {}  # what the checkpoint has from `on_save_checkpoint`
+        self.settings: dict[str, Any] = {}  # of this run
         self.waiting: list[WaitingSaves] = []
         self.samples = False
 
@@ -73,7 +76,7 @@ class ExactResume(Callback):
         metrics = {k: v.detach().cpu().clone() for k, v in trainer.callback_metrics.items() if torch.is_tensor(v)}
         exact, begin = between_windows(trainer, self.window), window_begin(trainer, self.window)
         checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "begin": begin, "exact": exact}
-        checkpoint[KEY]["metrics"] = metrics
+        checkpoint[KEY] |= {"metrics": metrics, "unlogged": unlogged(trainer), "settings": self.settings}
         if not exact and trainer.is_global_zero:
             log.warning(
                 "A checkpoint is saved inside a rollout window or an optimizer step: a run that is resumed from it "
@@ -99,7 +102,7 @@ class ExactResume(Callback):
             data["processed"] = position.done
         follow_moved(trainer, checkpoint.get("callbacks", {}))
         trainer.fit_loop._combined_loader = None  # a strategy that restores late has made one that begins at 0
-        self.resumed, self.metrics = position, checkpoint.get(KEY, {}).get("metrics", {})
+        self.resumed, self.saved = position, checkpoint.get(KEY, {})
         size = data.get("window", 1) * data.get("window_epochs", 1) if self.samples else 1
         inside = position.step % size or position.lost or not checkpoint.get(KEY, {}).get("exact", True)
         if inside and trainer.is_global_zero:
@@ -112,12 +115,21 @@ class ExactResume(Callback):
             warnings.filterwarnings("ignore", message="You're resuming from a checkpoint that ended before the epoch")
 
     @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.settings = settings_of(trainer)
+
+    @override
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         for waiting in self.waiting:
             waiting.steps = trainer.global_step
-        if self.resumed is not None:
-            trainer._logger_connector._callback_metrics.update(self.metrics)
-            go_on(trainer, self.resumed)
+        if self.resumed is None:
+            begin(trainer)
+            return
+        if trainer.is_global_zero:
+            report_changed(self.saved.get("settings", {}), self.settings, trainer.ckpt_path)
+        go_back(trainer, self.resumed.logged, self.saved.get("unlogged", {}), validate=self.resumed.validate)
+        trainer._logger_connector._callback_metrics.update(self.saved.get("metrics", {}))
+        go_on(trainer, self.resumed)
 
     @override
     def on_train_epoch_start(self, trainer: Any, pl_module: LightningModule) -> None:
@@ -155,6 +167,7 @@ def follow_moved(trainer: Any, states: dict[Any, Any]) -> None:
 
 def add_exact_resume(trainer: Any) -> None:
     """Add the callback to a trainer, before its checkpoints, unless it has one."""
+    keep_metrics(trainer)
     callbacks: list[Callback] = trainer.callbacks
     if not any(isinstance(callback, ExactResume) for callback in callbacks):
         first = next((n for n, callback in enumerate(callbacks) if isinstance(callback, Checkpoint)), len(callbacks))

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.data.arguments import Source
-from nrt_lightning.data.datamodule_checks import check_resumed, check_settings, check_splits, load_tokenizer
+from nrt_lightning.data.datamodule_checks import check_settings, check_splits, checked_order, load_tokenizer
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import RowFormat
 from nrt_lightning.data.sampler import EvaluationSampler, MicroBatch, WindowSampler, shuffled
@@ -107,7 +107,8 @@ class QADataModule(L.LightningDataModule):
         self.encoded: dict[str, EncodedRows] = {}
         self._encoded_with: PreTrainedTokenizerBase | None = None
         self._sampler: WindowSampler | None = None  # of the current training dataloader
-        self._resumed: dict[str, int] = {}  # state of the checkpoint
+        self._order: dict[str, Any] = {}  # what fixes the micro-batches
+        self._resumed: dict[str, Any] = {}  # state of the checkpoint
         check_settings(vars(self), self.max_rows)
         check_splits(self.sources, {"val": val_rows, "test": test_rows})
         check_format(format, self.sources)
@@ -160,8 +161,7 @@ class QADataModule(L.LightningDataModule):
             len(dataset), self.batch_size, self.window, self.seed, self.passes, start=start, limit=limit,
             window_epochs=self.window_epochs, **ranks
         )  # fmt: skip
-        if start > 0:
-            check_resumed(self._resumed, self._sampler.order)
+        self._order = checked_order(self._resumed if start > 0 else {}, self._sampler.order, dataset.rows)
         return DataLoader(dataset, batch_size=None, sampler=self._sampler, num_workers=self.num_workers)
 
     def replacement_rows(self, count: int, *key: int | str) -> Prompts:
@@ -204,12 +204,11 @@ class QADataModule(L.LightningDataModule):
         """The prediction rows in order."""
         return self._in_order("predict", even=False)
 
-    def state_dict(self) -> dict[str, int]:
-        """Settings that fix the micro-batch order (compared on resume), and the number of micro-batches processed."""
-        order = {} if self._sampler is None else self._sampler.order
-        return order | {"processed": self._processed(self.trainer)}
+    def state_dict(self) -> dict[str, Any]:
+        """What fixes the micro-batches (compared on resume), and how many have been processed."""
+        return self._order | {"processed": self._processed(self.trainer)}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's state; `train_dataloader` compares its order settings."""
         self._resumed = state_dict
 

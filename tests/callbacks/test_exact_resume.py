@@ -1,15 +1,18 @@
 """Where a resumed run begins, and saves that wait for the end of a window."""
 
 import copy
+import csv
+import re
 import shutil
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from short_runs import Recorder, nrt_module, registers, weights
 
-from nrt_lightning import AheadRollout, ConstantSchedule, InputError, NRTLoss
+from nrt_lightning import AheadRollout, ConstantSchedule, InputError, NRTLoss, RegisterPrograms
 from nrt_lightning.cli.checkpoints import checkpoints_in, to_resume
 from nrt_lightning.losses import CISPO
 from nrt_lightning.strategies.position import read_position, settle
@@ -176,3 +179,66 @@ def test_the_newest_to_resume_is_exact(trainer, tmp_path, caplog):
     assert "weights.ckpt holds weights alone" in caplog.text
     (tmp_path / "exact.ckpt").unlink()
     assert to_resume(checkpoints_in([tmp_path], None))[0].path.stem == "inside", "rather than nothing"
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    timed = ("seconds", "per_second", "memory")
+    return [{k: v for k, v in row.items() if v and not any(t in k for t in timed)} for row in rows]
+
+
+@pytest.mark.parametrize("flush", [1, 100])
+def test_a_csv_logger_keeps_the_metrics_of_before(trainer, tmp_path, flush):
+    def logged(folder, steps, ckpt_path=None):
+        logger = CSVLogger(tmp_path, folder, version="one", flush_logs_every_n_steps=flush)
+        save, data = SaveAt(tmp_path / "a.ckpt", 3), registers()
+        made = trainer(callbacks=[save], max_steps=steps, max_epochs=3, logger=logger, log_every_n_steps=1,
+                       val_check_interval=2, limit_val_batches=1)  # fmt: skip
+        made.fit(nrt_module(schedule=ConstantSchedule(warmup=0)), data, ckpt_path=ckpt_path)
+        return rows_of(tmp_path / folder / "one" / "metrics.csv")
+
+    whole = logged("whole", 7)
+    assert len(whole) == 7 + 3
+    logged("parts", 6)
+    assert logged("parts", 7, tmp_path / "a.ckpt") == whole
+
+
+def test_the_metrics_of_another_run_are_set_aside(trainer, tmp_path):
+    for _ in range(2):
+        logger = CSVLogger(tmp_path, "run", version="one")
+        trainer(max_steps=2, logger=logger, log_every_n_steps=1).fit(nrt_module(), registers(val=None))
+    assert len(rows_of(tmp_path / "run" / "one" / "metrics.csv")) == 2
+    assert len(rows_of(tmp_path / "run" / "one" / "metrics-1.csv")) == 2
+
+
+def changed(trainer, path, **settings):
+    given = {"schedule": ConstantSchedule(warmup=0)} | settings.pop("module", {})
+    return fit(trainer, [], path, module=nrt_module(**given), max_steps=4, **settings)
+
+
+def test_what_changed_on_resume_is_said(trainer, tmp_path, caplog):
+    path = tmp_path / "a.ckpt"
+    fit(trainer, [SaveAt(path, 1)], max_steps=2)
+    caplog.clear()
+    changed(trainer, path)
+    assert "ignored" not in caplog.text
+    assert "continues with" not in caplog.text
+    slower = {"module": {"optimizer": lambda params: torch.optim.AdamW(params, lr=2e-4, betas=(0.5, 0.6))}}
+    changed(trainer, path, gradient_clip_val=3.0, **slower)
+    assert re.search(r"optimizer\.lr=0\.0002 is ignored.* 0\.001 from", caplog.text)
+    assert re.search(r"optimizer\.betas=\[0\.5, 0\.6\] is ignored", caplog.text)
+    assert re.search(r"trainer\.gradient_clip_val=None; .* 3\.0", caplog.text)
+    caplog.clear()
+    changed(trainer, path, accumulate_grad_batches=2)
+    assert re.search(r"accumulate_grad_batches=1; .* 2", caplog.text)
+    caplog.clear()
+    changed(trainer, path, data={"train": RegisterPrograms("validation", 24)})
+    assert "training rows are not those of the checkpoint" in caplog.text
+
+
+def test_another_optimizer_cannot_go_on(trainer, tmp_path):
+    path = tmp_path / "a.ckpt"
+    fit(trainer, [SaveAt(path, 1)], max_steps=2)
+    with pytest.raises(InputError, match=r"a\.ckpt.*AdamW.*SGD"):
+        changed(trainer, path, module={"optimizer": lambda params: torch.optim.SGD(params, lr=0.1)})
