@@ -15,11 +15,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
+from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.waiting_saves import WaitingSaves
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies import between_windows, micro_batches_done
+from nrt_lightning.strategies.checkpoint_io import set_checkpoint_io
 from nrt_lightning.strategies.position import Position, go_on, read_position, settle, window_begin
 from nrt_lightning.structures import Prompts, WindowStep
 
@@ -53,6 +55,10 @@ class ExactResume(Callback):
         if stage != "fit":
             return
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            directory = getattr(callback, "dirpath", None)
+            if isinstance(callback, Checkpoint) and directory and "://" not in str(directory):
+                check_parent(Path(directory, "last.ckpt"), f"{type(callback).__name__}.dirpath")
         self.samples = any(hasattr(callback, "fill_window") for callback in callbacks)
         self.window, self.resumed = None, None
         found = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
@@ -89,6 +95,7 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         loops = checkpoint.get("loops", {}).get("fit_loop")
+        check_optimizer(checkpoint, trainer.ckpt_path)
         if not loops:
             raise InputError(
                 f"ckpt_path={str(trainer.ckpt_path)!r} holds no position of training, so it cannot be resumed. Give "
@@ -165,9 +172,25 @@ def follow_moved(trainer: Any, states: dict[Any, Any]) -> None:
             state[name] = moved(state[name])
 
 
+def check_optimizer(checkpoint: dict[str, Any], path: Any) -> None:
+    """Check that a checkpoint has the state of its optimizers.
+
+    Raises:
+        InputError: names the checkpoint.
+    """
+    for state in checkpoint.get("optimizer_states", []):
+        keeps = any("betas" in group or group.get("momentum") for group in state["param_groups"])
+        if keeps and not state["state"] and checkpoint.get("global_step"):
+            raise InputError(
+                f"ckpt_path={str(path)!r} has an optimizer without state after {checkpoint['global_step']} steps, so "
+                "it cannot be resumed. Give another checkpoint, or load its weights into a new run."
+            )
+
+
 def add_exact_resume(trainer: Any) -> None:
     """Add the callback to a trainer, before its checkpoints, unless it has one."""
     keep_metrics(trainer)
+    set_checkpoint_io(trainer)
     callbacks: list[Callback] = trainer.callbacks
     if not any(isinstance(callback, ExactResume) for callback in callbacks):
         first = next((n for n, callback in enumerate(callbacks) if isinstance(callback, Checkpoint)), len(callbacks))

@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from nrt_lightning.strategies.checkpoint_io import link_in_place
+
 HOOKS = ("on_train_batch_end", "on_validation_end")
 WRAPPED = ("_save_topk_checkpoint", "_save_last_checkpoint", *HOOKS)
 
@@ -26,6 +28,7 @@ class WaitingSaves:
         self.callback, self.must_wait = callback, must_wait
         self.best_due = self.last_due = False
         self.steps = 0  # optimizer steps at the last micro-batch
+        callback._link_checkpoint = link_in_place
         for name in WRAPPED:
             vars(callback).pop(name, None)  # of an earlier run
         self.save_best, self.save_last = callback._save_topk_checkpoint, callback._save_last_checkpoint
