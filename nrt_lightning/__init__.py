@@ -12,7 +12,7 @@ EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
         "AheadRollout BestAndLast DifficultyGain ExportPolicy Hyperparameters OnPolicyRollout PredictionWriter "
-        "ProgressLines ResultsFile RewardCorrectness TraceSamples ValidationTable"
+        "ProgressLines ResultsFile RewardCorrectness SaveOnSignal TraceSamples ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "

@@ -23,11 +23,12 @@ from nrt_lightning.callbacks.predictions import PredictionWriter
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
 from nrt_lightning.callbacks.results import ResultsFile
 from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
+from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
     "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "OnPolicyRollout",
-    "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "StopTraining",
-    "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
+    "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "SaveOnSignal",
+    "StopTraining", "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

@@ -17,6 +17,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
+from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.waiting_saves import WaitingSaves
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
@@ -46,6 +47,7 @@ class ExactResume(Callback):
         self.window: WindowStep | None = None  # of the newest micro-batch, if it has one
         self.resumed: Position | None = None
         self.saved: dict[str, Any] = {}  # what the checkpoint has from `on_save_checkpoint`
+        self.validating = False
         self.settings: dict[str, Any] = {}  # of this run
         self.waiting: list[WaitingSaves] = []
         self.samples = False
@@ -60,7 +62,7 @@ class ExactResume(Callback):
             if isinstance(callback, Checkpoint) and directory and "://" not in str(directory):
                 check_parent(Path(directory, "last.ckpt"), f"{type(callback).__name__}.dirpath")
         self.samples = any(hasattr(callback, "fill_window") for callback in callbacks)
-        self.window, self.resumed = None, None
+        self.window, self.resumed, self.validating = None, None, False
         found = (callback for callback in callbacks if isinstance(callback, ModelCheckpoint))
         self.waiting = [WaitingSaves(callback, self.must_wait) for callback in found]
 
@@ -75,6 +77,14 @@ class ExactResume(Callback):
         if self.samples and isinstance(batch, Prompts):
             self.window = batch.window
 
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validating = not trainer.sanity_checking
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validating = False
+
     # Checkpoints
 
     @override
@@ -83,6 +93,7 @@ class ExactResume(Callback):
         exact, begin = between_windows(trainer, self.window), window_begin(trainer, self.window)
         checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "begin": begin, "exact": exact}
         checkpoint[KEY] |= {"metrics": metrics, "unlogged": unlogged(trainer), "settings": self.settings}
+        checkpoint[KEY]["validating"] = self.validating
         if not exact and trainer.is_global_zero:
             log.warning(
                 "A checkpoint is saved inside a rollout window or an optimizer step: a run that is resumed from it "
@@ -104,6 +115,7 @@ class ExactResume(Callback):
         data: dict[str, Any] = checkpoint.get(type(trainer.datamodule).__qualname__, {})
         steps = data.get("epoch_steps") if isinstance(trainer.datamodule, QADataModule) else None
         position = read_position(loops, trainer.accumulate_grad_batches, steps)
+        position.validate |= checkpoint.get(KEY, {}).get("validating", False) and not position.lost
         settle(loops, position)
         if "processed" in data:
             data["processed"] = position.done
@@ -195,3 +207,5 @@ def add_exact_resume(trainer: Any) -> None:
     if not any(isinstance(callback, ExactResume) for callback in callbacks):
         first = next((n for n, callback in enumerate(callbacks) if isinstance(callback, Checkpoint)), len(callbacks))
         callbacks.insert(first, ExactResume())
+    if not any(isinstance(callback, SaveOnSignal) for callback in callbacks):
+        callbacks.append(SaveOnSignal())

@@ -107,15 +107,15 @@ class Notes(L.Callback):
 class Killer(L.Callback):
     """Kills the process at a moment of a micro-batch (counted from 0, over all epochs)."""
 
-    def __init__(self, moment: str, place: int) -> None:
-        self.moment, self.place = moment, place
+    def __init__(self, moment: str, place: int, number: int = signal.SIGKILL) -> None:
+        self.moment, self.place, self.number = moment, place, number
 
     def at(self, moment: str, trainer: Any, processed: int = 0) -> None:
         if (
             moment == self.moment
             and trainer.fit_loop.epoch_loop.batch_progress.total.processed - processed == self.place
         ):
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer, *_):
         self.at("rollout", trainer)
@@ -152,7 +152,7 @@ class Killer(L.Callback):
             trainer.strategy.save_checkpoint = saved
 
 
-def fit(scenario: Scenario, directory: Path, kill: tuple[str, int] | None, ckpt_path: str | None) -> None:
+def fit(scenario: Scenario, directory: Path, kill: tuple[Any, ...] | None, ckpt_path: str | None) -> None:
     """Run a scenario in this process."""
     L.seed_everything(7, verbose=False)
     killer = [] if kill is None else [Killer(*kill)]
@@ -177,6 +177,7 @@ def in_child(run: Callable[[], None], log: Path) -> int:
             with log.open("a") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+            sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)  # not what pytest captures
             torch.set_num_threads(1)
             run()
             code = 0
@@ -198,7 +199,7 @@ def newest(directory: Path) -> str | None:
     return str(found[0].path) if found else None
 
 
-def run_with_kills(scenario: Scenario, directory: Path, kills: list[tuple[str, int]]) -> list[dict[str, Any]]:
+def run_with_kills(scenario: Scenario, directory: Path, kills: list[tuple[Any, ...]]) -> list[dict[str, Any]]:
     """Run a scenario, killed at each moment and resumed from its newest checkpoint; return the notes of all parts.
 
     Raises:
@@ -209,9 +210,9 @@ def run_with_kills(scenario: Scenario, directory: Path, kills: list[tuple[str, i
     for kill in [*kills, None]:
         ckpt_path = newest(directory)
         code = in_child(lambda kill=kill, path=ckpt_path: fit(scenario, directory, kill, path), log)
-        assert code == (0 if kill is None else -signal.SIGKILL), (
-            f"{kill}: exit code {code}, resumed {ckpt_path}\n" + log.read_text()[-3000:]
-        )
+        number = None if kill is None else dict(enumerate(kill)).get(2, signal.SIGKILL)  # others are handled
+        expected = 0 if number is None else -number if number == signal.SIGKILL else 128 + number
+        assert code == expected, f"{kill}: exit code {code}, resumed {ckpt_path}\n" + log.read_text()[-3000:]
     return [json.loads(line) for line in (directory / "notes.jsonl").read_text().splitlines()]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from datetime import timedelta
 
 import pytest
@@ -83,6 +84,10 @@ SCENARIOS = {  # 24 rows / 3 = 8 micro-batches an epoch
         Scenario(every(2), 14, {"window": 2}, module=filtered),
         [("rollout", 5), ("forward", 11)],
     ),
+    "signals": (
+        Scenario(every(100), 14, {"window": 2}, {"val_check_interval": 4, "check_val_every_n_epoch": None}),
+        [("forward", 2, signal.SIGTERM), ("validation", 7, signal.SIGUSR1), ("batch_end", 9, signal.SIGINT)],
+    ),
     "SFT": (
         Scenario(every(3), module=lambda: SFTModule(Policy("embedded:registers-base"))),
         [("forward", 4), ("forward", 10), ("backward", 17)],
@@ -90,7 +95,12 @@ SCENARIOS = {  # 24 rows / 3 = 8 micro-batches an epoch
 }  # fmt: skip
 
 
-DEFAULT = ("two resumes across an epoch's end", "odd cadence, window 4, accumulation 4", "validation after the save")
+DEFAULT = (
+    "two resumes across an epoch's end",
+    "odd cadence, window 4, accumulation 4",
+    "validation after the save",
+    "signals",
+)
 
 
 @pytest.mark.parametrize(
