@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
+from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
@@ -200,12 +201,13 @@ def check_optimizer(checkpoint: dict[str, Any], path: Any) -> None:
 
 
 def add_exact_resume(trainer: Any) -> None:
-    """Add the callback to a trainer, before its checkpoints, unless it has one."""
+    """Add the callbacks that keep a run safe to a trainer, unless it has them; this one before its checkpoints."""
     keep_metrics(trainer)
     set_checkpoint_io(trainer)
     callbacks: list[Callback] = trainer.callbacks
-    if not any(isinstance(callback, ExactResume) for callback in callbacks):
-        first = next((n for n, callback in enumerate(callbacks) if isinstance(callback, Checkpoint)), len(callbacks))
-        callbacks.insert(first, ExactResume())
+    for kind in (NonFiniteGuard, ExactResume):
+        if not any(isinstance(callback, kind) for callback in callbacks):
+            first = (number for number, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
+            callbacks.insert(next(first, len(callbacks)), kind())
     if not any(isinstance(callback, SaveOnSignal) for callback in callbacks):
         callbacks.append(SaveOnSignal())

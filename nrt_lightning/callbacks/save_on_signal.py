@@ -30,7 +30,7 @@ class SaveOnSignal(Callback):
     A run that is validating saves at the next batch. If the window takes longer than `grace_seconds`, the process exits
     without saving, and names the last checkpoint. So does a second signal.
 
-    The checkpoint is `last.ckpt` if a `ModelCheckpoint` has `save_last`, otherwise `interrupted.ckpt` beside its others.
+    The checkpoint is `last.ckpt` if a `ModelCheckpoint` has `save_last`, otherwise `interrupted.ckpt` beside the rest.
     Where Lightning requeues a SLURM job, its handlers stay. The modules of this package and `OnPolicyRollout` add this
     callback.
 
