@@ -9,7 +9,7 @@ from typing import Any
 from nrt_lightning.cli.starter.columns import find_format
 from nrt_lightning.data import FileSource
 from nrt_lightning.data.formats import Messages, PromptCompletion, QuestionAnswer, RowFormat
-from nrt_lightning.data.templates import default_template, token_ids
+from nrt_lightning.data.default_template import default_template, token_ids
 from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Row
 
