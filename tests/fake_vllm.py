@@ -89,6 +89,7 @@ class FakeVLLM:
             ids, torch.ones_like(ids, dtype=torch.bool), body["max_tokens"], body.get("stop_token_ids", []), body["n"],
             body["temperature"], body.get("top_p", 1.0), body.get("top_k", 0),
             [int(token) for token in body.get("logit_bias", {})], body["seed"], logprobs=True,
+            stop_text=next(iter(body.get("stop", [])), None),
         )  # fmt: skip
         out = TransformersEngine().generate(self.policy, request)
         rows = zip(out.token_ids, out.token_mask, out.logprobs)

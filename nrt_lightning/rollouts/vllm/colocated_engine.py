@@ -123,7 +123,12 @@ class VLLMColocatedEngine(RemoteEngine):
         parameters = sampling_parameters(request)
         bias = {int(token): value for token, value in parameters.get("logit_bias", {}).items()} or None
         params = [
-            SamplingParams(**parameters | {"logit_bias": bias}, n=job.count, seed=job.seed, detokenize=False)
+            SamplingParams(
+                **parameters | {"logit_bias": bias},
+                n=job.count,
+                seed=job.seed,
+                detokenize=request.stop_text is not None,
+            )
             for job in jobs
         ]
         prompts = [{"prompt_token_ids": job.prompt_ids} for job in jobs]

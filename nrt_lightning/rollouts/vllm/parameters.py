@@ -24,7 +24,8 @@ def sampling_parameters(request: GenerationRequest) -> dict[str, Any]:
         "logprobs": 0,  # of the sampled token alone
     }
     if request.stop_text is not None:  # the tokens that hold it are returned
-        parameters |= {"stop": [request.stop_text], "include_stop_str_in_output": True}
+        text = {"stop": [request.stop_text], "include_stop_str_in_output": True, "skip_special_tokens": False}
+        parameters |= text
     if request.banned_ids:
         parameters["logit_bias"] = {str(token): NEVER for token in request.banned_ids}
     return parameters

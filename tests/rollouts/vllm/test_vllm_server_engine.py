@@ -13,6 +13,7 @@ from tiny import save_tiny
 from nrt_lightning import AdapterSync, InputError, LoRA, Policy, TransformersEngine, VLLMServerEngine, WeightsSync
 from nrt_lightning.rollouts import GenerationRequest
 from nrt_lightning.rollouts.sampling import restrict
+from nrt_lightning.rollouts.stop_text import Ending
 
 BASE = "embedded:registers-base"
 
@@ -93,10 +94,28 @@ def test_only_the_stop_ids_end_a_row_and_banned_ids_are_never_written(policy, fa
     assert body["stop_token_ids"] == [policy.markup.marker_ids[0]]
     assert body["logit_bias"] == {str(policy.eos_ids[0]): -100.0}
     assert policy.eos_ids[0] not in out.token_ids[out.token_mask]
-    ended = (
-        out.token_ids.gather(1, out.token_mask.sum(dim=1, keepdim=True) - 1).squeeze(1) == policy.markup.marker_ids[0]
+    last = out.token_ids.gather(1, out.token_mask.sum(dim=1, keepdim=True) - 1).squeeze(1)
+    assert torch.equal(out.stopped, last == policy.markup.marker_ids[0])
+
+
+def test_a_stop_text_is_asked_for_and_found_in_the_tokens(policy, fake, url):
+    request = request_of(policy, stop_ids=policy.eos_ids, max_new_tokens=32)
+    endless = TransformersEngine().generate(policy, request)
+    b = int(endless.token_ids[endless.token_mask].mode().values)
+    request.stop_text = policy.tokenizer.decode([b])
+    out = VLLMServerEngine([url]).generate(policy, request)
+    body = fake.requests[-1]
+    assert (body["stop"], body["include_stop_str_in_output"], body["skip_special_tokens"]) == (
+        [request.stop_text],
+        True,
+        False,
     )
-    assert torch.equal(out.stopped, ended)
+    assert (out.ending == Ending.TEXT).any()
+    for row in range(len(out)):
+        ids = out.token_ids[row][out.token_mask[row]].tolist()
+        assert b not in ids[:-1]
+        assert (ids[-1] == b) == (out.ending[row] == Ending.TEXT)
+        assert out.stop_width[row] == (out.ending[row] != Ending.LIMIT)
 
 
 def test_weights_are_sent_once_for_each_change(policy, fake, url):
