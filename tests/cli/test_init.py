@@ -216,6 +216,8 @@ def test_what_is_trained_in_which_precision(
     assert config["trainer"]["precision"] == precision
     assert config["trainer"]["accelerator"] == ("cpu" if machine.gpu is None else "gpu")
     assert policy["activation_checkpointing"] == (weights > 1e9)
+    steps, trace = config["trainer"]["max_steps"], config["model"]["init_args"]["sampling"]["max_trace_tokens"]
+    assert (steps, trace) == ((300, 512) if machine.gpu else (60, 96) if adapter else (200, 128))
 
 
 def test_a_model_that_does_not_fit_the_machine_is_refused() -> None:

@@ -88,7 +88,7 @@ class PreflightModule(L.LightningModule):
                 self.progress.say(f"Prompt {len(self.prompts)}, {example}\n")
         for start in range(0, wanted, self.chunk):
             part = batch.slice(start, min(start + self.chunk, wanted))
-            self.look(part, counter_seed(run_seed(), start, batch_idx, self.global_rank, "preflight"))
+            self.look(part, counter_seed(run_seed(), self._taken, 0, self.global_rank, "preflight"))
 
     def look(self, part: Prompts, seed: int) -> None:
         """Look at some rows. Each borrows the traces of another; the first row waits if it comes alone."""
