@@ -79,8 +79,10 @@ class PreflightModule(L.LightningModule):
         """Remove the bar."""
         self.progress.close()
 
-    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+    def validation_step(self, batch: Prompts | None, batch_idx: int) -> None:
         """Look at the rows of this batch that are still wanted."""
+        if batch is None:  # no row fits
+            return
         wanted = min(len(batch), self.rows - self._taken)
         if wanted > 0 and len(self.prompts) < EXAMPLES:
             for example in prompt_examples(self.policy, batch, EXAMPLES - len(self.prompts)):
