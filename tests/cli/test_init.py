@@ -145,7 +145,8 @@ def test_names_that_yaml_would_read_otherwise() -> None:
         (["--data=empty.jsonl"], r"empty\.jsonl: no rows"),
         (["--data=rows.csv", "--question=Antwort", "--answer=Antwort"], "both 'Antwort'"),
         (["--question=Frage"], "--question without --data"),
-        (["--model=./missing"], r"\./missing"),
+        (["--model=./missing"], r"--model='\./missing'"),
+        (["--model=./bare"], r"--model='\./bare': [^\n]*$"),
         (["--model=./slow"], "slow.*eos_token"),
         (["--output=run.txt"], r"--output='run\.txt'.*\.yaml"),
         (["--output=rows.csv"], r"--output='rows\.csv' exists"),
@@ -158,6 +159,7 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], 
     write_csv("few.csv", ("question", "answer"), [("1 + 1?", 2)] * 3)
     write_csv("long.csv", ("question", "answer"), [("a1b2c3" * 60, "a1")] * 20)
     Path("empty.jsonl").write_text("")
+    Path("bare").mkdir()
     shutil.copytree(BASE, "slow")
     tokenizer = AutoTokenizer.from_pretrained("slow")
     tokenizer.eos_token = None
@@ -216,6 +218,8 @@ def test_what_is_trained_in_which_precision(
     assert config["trainer"]["precision"] == precision
     assert config["trainer"]["accelerator"] == ("cpu" if machine.gpu is None else "gpu")
     assert policy["activation_checkpointing"] == (weights > 1e9)
+    steps, trace = config["trainer"]["max_steps"], config["model"]["init_args"]["sampling"]["max_trace_tokens"]
+    assert (steps, trace) == ((300, 512) if machine.gpu else (60, 96) if adapter else (200, 128))
 
 
 def test_a_model_that_does_not_fit_the_machine_is_refused() -> None:

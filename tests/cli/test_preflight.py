@@ -123,6 +123,10 @@ def test_a_row_alone_borrows_the_traces_of_another() -> None:
         assert single[name]["confidence"] == pytest.approx(whole[name]["confidence"], rel=1e-4), name
 
 
+def test_traces_do_not_depend_on_the_batches_of_validation(embedded: dict) -> None:
+    assert preflight("--rows=64", "--data.eval_batch_size=5")["useful"] == embedded["useful"]
+
+
 def test_prompts_and_the_best_and_worst_traces_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     figures = preflight("--rows=8", "--data.batch_size=4")
     out = capsys.readouterr().out

@@ -91,6 +91,7 @@ def choose_rows(data: Any, rows: int) -> str:
     """
     if not isinstance(data, QADataModule):
         return ""
+    data.eval_batch_size = data.batch_size
     if data.sources["val"] is not None:
         data.max_rows["val"] = min(rows, data.max_rows["val"] or rows)
         return f"validation rows, {data.max_rows['val']} at most"

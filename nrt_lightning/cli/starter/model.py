@@ -28,11 +28,13 @@ class ModelFacts:
         Raises:
             InputError: there is no such model, or it is no causal language model with an end token.
         """
-        source = resolve(name)
-        config = read(AutoConfig, "config", source)
+        try:
+            source = resolve(name)
+            config, tokenizer = read(AutoConfig, "config", source), read(AutoTokenizer, "tokenizer", source)
+        except InputError as error:
+            raise InputError(f"--model={name!r}: {' '.join(str(error).split())}") from error
         if getattr(config, "is_encoder_decoder", False):
             raise InputError(f"--model={name!r} is an encoder-decoder. NRT needs a causal language model.")
-        tokenizer = read(AutoTokenizer, "tokenizer", source)
         if tokenizer.eos_token_id is None:
             raise InputError(
                 f"--model={name!r}: its tokenizer has no eos_token. Set eos_token in tokenizer_config.json to the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ Settings = dict[str, Setting]
 
 MODEL, DATA, POLICY = "model.init_args", "data.init_args", "model.init_args.policy.init_args"
 SMALL = 30e6  # weights of a model that is trained whole
-TRACE = {True: 512, False: 128}  # tokens of a trace with and without a GPU
 EXAMPLES = 128  # tokens of prompts for worked examples that may be added to the template
 SHORTEST = 16  # tokens of a trace that must fit into the context
 
@@ -37,8 +36,8 @@ def settings_for(output: str, rows: RowFacts | None, model: ModelFacts | None, m
     if rows is not None:
         found |= of_rows(rows)
     if machine is not None:
-        found |= of_machine(machine)
-    trace = TRACE[machine is not None and machine.gpu is not None]
+        found |= of_machine(machine, Pace.of(model, machine))
+    trace = Pace.of(model, machine).trace
     if rows is not None and model is not None:
         prompt, answer = lengths(rows, model)
         free = (model.context or sum((prompt, answer, trace, EXAMPLES))) - prompt - answer
@@ -74,15 +73,29 @@ def of_rows(rows: RowFacts) -> Settings:
     }
 
 
-def of_machine(machine: Machine) -> Settings:
+@dataclass(frozen=True)
+class Pace:
+    """How much a first run does: what takes less than about an hour."""
+
+    steps: int
+    validate: int  # every so many steps
+    trace: int  # limit in tokens
+
+    @classmethod
+    def of(cls, model: ModelFacts | None, machine: Machine | None) -> Pace:
+        """The pace for a model and a machine; that of a CPU where they are unknown."""
+        if machine is not None and machine.gpu is not None:
+            return cls(300, 50, 512)
+        return cls(200, 20, 128) if model is not None and model.weights < SMALL else cls(60, 15, 96)
+
+
+def of_machine(machine: Machine, pace: Pace) -> Settings:
     """Accelerator and number of steps."""
-    gpu = machine.gpu is not None
-    steps, every = (300, 50) if gpu else (100, 20)
     return {
-        "trainer.accelerator": Setting("gpu" if gpu else "cpu", str(machine)),
-        "trainer.max_steps": Setting(steps),
-        "trainer.val_check_interval": Setting(every),
-        f"{MODEL}.sampling.max_trace_tokens": Setting(TRACE[gpu]),
+        "trainer.accelerator": Setting("cpu" if machine.gpu is None else "gpu", str(machine)),
+        "trainer.max_steps": Setting(pace.steps),
+        "trainer.val_check_interval": Setting(pace.validate),
+        f"{MODEL}.sampling.max_trace_tokens": Setting(pace.trace),
     }
 
 

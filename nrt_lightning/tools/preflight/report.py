@@ -104,9 +104,10 @@ def first_figures(measures: Measures, left: str) -> str:
         left: the time that is left, as the end of a sentence.
     """
     without, after = measures.without_trace, measures.after_trace
+    useful = f"{percent(measures.useful.value)} of the traces are useful, " if measures.checked else ""
     return wrapped(
-        f"first {measures.rows} questions: {percent(measures.useful.value)} of the traces are useful, "
-        f"{percent(measures.ended_by_marker)} end with the marker, {percent(measures.cut)} are cut; answers are right "
+        f"first {measures.rows} questions: {useful}{percent(measures.ended_by_marker)} of the traces end with the "
+        f"marker, {percent(measures.cut)} are cut; answers are right "
         f"{percent(without.right)} without a trace, {percent(after.right)} after one; confidence a token "
         f"{without.confidence:.3f} without and {after.confidence:.3f} after{left}"
     ).strip()

@@ -79,8 +79,10 @@ class PreflightModule(L.LightningModule):
         """Remove the bar."""
         self.progress.close()
 
-    def validation_step(self, batch: Prompts, batch_idx: int) -> None:
+    def validation_step(self, batch: Prompts | None, batch_idx: int) -> None:
         """Look at the rows of this batch that are still wanted."""
+        if batch is None:  # no row fits
+            return
         wanted = min(len(batch), self.rows - self._taken)
         if wanted > 0 and len(self.prompts) < EXAMPLES:
             for example in prompt_examples(self.policy, batch, EXAMPLES - len(self.prompts)):
@@ -88,7 +90,7 @@ class PreflightModule(L.LightningModule):
                 self.progress.say(f"Prompt {len(self.prompts)}, {example}\n")
         for start in range(0, wanted, self.chunk):
             part = batch.slice(start, min(start + self.chunk, wanted))
-            self.look(part, counter_seed(run_seed(), start, batch_idx, self.global_rank, "preflight"))
+            self.look(part, counter_seed(run_seed(), self._taken, 0, self.global_rank, "preflight"))
 
     def look(self, part: Prompts, seed: int) -> None:
         """Look at some rows. Each borrows the traces of another; the first row waits if it comes alone."""

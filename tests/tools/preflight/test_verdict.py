@@ -17,6 +17,7 @@ from nrt_lightning.tools.preflight.measures import (
     signal,
     useful_traces,
 )
+from nrt_lightning.tools.preflight.report import first_figures
 
 SETUP = Setup(
     group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", aggregators=["a", "b"], signals=[],
@@ -122,6 +123,13 @@ def test_the_report_names_marker_template_and_signals():
     assert "reward *" in text
     assert "a *" not in text, "with signals no aggregation is the configured reward"
     assert "Signal" not in report(GOOD, verdict(GOOD), "model")
+
+
+def test_first_figures_call_no_trace_useful_where_no_answer_is_right():
+    """The comparison with traces of other questions needs more of them than a batch has."""
+    assert "15.0 % of the traces are useful" in first_figures(GOOD, ", about 0:01:00 left")
+    assert first_figures(GOOD, ", about 0:01:00 left").endswith("about 0:01:00 left")
+    assert "useful" not in first_figures(replace(GOOD, checked=False), "")
 
 
 def test_figures_of_a_signal_leave_out_what_failed():
