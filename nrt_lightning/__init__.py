@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
-        "AheadRollout BestAndLast DifficultyGain ExportPolicy Hyperparameters OnPolicyRollout PredictionWriter "
-        "ProgressLines ResultsFile RewardCorrectness TraceSamples ValidationTable"
+        "AheadRollout BestAndLast DifficultyGain ExportPolicy Hyperparameters NonFiniteGuard OnPolicyRollout "
+        "PredictionWriter ProgressLines ResultsFile RewardCorrectness SaveOnSignal TraceSamples ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
@@ -43,11 +43,14 @@ EXPORTS = {
     "signals": (
         "AnswerConfidence AnswerLength ExactMatch Format FunctionSignal GainOverBaseline "
         "GeometricMeanOfSignals LengthPenalty MathVerify PerplexityRank ReasoningEfficiency "
-        "ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence ScoreSignal "
-        "SelfCertainty Signal SignalCombiner TextSignal WeightedSumOfSignals"
+        "ReasoningGymScore ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence "
+        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal WeightedSumOfSignals"
     ),
     "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
-    "tasks": "PointerChasing PointerCorpus RegisterCorpus RegisterPrograms ReportCorpus SloppyReports",
+    "tasks": (
+        "ChainSumCorpus PointerChasing PointerCorpus ReasoningGymSource RegisterCorpus RegisterPrograms ReportCorpus "
+        "SloppyReports"
+    ),
 }
 HOMES = {name: module for module, names in EXPORTS.items() for name in names.split()}
 __all__ = list(HOMES)

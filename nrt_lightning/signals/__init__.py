@@ -19,6 +19,7 @@ from nrt_lightning.signals.gain import GainOverBaseline
 from nrt_lightning.signals.geometric_mean import GeometricMeanOfSignals
 from nrt_lightning.signals.length_penalty import LengthPenalty
 from nrt_lightning.signals.math_verify import MathVerify
+from nrt_lightning.signals.reasoning_gym_score import ReasoningGymScore
 from nrt_lightning.signals.reasoning_perplexity import PerplexityRank, ReasoningEfficiency
 from nrt_lightning.signals.reasoning_reflection import ReasoningReflection
 from nrt_lightning.signals.repetition import Repetition
@@ -28,6 +29,6 @@ from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
 __all__ = [
     "AnswerConfidence", "AnswerLength", "ExactMatch", "Format", "FunctionSignal", "GainOverBaseline",
     "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "PerplexityRank", "ReasoningEfficiency",
-    "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText", "ScoreEvidence",
-    "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
+    "ReasoningGymScore", "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText",
+    "ScoreEvidence", "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
 ]  # fmt: skip

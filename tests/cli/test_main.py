@@ -269,6 +269,8 @@ def test_every_config_is_instantiated_by_the_command_in_its_first_line(config: P
     assert str(config) in args
     if config.stem in ("wandb", "mlflow"):
         pytest.importorskip(config.stem)
+    if any("ReasoningGymSource" in Path(arg).read_text() for arg in args if arg.endswith(".yaml")):
+        pytest.importorskip("reasoning_gym")
     args += at_home(args, tmp_path)
     cli = NRTCLI(LightningModule, LightningDataModule, run=False, args=args, subclass_mode_model=True,
                  subclass_mode_data=True, auto_configure_optimizers=False, parser_class=Parser)  # fmt: skip
