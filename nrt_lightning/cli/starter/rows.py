@@ -8,9 +8,10 @@ from typing import Any
 
 from nrt_lightning.cli.starter.columns import find_format
 from nrt_lightning.data import FileSource
+from nrt_lightning.data.default_template import default_template
 from nrt_lightning.data.formats import Messages, PromptCompletion, QuestionAnswer, RowFormat
-from nrt_lightning.data.default_template import default_template, token_ids
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.continuation import token_ids
 from nrt_lightning.structures import Row
 
 FEWEST = 12  # rows: 8 to train on, 2 for validation, 2 for the test
