@@ -36,6 +36,14 @@ class TextBatches:
     max_prompt_tokens: int = 1024
     max_answer_tokens: int = 512
 
+    def encoder(self, policy: Any) -> TextBatchEncoder:
+        """The encoder of a LightningModule of the user's own, for its `on_before_batch_transfer`.
+
+        Args:
+            policy: of the module, whose tokenizer, marker and end of answers are used.
+        """
+        return TextBatchEncoder(self, policy.tokenizer, policy=policy)
+
 
 class TextBatchEncoder:
     """Encodes batches of plain texts, counts the rows that are too long, and logs their ids.
@@ -63,12 +71,14 @@ class TextBatchEncoder:
         self.dropped = 0
         self.known: set[str] = set()  # ids that the log has named
 
-    def encode(self, batch: Mapping[str, Any], *, require_answers: bool = True) -> Prompts | None:
-        """The rows that fit, as a padded batch; None if none does.
+    def encode(self, batch: Mapping[str, Any] | Prompts, *, require_answers: bool = True) -> Prompts | None:
+        """The rows that fit, as a padded batch; None if none does. `Prompts` are returned as they are.
 
         Raises:
             InputError: a column is missing, or a value is no text.
         """
+        if isinstance(batch, Prompts):
+            return batch
         rows = list(rows_of(batch, self.seen, require_answers=require_answers))
         if self.seen == 0 and rows:
             self.write(prompt_example(self.template, rows[0], self.encoder.tokenizer))

@@ -13,6 +13,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from nrt_lightning.data.arrow import with_written_numbers
 from nrt_lightning.errors import InputError
 
 Records = Iterator[tuple[str, dict[str, Any]]]  # origin and record
@@ -129,8 +130,9 @@ def read_parquet(path: Path) -> Records:
     import pyarrow.parquet
 
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1024)
-        for number, record in enumerate((record for batch in batches for record in batch.to_pylist()), start=1):
+        file = pyarrow.parquet.ParquetFile(path)
+        records = (record for batch in file.iter_batches(batch_size=1024) for record in batch.to_pylist())
+        for number, record in enumerate(with_written_numbers(records, file.schema_arrow), start=1):
             yield f"{path}:row {number}", record
     except pyarrow.ArrowException as error:
         raise InputError(f"{path}: not a readable Parquet file ({error}). Write it again.") from None

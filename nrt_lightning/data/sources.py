@@ -12,6 +12,7 @@ from typing import Any
 
 from typing_extensions import override
 
+from nrt_lightning.data.arrow import with_written_numbers
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
 from nrt_lightning.data.readers import READERS, Records
 from nrt_lightning.errors import InputError, nearest
@@ -105,7 +106,8 @@ class FileSource(QASource):
         return self._enumerate(self._load_hub(name))
 
     def _enumerate(self, dataset: Any) -> Records:
-        return ((f"{self.path}:row {number}", record) for number, record in enumerate(dataset, start=1))
+        records = with_written_numbers(dataset, schema_of(dataset))
+        return ((f"{self.path}:row {number}", record) for number, record in enumerate(records, start=1))
 
     def _load_hub(self, path: str) -> Any:
         import datasets
@@ -150,7 +152,7 @@ class MemorySource(QASource):
 
     @override
     def rows(self) -> list[Row]:
-        numbered = enumerate(self.records, start=1)
+        numbered = enumerate(with_written_numbers(self.records, schema_of(self.records)), start=1)
         records = islice(((f"{self.name}:row {number}", record) for number, record in numbered), self.max_rows)
         return parsed(records, self.format or QuestionAnswer(), self.name, require_answers=self.require_answers)
 
@@ -180,6 +182,11 @@ def parsed(
     if not rows:
         raise InputError(f"{name}: no rows. Check that it is the right file and that it is complete.")
     return rows
+
+
+def schema_of(records: Any) -> Any:
+    """The Arrow schema of a `datasets.Dataset`; None for other records."""
+    return getattr(getattr(records, "features", None), "arrow_schema", None)
 
 
 def _check_no_class(name: str) -> None:

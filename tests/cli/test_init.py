@@ -53,7 +53,9 @@ def printed(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 def test_what_is_written_by_default_is_a_config_of_the_package() -> None:
     init(output="configs/own_data.yaml")
-    assert Path("configs/own_data.yaml").read_text() == OWN_DATA.read_text()
+    first, rest = Path("configs/own_data.yaml").read_text().split("\n", 1)
+    assert first == "# nrt-lightning fit --config configs/own_data.yaml"
+    assert f"# nrt-lightning fit --config nrt:own_data\n{rest}" == OWN_DATA.read_text()
 
 
 def test_every_key_has_a_comment_also_where_it_was_filled_in() -> None:

@@ -1,8 +1,19 @@
+import lightning as L
 import pytest
+import torch
 from short_runs import nrt_module
 from torch.utils.data import DataLoader
 
-from nrt_lightning import PlainTemplate, Policy, RegisterPrograms, SFTModule
+from nrt_lightning import (
+    GeometricMean,
+    Method,
+    OnPolicyRollout,
+    PlainTemplate,
+    Policy,
+    RegisterPrograms,
+    Sampling,
+    SFTModule,
+)
 from nrt_lightning.callbacks.collapse import CollapseDetector
 from nrt_lightning.data import TextBatches
 from nrt_lightning.export.record import RunRecord
@@ -45,3 +56,41 @@ def test_integer_answers_and_limits_in_supervised_training(trainer):
     trainer(max_steps=2).fit(module, loader)
     assert module.text_encoder.dropped == 1
     assert module.text_encoder.known == {"row 1234 of the dataloader"}
+
+
+class OwnModule(L.LightningModule):
+    """Of the user, whose dataloader yields dicts."""
+
+    def __init__(self):
+        super().__init__()
+        sampling = Sampling(group_size=2, max_trace_tokens=6)
+        self.method = Method(Policy("embedded:registers-base"), aggregator=GeometricMean(), sampling=sampling)
+        self.policy = self.method.policy
+        self.texts = TextBatches(PlainTemplate(), max_prompt_tokens=40).encoder(self.policy)
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return self.texts.encode(batch)
+
+    def configure_callbacks(self):
+        return [OnPolicyRollout()]
+
+    def configure_model(self):
+        self.policy.load()
+
+    def training_step(self, batch, batch_idx):
+        scores = self.method.score(batch)
+        return self.method.compute_loss(batch, scores, self.method.assign_credit(batch, scores)).loss
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.policy.parameters(), lr=1e-3)
+
+
+def test_a_module_of_the_user_takes_dicts(trainer, caplog):
+    module = OwnModule()
+    run = trainer(max_steps=-1, max_epochs=1)
+    run.fit(module, DataLoader(questions(8), batch_size=1))
+    assert run.global_step == 6, "two rows are too long"
+    assert "row q1 " in caplog.text
+    encoded = module.texts.encode({"question": ["a1+1?a:"], "answer": [2]})
+    assert module.texts.encode(encoded) is encoded
+    assert module.texts.template.markup == module.policy.markup
