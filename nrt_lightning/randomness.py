@@ -20,22 +20,22 @@ GAMMA = -0x61C8864680B583EB  # 2**64 / golden ratio, the step of splitmix64
 FACTORS = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # of splitmix64, as signed integers
 
 
-def counter_seed(seed: int, epoch: int, micro_batch: int, rank: int = 0, stream: str = "") -> int:
+def counter_seed(seed: int, series: int, number: int, rank: int = 0, stream: str = "") -> int:
     """Derive a seed, a 63-bit integer, for a position in a run.
 
     Args:
         seed: the run's seed.
-        epoch: the epoch, from 0.
-        micro_batch: the micro-batch within the epoch, from 0.
+        series: separates counters of the same stream; 0 if there is one.
+        number: the position, from 0: in training the micro-batches before this one, over all epochs.
         rank: the rank of the process.
         stream: name of the purpose; different streams are independent at the same position.
 
     >>> counter_seed(0, 0, 3, stream="rollout") == counter_seed(0, 0, 3, stream="rollout")
     True
-    >>> len({counter_seed(0, epoch, step, rank) for epoch in range(3) for step in range(3) for rank in range(3)})
+    >>> len({counter_seed(0, series, number, rank) for series in range(3) for number in range(3) for rank in range(3)})
     27
     """
-    digest = hashlib.blake2b(f"{seed}/{epoch}/{micro_batch}/{rank}/{stream}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"{seed}/{series}/{number}/{rank}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fake_vllm import FakeVLLM, listening
 from hypothesis import settings
+from subwords import byte_level, save_model, sentencepiece
 from tiny import ANSWERS, QUESTIONS, make_prompts, save_tiny
 
 from nrt_lightning import Policy
@@ -31,6 +32,18 @@ def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 def policy() -> Policy:
     """The embedded base."""
     return Policy("embedded:registers-base").load()
+
+
+@pytest.fixture(scope="session", params=["byte_level", "sentencepiece"])
+def subword_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A random model with a subword tokenizer."""
+    tokenizer = {"byte_level": byte_level, "sentencepiece": sentencepiece}[request.param]()
+    return save_model(tmp_path_factory.mktemp(request.param), tokenizer)
+
+
+@pytest.fixture
+def subword_policy(subword_dir: str) -> Policy:
+    return Policy(subword_dir).load()
 
 
 @pytest.fixture

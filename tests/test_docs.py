@@ -29,6 +29,7 @@ SMALL = {  # the README shows a model from the hub, which tests do not reach; th
     "max_trace_tokens=512": "max_trace_tokens=8",
     "val_rows=256": "val_rows=4",
 }
+HUB_MODEL = re.compile(r"^--model=[\w-]+/[\w.-]+$")
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
@@ -67,6 +68,8 @@ def run_command(line: str) -> None:
         assert set(words[1:]) <= set(targets), line
     elif words[1:2] == ["configs"]:
         run(words[1:])
+    elif words[1:2] == ["init"]:
+        run([HUB_MODEL.sub("--model=embedded:registers-base", word) for word in words[1:]])
     elif words and words[0].endswith("nrt-lightning"):
         with pytest.raises(SystemExit) as caught:
             run([*words[1:], *([] if any("help" in word for word in words) else ["--print_config"])])
@@ -81,7 +84,7 @@ def run_command(line: str) -> None:
 def readme_rows(tmp_path: Path) -> None:
     """The `train.jsonl` that the README assumes, as small as `SMALL` makes the rest."""
     row = {"question": "a4b*2c+2d+3?dc:", "answer": "d3,c0"}
-    (tmp_path / "train.jsonl").write_text(8 * (json.dumps(row) + "\n"))
+    (tmp_path / "train.jsonl").write_text(16 * (json.dumps(row) + "\n"))
 
 
 @each_page

@@ -18,16 +18,18 @@ from nrt_lightning.callbacks.collapse import (
 from nrt_lightning.callbacks.difficulty_gain import DifficultyGain
 from nrt_lightning.callbacks.export import ExportPolicy
 from nrt_lightning.callbacks.hyperparameters import Hyperparameters
+from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.callbacks.predictions import PredictionWriter
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
 from nrt_lightning.callbacks.results import ResultsFile
 from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
+from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
-    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "OnPolicyRollout",
-    "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "StopTraining",
-    "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
+    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
+    "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
+    "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

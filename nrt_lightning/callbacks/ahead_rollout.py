@@ -39,7 +39,7 @@ KEY = "window_sampled_ahead"  # in a checkpoint
 class Ahead:
     """A window that is being sampled, or has been."""
 
-    position: tuple[int, int]  # epoch, and micro-batch within it
+    position: int  # of its first micro-batch in the run, over all epochs
     window: Future[SampledWindow]
     measured: bool = False  # True: its signals are measured
 
@@ -83,10 +83,9 @@ class AheadRollout(OnPolicyRollout):
             self.ahead, self.sampler_policy, self.stored = None, None, {}
 
     @override
-    def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
+    def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
         """The window's micro-batches with the rollouts sampled before; sampling begins for the next."""
         method: Method = pl_module.method
-        position = trainer.current_epoch, batch_idx
         started = time.perf_counter()
         sampled = self.take(trainer, method, prompts, position)
         pl_module.log("rollout/seconds_waited", time.perf_counter() - started, batch_size=len(prompts))
@@ -96,14 +95,14 @@ class AheadRollout(OnPolicyRollout):
                 score_window(method, sampled.micro_batches, steps=steps)
             else:
                 score_with_other_models(method, sampled.micro_batches, steps=True)
-            window = self.apply_window_parts(trainer, pl_module, sampled.micro_batches, batch_idx, steps=steps)
+            window = self.apply_window_parts(trainer, pl_module, sampled.micro_batches, position, steps=steps)
         self.log_sampling(pl_module, sampled, len(prompts))
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        next_prompts, epoch, micro_batch = data.next_window(*position)
-        self.begin(trainer, method, next_prompts.to(prompts.prompt_ids.device), (epoch, micro_batch))
+        next_prompts, following = data.next_window(position)
+        self.begin(trainer, method, next_prompts.to(prompts.prompt_ids.device), following)
         return window
 
-    def take(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> SampledWindow:
+    def take(self, trainer: Trainer, method: Method, prompts: Prompts, position: int) -> SampledWindow:
         """The window's micro-batches with their rollouts, waited for if need be."""
         if self.stored:
             self.restore(trainer, method, prompts, position)
@@ -121,7 +120,7 @@ class AheadRollout(OnPolicyRollout):
         ahead.measured = True
         return sampled
 
-    def begin(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> None:
+    def begin(self, trainer: Trainer, method: Method, prompts: Prompts, position: int) -> None:
         """Sample a window in the background, with the weights as they are now."""
         self.wait()
         if method.engine.own_weights:
@@ -130,7 +129,7 @@ class AheadRollout(OnPolicyRollout):
             self.sampler_policy = snapshot(method.policy)
         else:
             copy_from(self.sampler_policy, method.policy)
-        seed = counter_seed(run_seed(), *position, stream="rollout")
+        seed = counter_seed(run_seed(), 0, position, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up = False
         self.ahead = Ahead(position, self.threads.submit(self.draw, trainer, method, prompts, seed))
@@ -186,13 +185,13 @@ class AheadRollout(OnPolicyRollout):
             window = [to_state(batch) for batch in self.finish(trainer, pl_module.method, ahead).micro_batches]
         else:
             log.warning("the checkpoint holds no window sampled ahead, because sampling failed: %s", error)
-        checkpoint[KEY] = {"position": list(ahead.position), "windows": gather_objects(window)}
+        checkpoint[KEY] = {"position": ahead.position, "windows": gather_objects(window)}
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.stored = checkpoint.get(KEY, {})
 
-    def restore(self, trainer: Trainer, method: Method, prompts: Prompts, position: tuple[int, int]) -> None:
+    def restore(self, trainer: Trainer, method: Method, prompts: Prompts, position: int) -> None:
         """Use the window of the checkpoint, if it is the next one and would be sampled alike."""
         state, self.stored = self.stored, {}
         windows = state["windows"]
@@ -200,7 +199,7 @@ class AheadRollout(OnPolicyRollout):
         window = prompts.micro_batches()
         for batch, entry in zip(window, mine or [], strict=False):
             restore_state(batch, entry)
-        if tuple(state["position"]) != position or not all(fits(method, batch) for batch in window):
+        if state["position"] != position or not all(fits(method, batch) for batch in window):
             log.warning(
                 "The window in the checkpoint cannot be used: there is none, or it was sampled with another group "
                 "size, correction or number of processes. The first window is sampled anew, with the weights of now."

@@ -10,10 +10,11 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.strategies import Processes
+from nrt_lightning.strategies import Processes, micro_batches_done
 from nrt_lightning.structures import Prompts, WindowStep
 from nrt_lightning.training.checks import check_method, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
@@ -49,6 +50,8 @@ class OnPolicyRollout(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
+        add_exact_resume(trainer)
+        self.window = []
         method = method_of(pl_module, type(self).__name__)
         check_method(method)
         warn_of_idle_parts(method)
@@ -68,31 +71,39 @@ class OnPolicyRollout(Callback):
                 f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
                 "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
             )
-        if batch.window.first:
-            self.window = self.fill_window(trainer, pl_module, batch, batch_idx)
-        elif len(self.window) != batch.window.size:
-            raise RuntimeError("The run begins in the middle of a window; resume from a checkpoint at a window's end.")
+        place = batch.window
+        if place.first or len(self.window) != place.size:  # resumed inside a window: sample it anew
+            begun = place.epoch * place.size + place.index
+            self.window = self.fill_window(trainer, pl_module, batch, micro_batches_done(trainer) - begun)
         filled = self.window[batch.window.index]
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(filled, field.name))
+        batch.window = place
 
-    def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, batch_idx: int) -> list[Prompts]:
-        """The window's micro-batches with rollouts, scores and credit, as far as these come before the steps."""
+    def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
+        """The window's micro-batches with rollouts, scores and credit, as far as these come before the steps.
+
+        Args:
+            trainer: of the run.
+            pl_module: with the method.
+            prompts: of the window.
+            position: of the window's first micro-batch in the run, over all epochs.
+        """
         method: Method = pl_module.method
         with trainer.precision_plugin.forward_context():
-            sampled = self.sample(trainer, method, prompts, batch_idx, "rollout")
+            sampled = self.sample(trainer, method, prompts, position, "rollout")
             steps = steps_within(trainer, prompts.window)
             score_window(method, sampled.micro_batches, steps=steps)
             self.log_sampling(pl_module, sampled, len(prompts))
-            return self.apply_window_parts(trainer, pl_module, sampled.micro_batches, batch_idx, steps=steps)
+            return self.apply_window_parts(trainer, pl_module, sampled.micro_batches, position, steps=steps)
 
     def apply_window_parts(
-        self, trainer: Trainer, pl_module: Any, window: list[Prompts], batch_idx: int, *, steps: bool
+        self, trainer: Trainer, pl_module: Any, window: list[Prompts], position: int, *, steps: bool
     ) -> list[Prompts]:
         """The window after its filters and with advantages over the batch, where the method has such parts."""
         if not pl_module.method.needs_window:
             return window
-        more_rows = partial(self.more_rows, trainer, pl_module.method, batch_idx, steps=steps)
+        more_rows = partial(self.more_rows, trainer, pl_module.method, position, steps=steps)
         processes = Processes(trainer.strategy)
         applied = apply_window_parts(pl_module.method, window, more_rows, processes)
         count = sum(len(batch) for batch in window)
@@ -102,29 +113,29 @@ class OnPolicyRollout(Callback):
         return applied.micro_batches
 
     def more_rows(
-        self, trainer: Trainer, method: Method, batch_idx: int, like: Prompts, count: int, number: int, *, steps: bool
+        self, trainer: Trainer, method: Method, position: int, like: Prompts, count: int, number: int, *, steps: bool
     ) -> list[Prompts]:
         """Scored rollouts of more rows, in micro-batches no larger than the window's, for one round of replacement.
 
         Args:
             trainer: of the run.
             method: of the module.
-            batch_idx: of the window's first micro-batch.
+            position: of the window's first micro-batch in the run.
             like: a micro-batch of the window.
             count: rows.
             number: of the round.
             steps: as in `score_window`.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        prompts = data.replacement_rows(count, trainer.current_epoch, batch_idx, number).to(like.prompt_ids.device)
+        prompts = data.replacement_rows(count, 0, position, number).to(like.prompt_ids.device)
         prompts.window = WindowStep(0, math.ceil(count / len(like)))
-        more = self.sample(trainer, method, prompts, batch_idx, f"refill {number}").micro_batches
+        more = self.sample(trainer, method, prompts, position, f"refill {number}").micro_batches
         score_window(method, more, steps=steps)
         return more
 
-    def sample(self, trainer: Trainer, method: Method, prompts: Prompts, batch_idx: int, stream: str) -> SampledWindow:
+    def sample(self, trainer: Trainer, method: Method, prompts: Prompts, position: int, stream: str) -> SampledWindow:
         """Micro-batches of these prompts with rollouts and measured signals."""
-        seed = counter_seed(run_seed(), trainer.current_epoch, batch_idx, stream=stream)
+        seed = counter_seed(run_seed(), 0, position, stream=stream)
         if method.policy.sharding.active:  # all processes send together; `generate` sends whole weights by itself
             method.engine.send(method.policy)
         with generation_progress(trainer, enabled=self.progress) as progress:

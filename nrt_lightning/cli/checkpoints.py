@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from nrt_lightning.callbacks.exact_resume import KEY as POSITION
 from nrt_lightning.callbacks.run_folder import in_run_folder
 from nrt_lightning.errors import InputError
+from nrt_lightning.strategies.checkpoint_io import before_of, damage, undamaged
 from nrt_lightning.strategies.checkpoints import read_metadata
 
 log = logging.getLogger(__name__)
 
 FOLDER = "checkpoints"  # in the run's folder
+FILES = ("*.ckpt", ".*.ckpt.before")  # and those that were written before under the same name
 WORDS = ("auto", "last", "best")
 
 
@@ -30,17 +32,28 @@ class Found:
     saved: dict[str, Any]
 
     @property
-    def order(self) -> tuple[int, float]:
-        """Optimizer steps; among equals, the time of writing."""
-        return int(self.saved["global_step"]), self.path.stat().st_mtime
+    def order(self) -> tuple[int, bool, float]:
+        """Optimizer steps; among equals, those at the end of a window, then the time of writing."""
+        return int(self.saved["global_step"]), self.exact, self.path.stat().st_mtime
+
+    @property
+    def exact(self) -> bool:
+        """False if it was saved inside a rollout window, so that a resumed run cannot equal the uninterrupted one."""
+        return bool(self.saved.get(POSITION, {}).get("exact", True))
+
+    @property
+    def resumable(self) -> bool:
+        """False if it holds weights alone."""
+        return "lr_schedulers" in self.saved and bool(self.saved.get("loops"))
 
 
-def find_checkpoint(command: str, config: Any) -> str | None:
+def find_checkpoint(command: str, config: Any, setting: str = "ckpt_path") -> str | None:
     """The checkpoint that `ckpt_path` means: a path as it is given, or the one that `auto`, `last` or `best` names.
 
     Args:
         command: that reads it.
         config: settings of the command.
+        setting: name of the option that gave it, for messages.
 
     Returns:
         Its path; None if none is given, or if `fit` starts from the beginning.
@@ -50,23 +63,26 @@ def find_checkpoint(command: str, config: Any) -> str | None:
     """
     word = config.get("ckpt_path")
     if word not in WORDS:
-        return word
+        return whole(word)
     directories = checkpoint_directories(config.trainer)
     places = " or ".join(map(str, directories))
     found = checkpoints_in(directories, config.get("model"))
+    if command == "fit":
+        found = to_resume(found)
+    found = from_undamaged(found)
     if not found:
         if word == "auto" and command == "fit":
             tell(f"ckpt_path=auto: no checkpoint in {places}. Training starts from the beginning.")
             return None
         raise InputError(
-            f"ckpt_path={word!r}: no checkpoint in {places}. Train first, set trainer.default_root_dir to the folder "
+            f"{setting}={word!r}: no checkpoint in {places}. Train first, set trainer.default_root_dir to the folder "
             "of the run, or give the path of a checkpoint."
         )
     path, step = found[0].path, found[0].order[0]
     if word == "best":
-        path = best(found, places)
+        path = undamaged(best(found, places, setting))
         step = int(read_metadata(path)["global_step"])
-    tell(f"ckpt_path={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
+    tell(f"{setting}={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
     return str(path)
 
 
@@ -82,7 +98,7 @@ def checkpoint_directories(trainer: Any) -> list[Path]:
 def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
     """Checkpoints of this model in the directories, the newest first: that of the most optimizer steps."""
     found = []
-    for path in sorted(path for directory in directories for path in directory.rglob("*.ckpt")):
+    for path in sorted(path for directory in directories for pattern in FILES for path in directory.rglob(pattern)):
         try:
             saved = read_metadata(path)
             saved["global_step"]
@@ -94,6 +110,47 @@ def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
         else:
             log.warning("%s is of another model and is left out.", path)
     return sorted(found, key=lambda one: one.order, reverse=True)
+
+
+def from_undamaged(found: list[Found]) -> list[Found]:
+    """The checkpoints from the first undamaged one on; the damaged ones are warned of."""
+    for number, one in enumerate(found):
+        if (problem := damage(one.path)) is None:
+            return found[number:]
+        log.warning("%s is not used: %s.", one.path, problem)
+    return []
+
+
+def whole(path: str | None) -> str | None:
+    """The checkpoint of this path, or the one written before if it is missing or damaged, with a warning.
+
+    Raises:
+        InputError: names the file.
+    """
+    if path is None or path == "hpc" or path.startswith("registry") or "://" in path:
+        return path
+    if not Path(path).exists() and not before_of(Path(path)).exists():
+        raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'auto', 'last' or 'best'.")
+    return str(undamaged(Path(path)))
+
+
+def to_resume(found: list[Found]) -> list[Found]:
+    """The checkpoints that a run can be resumed from, the one to resume first.
+
+    That is the newest; or the one before, if the newest was saved inside a window that it begins: from there the run
+    is exact.
+    """
+    for one in found:
+        if not one.resumable:
+            log.warning("%s holds weights alone and is left out.", one.path)
+    found = [one for one in found if one.resumable]
+    if found and not found[0].exact:
+        begin = found[0].saved[POSITION]["begin"]
+        for one in found:
+            if one.exact and one.saved.get(POSITION, {}).get("micro_batches", -1) >= begin:
+                log.warning("%s is newer, but was saved inside a window; %s is exact.", found[0].path, one.path)
+                return [one, *(other for other in found if other is not one)]
+    return found
 
 
 def same_model(saved: dict[str, Any], model: Any) -> bool:
@@ -110,7 +167,7 @@ def parts(class_path: str, settings: Any) -> tuple[Any, ...]:
     return (class_path, policy.get("model"), *(choice.get("class_path") for choice in choices))
 
 
-def best(found: Sequence[Found], places: str) -> Path:
+def best(found: Sequence[Found], places: str, setting: str = "ckpt_path") -> Path:
     """The best checkpoint, by the newest one's record of it.
 
     Raises:
@@ -125,26 +182,9 @@ def best(found: Sequence[Found], places: str) -> Path:
                 if path.exists():
                     return path
     raise InputError(
-        f"ckpt_path='best': no checkpoint in {places} was kept by a metric. Add the callback nrt_lightning.BestAndLast "
+        f"{setting}='best': no checkpoint in {places} was kept by a metric. Add the callback nrt_lightning.BestAndLast "
         "before training, or give 'last' or the path of a checkpoint."
     )
-
-
-def check_checkpoint(path: str | None) -> None:
-    """Check that a checkpoint can be read.
-
-    Raises:
-        InputError: names the file.
-    """
-    if path is None or path == "hpc" or path in WORDS or path.startswith("registry"):
-        return
-    if not Path(path).exists():
-        raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'auto', 'last' or 'best'.")
-    if Path(path).is_file():
-        try:
-            torch.load(path, weights_only=True, mmap=True, map_location="meta")
-        except Exception as error:  # torch raises many kinds
-            raise InputError(f"ckpt_path={path!r} cannot be read ({error}). Give another checkpoint.") from error
 
 
 def tell_kept(trainer: Any) -> None:

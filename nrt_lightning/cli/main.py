@@ -21,7 +21,7 @@ import nrt_lightning
 from nrt_lightning.callbacks import PredictionWriter, ResultsFile
 from nrt_lightning.callbacks.run_folder import unwritable
 from nrt_lightning.cli.callbacks import last_of_each, report_replaced
-from nrt_lightning.cli.checkpoints import check_checkpoint, find_checkpoint, tell_kept
+from nrt_lightning.cli.checkpoints import find_checkpoint, tell_kept
 from nrt_lightning.cli.help import overview, versions
 from nrt_lightning.cli.parser import Parser
 from nrt_lightning.cli.run_folder import (
@@ -73,7 +73,6 @@ class NRTCLI(LightningCLI):
         config.trainer.callbacks = last_of_each(config.trainer.callbacks)
         check_accelerator(config.trainer.accelerator)
         check_writable(config.trainer.default_root_dir or os.getcwd())
-        check_checkpoint(config.get("ckpt_path"))
         if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
             given = config.clone()
             given.ckpt_path = self.ckpt_path

@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
+from nrt_lightning.cli.files_given import check_files
 from nrt_lightning.cli.help import short_help
 from nrt_lightning.cli.names import LIVE
 from nrt_lightning.cli.suggestions import explain
@@ -37,19 +38,27 @@ class PlainParser(ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | settings)
+        self.words: list[str] = []  # that are parsed
 
     @override
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
-        return super().parse_args(with_configs(sys.argv[1:] if args is None else args), *more, **settings)
+        words = with_configs(sys.argv[1:] if args is None else args)
+        check_files(words)
+        for parser in (self, *self.inner_parsers()):
+            parser.words = words
+        return super().parse_args(words, *more, **settings)
+
+    def inner_parsers(self) -> list[Any]:
+        """The parsers of subcommands."""
+        return list(self._subcommands_action.choices.values()) if self._subcommands_action else []
 
     @override
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with one line: the setting, its value, the nearest name."""
         if not self.exit_on_error:
             super().error(message, ex)  # the parser of a part, whose message becomes one of several
-        inner = self._subcommands_action.choices.values() if self._subcommands_action else []
-        options = [action.dest for parser in (self, *inner) for action in parser._actions]
-        sys.stderr.write(f"error: {explain(message, options)}\n")
+        options = [action.dest for parser in (self, *self.inner_parsers()) for action in parser._actions]
+        sys.stderr.write(f"error: {explain(message, options, self.words)}\n")
         self.exit(2)
 
 
@@ -63,8 +72,7 @@ class Parser(PlainParser, LightningArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         if "--help=all" in words:
             words[words.index("--help=all")] = "--help"
-            inner = self._subcommands_action.choices.values() if self._subcommands_action else []
-            for parser in (self, *inner):
+            for parser in (self, *self.inner_parsers()):
                 parser.whole_help = True
         return super().parse_args(words, *more, **settings)
 

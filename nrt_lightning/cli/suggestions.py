@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from nrt_lightning.cli.files_given import config_without_settings, files_given, no_settings
 from nrt_lightning.cli.names import (
     arguments,
     class_names,
@@ -52,12 +54,13 @@ class Leaf:
     depth: int  # settings around it
 
 
-def explain(message: str, options: list[str]) -> str:
+def explain(message: str, options: list[str], words: Sequence[str] = ()) -> str:
     """A parser's error message in one line.
 
     Args:
         message: error message of the parser.
         options: option names of the parser.
+        words: arguments that were parsed.
 
     >>> explain("unrecognized arguments: --optimizer.lr=1", [])
     "--optimizer.lr is not an option. Did you mean 'model.optimizer.lr'?"
@@ -74,7 +77,17 @@ def explain(message: str, options: list[str]) -> str:
     if found := re.match(r"the following arguments are required: (.+)", message):
         names = [name.split(".")[-1] for name in found[1].split(", ")]
         return f"{' and '.join(names)} not given. Name a config that sets them, such as --config nrt:quickstart"
+    if message.startswith("Unexpected config:"):
+        return config_without_settings(words)
+    files = files_given(words)
+    if (found := re.search(r"Config file loop detected: (.+?) -> ", message)) and found[1] in files.values():
+        return no_settings(next(name for name in files if files[name] == found[1]), found[1])
     leaves = found_in(message)
+    for name, path in files.items():  # whose content is not quoted
+        named = [leaf for leaf in leaves if leaf.setting == name and leaf.text not in ("int", "float")]
+        inside = any(leaf.setting.startswith(f"{name}.") for leaf in leaves)
+        if (named and not inside) or (not leaves and f'"{name}"' in message):
+            return no_settings(name, path)
     if not leaves:
         return one_line(message)
     deepest = [leaf for leaf in leaves if leaf.depth == max(other.depth for other in leaves)]

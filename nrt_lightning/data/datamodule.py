@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.data.arguments import Source
-from nrt_lightning.data.datamodule_checks import check_resumed, check_settings, check_splits, load_tokenizer
+from nrt_lightning.data.datamodule_checks import check_settings, check_splits, checked_order, load_tokenizer
 from nrt_lightning.data.default_template import fit_together, prompt_example
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import RowFormat
@@ -108,7 +108,8 @@ class QADataModule(L.LightningDataModule):
         self.encoded: dict[str, EncodedRows] = {}
         self._encoded_with: PreTrainedTokenizerBase | None = None
         self._sampler: WindowSampler | None = None  # of the current training dataloader
-        self._resumed: dict[str, int] = {}  # state of the checkpoint
+        self._order: dict[str, Any] = {}  # what fixes the micro-batches
+        self._resumed: dict[str, Any] = {}  # state of the checkpoint
         check_settings(vars(self), self.max_rows)
         check_splits(self.sources, {"val": val_rows, "test": test_rows})
         check_format(format, self.sources)
@@ -162,8 +163,7 @@ class QADataModule(L.LightningDataModule):
             len(dataset), self.batch_size, self.window, self.seed, self.passes, start=start, limit=limit,
             window_epochs=self.window_epochs, **ranks
         )  # fmt: skip
-        if start > 0:
-            check_resumed(self._resumed, self._sampler.order)
+        self._order = checked_order(self._resumed if start > 0 else {}, self._sampler.order, dataset.rows)
         return DataLoader(dataset, batch_size=None, sampler=self._sampler, num_workers=self.num_workers)
 
     def replacement_rows(self, count: int, *key: int | str) -> Prompts:
@@ -173,27 +173,26 @@ class QADataModule(L.LightningDataModule):
 
         Args:
             count: rows for this process.
-            key: position in the run, such as epoch and micro-batch.
+            key: position in the run, such as its micro-batches before this one.
         """
         dataset, trainer = self._dataset("train"), cast(Any, self.trainer)
         order = shuffled(len(dataset), self.seed, "further", *key).tolist()
         indices = range(trainer.global_rank, count * trainer.world_size, trainer.world_size)
         return dataset.collate([dataset[order[index % len(order)]] for index in indices])
 
-    def next_window(self, epoch: int, micro_batch: int) -> tuple[Prompts, int, int]:
+    def next_window(self, position: int) -> tuple[Prompts, int]:
         """The prompts of the window that follows the one at this position, before training reaches it.
 
         Args:
-            epoch: the trainer's epoch.
-            micro_batch: first micro-batch of the current window, within the epoch.
+            position: of the current window's first micro-batch in the run, over all epochs.
 
         Returns:
-            The prompts on this process, and the epoch and the first micro-batch of their window.
+            The prompts on this process, and the position of their window.
         """
         assert self._sampler is not None, "training has not begun"
-        epoch, micro_batch = self._sampler.next_position(epoch, micro_batch)
-        rows, first = self._sampler.rows_of(epoch, micro_batch), WindowStep(0, self.window, 0, self.window_epochs)
-        return self._dataset("train")[MicroBatch(rows, first)], epoch, micro_batch
+        following = position + self._sampler.window_steps
+        rows, first = self._sampler.rows_at(following), WindowStep(0, self.window, 0, self.window_epochs)
+        return self._dataset("train")[MicroBatch(rows, first)], following
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation rows in order; an empty list if there are none."""
@@ -207,12 +206,11 @@ class QADataModule(L.LightningDataModule):
         """The prediction rows in order."""
         return self._in_order("predict", even=False)
 
-    def state_dict(self) -> dict[str, int]:
-        """Settings that fix the micro-batch order (compared on resume), and the number of micro-batches processed."""
-        order = {} if self._sampler is None else self._sampler.order
-        return order | {"processed": self._processed(self.trainer)}
+    def state_dict(self) -> dict[str, Any]:
+        """What fixes the micro-batches (compared on resume), and how many have been processed."""
+        return self._order | {"processed": self._processed(self.trainer)}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the checkpoint's state; `train_dataloader` compares its order settings."""
         self._resumed = state_dict
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.structures import Row
+
+log = logging.getLogger(__name__)
 
 LEAST = dict.fromkeys(("batch_size", "window", "window_epochs", "eval_batch_size", "passes"), 1)
 LEAST["num_workers"] = 0
@@ -51,23 +57,39 @@ def check_splits(sources: Mapping[str, Any], held_out: Mapping[str, float]) -> N
             )
 
 
-def check_resumed(before: Mapping[str, int], now: Mapping[str, int]) -> None:
-    """Check that a resumed run has the micro-batch order of its checkpoint.
+def checked_order(before: Mapping[str, Any], order: Mapping[str, int], rows: Sequence[Row]) -> dict[str, Any]:
+    """What fixes the micro-batches of a run: its order, which a resumed run must share, and a digest of the rows.
 
     Args:
-        before: `WindowSampler.order` of the checkpoint's run.
-        now: `WindowSampler.order` of this run.
+        before: what this function returned in the checkpoint's run; empty if none is resumed.
+        order: `WindowSampler.order` of this run.
+        rows: of this run. Others than the checkpoint's are warned of.
 
     Raises:
-        InputError: names all settings that differ.
+        InputError: names all settings of the order that differ.
     """
-    changed = {name: old for name, old in before.items() if now.get(name, old) != old}
+    changed = {name: old for name, old in before.items() if order.get(name, old) != old}
     if changed:
-        differences = ", ".join(f"{name}={old} (now {now[name]})" for name, old in changed.items())
+        differences = ", ".join(f"{name}={old} (now {order[name]})" for name, old in changed.items())
         raise InputError(
             f"The checkpoint was written with other data settings: {differences}. Restore them (on another number of "
             "processes, change batch_size to keep the product), or load only the weights into a new run."
         )
+    digest = rows_digest(rows)
+    if before.get("rows_digest", digest) != digest:
+        log.warning(
+            "The training rows are not those of the checkpoint: there are as many, but texts or their order differ. "
+            "The run goes on with the rows of now."
+        )
+    return dict(order) | {"rows_digest": digest}
+
+
+def rows_digest(rows: Sequence[Row]) -> str:
+    """A digest of the texts of rows, in their order."""
+    found = hashlib.blake2b(digest_size=16)
+    for row in rows:
+        found.update(json.dumps([row.messages, row.answer], sort_keys=True).encode())
+    return found.hexdigest()
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

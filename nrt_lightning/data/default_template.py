@@ -57,7 +57,15 @@ def prompt_example(template: PromptTemplate, row: Row, tokenizer: PreTrainedToke
     | 1+1=
     Its reference answer: 2
     """
-    prompt = template.render(row, tokenizer).splitlines() or [""]
-    answer = "" if row.answer is None else f"\nIts reference answer: {row.answer}"
-    markup = "" if template.markup is None else f"\nBetween trace and answer: {template.markup}."
-    return "\n| ".join([f"Prompts are made by {template}. The first one:", *prompt]) + answer + markup
+    prompt, markup = template.render(row, tokenizer), template.markup
+    shown = "\n| ".join([f"Prompts are made by {template}. The first one:", *(prompt.splitlines() or [""])])
+    if row.answer is not None:
+        shown += f"\nIts reference answer: {row.answer}"
+    if markup is not None:
+        shown += f"\nBetween trace and answer: {markup}."
+    if markup is not None and not markup.marker_token and markup.marker.strip() not in prompt:
+        shown += (
+            f" The prompt does not name {markup.marker.strip()!r}, so the policy may not write it: show it in "
+            "data.template.examples, or name it with {marker} in an instruction."
+        )
+    return shown

@@ -136,13 +136,12 @@ class WindowSampler(DistributedSampler[MicroBatch]):
         # Read the epoch now, not at the first `next`: loader workers prefetch before `set_epoch` is called.
         return self._micro_batches(self.epoch, done if self.epoch == resumed else 0)
 
-    def next_position(self, epoch: int, step: int) -> tuple[int, int]:
-        """Epoch and first micro-batch of the window that follows the one beginning at `step`."""
-        after = step + self.window_steps
-        return (epoch, after) if after < self.used else (epoch + 1, 0)
+    def rows_at(self, position: int) -> list[int]:
+        """The rows of the window that contains a micro-batch, by its position over all epochs."""
+        return self.rows_of(*divmod(position, self.used))
 
     def rows_of(self, epoch: int, step: int) -> list[int]:
-        """The rows of the window that contains a micro-batch."""
+        """The rows of the window that contains a micro-batch, by its position in an epoch."""
         data_pass, index = divmod(step // self.window_steps, self.windows)
         number = epoch * self.passes + data_pass
         if number != self._shuffled[0]:

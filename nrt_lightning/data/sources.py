@@ -77,6 +77,17 @@ class FileSource(QASource):
         records = islice(self._records(), self.max_rows)
         return parsed(records, self.format or QuestionAnswer(), str(self.path), require_answers=self.require_answers)
 
+    def first_record(self) -> tuple[str, dict[str, Any]]:
+        """The origin and the columns of the first record, before a format reads it.
+
+        Raises:
+            InputError: the data do not exist or cannot be read, or there are no records.
+        """
+        first = next(iter(self._records()), None)
+        if first is None:
+            raise InputError(f"{self.path}: no rows. Check that it is the right file and that it is complete.")
+        return first
+
     def _records(self) -> Records:
         name = str(self.path)
         path = Path(name).expanduser()

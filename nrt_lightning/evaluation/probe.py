@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nrt_lightning.evaluation.evaluate import right_answers
 from nrt_lightning.models import Policy
-from nrt_lightning.rollouts import GenerationRequest, Generations, RolloutEngine
+from nrt_lightning.rollouts import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.answering import after_marker, answer_limits, within
 from nrt_lightning.structures import Prompts, Scores
 from nrt_lightning.training.method import Method
@@ -23,10 +23,11 @@ class Probe:
     batch: Prompts  # with rollouts and their old scores: `Method.compute_rewards` gives the rewards
     traces: Generations  # N of them, with the stop token where there is one
     scores: Scores  # of the policy, with its baseline
+    answers: Generations  # N of the policy, one after each trace
     right: Tensor  # [N] True: the policy's answer after the trace is right, see `right_answers`
 
 
-def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
+def probe(method: Method, prompts: Prompts, seed: int, progress: Progress | None = None) -> Probe:
     """Sample and score traces as training does, and let the policy answer greedily after each trace.
 
     Costs B * K sampled traces, as many scored completions and as many decoded answers: a training step without its
@@ -36,10 +37,11 @@ def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
         method: how traces are sampled and rewarded.
         prompts: B questions with their reference answers.
         seed: of the draws.
+        progress: called as tokens of traces are written.
     """
     policy = method.policy
     with policy.evaluating():
-        sampled = sample_window(method, prompts, seed)
+        sampled = sample_window(method, prompts, seed, progress=progress)
         measure_signals(method, sampled.micro_batches)
         [batch] = sampled.micro_batches
         rollouts, trained = batch.sampled, batch.trained
@@ -50,8 +52,9 @@ def probe(method: Method, prompts: Prompts, seed: int) -> Probe:
             old = trained.old_scores or method.score_rollouts(trained, policy, answers=False)
             trained.old_scores = method.add_reference(trained, old)
         repeated = repeat(prompts, method.sampling.group_size)  # N questions
-        right = right_answers(policy, repeated, answers_after(policy, method.engine, repeated, sampled.traces))
-    return Probe(batch, sampled.traces, scores, right)
+        answers = answers_after(policy, method.engine, repeated, sampled.traces)
+        right = right_answers(policy, repeated, answers)
+    return Probe(batch, sampled.traces, scores, answers, right)
 
 
 def repeat(prompts: Prompts, times: int) -> Prompts:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from nrt_lightning.export.base_facts import base_facts
 
 if TYPE_CHECKING:
     from nrt_lightning.export.forms import ExportForm
@@ -10,28 +15,34 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 CARD = """---
-library_name: {library}
-base_model: {base}
-tags: [reasoning, native-reasoning-training]
----
+{front}---
 
-# {base}, trained to reason
+# {title}
 
-The model writes a trace of reasoning, then the marker {marker}, then the answer, which ends with
-{ends}. It was trained from questions and answers alone by Native Reasoning Training
-([arXiv 2602.11549](https://arxiv.org/abs/2602.11549)) with nrt-lightning.
+{what} with nrt-lightning.
 
 ## Use
 
 {use}
 
-{finding}
+{reading}
 {sections}"""
+
+TRACES = """\
+The model writes a trace of reasoning, then the marker {marker}, then the answer, which ends with
+{ends}. It was trained from questions and answers alone by Native Reasoning Training
+([arXiv 2602.11549](https://arxiv.org/abs/2602.11549))"""
 
 TOKEN = """The marker is a special token: decode with `skip_special_tokens=False` to see where the answer begins. In
 lm-eval, give `think_end_token={ids}`; in vLLM, `skip_special_tokens=False`."""
 
 TEXT = """The marker is ordinary text: split the output at its first occurrence to see where the answer begins."""
+
+CHAT = '`nrt-lightning chat "this directory"` answers questions.'
+
+DIRECT = """\
+The model writes the answer right after the question. The answer ends with {ends}. It was trained by supervised
+fine-tuning"""
 
 WHOLE = """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -71,12 +82,31 @@ def model_card(policy: Policy, form: ExportForm, record: RunRecord) -> str:
         "Metrics": f"From the last validation or test.\n\n| metric | value |\n|---|---:|\n{metrics}" if metrics else "",
         "Command": f"```bash\n{record.command}\n```" if record.command else "",
     }
+    words = {
+        "marker": f"`{shown}` ({'token' if markup.marker_token else 'ordinary text, usually tokens'} {ids})",
+        "ids": ids,
+        "ends": " or ".join(ends),
+    }
+    what, trained, finding = DIRECT, "fine-tuned", ""
+    if record.writes_traces:
+        what, trained, finding = TRACES, "trained to reason", (TOKEN if markup.marker_token else TEXT) + "\n\n"
     return CARD.format(
-        library=form.library,
-        base=base,
-        marker=f"`{shown}` ({'token' if markup.marker_token else 'ordinary text, usually tokens'} {ids})",
-        finding=(TOKEN if markup.marker_token else TEXT).format(ids=ids),
-        ends=" or ".join(ends),
+        front=yaml.safe_dump(front_of(policy, form, record), sort_keys=False, allow_unicode=True),
+        title=f"{Path(base).name if Path(base).is_dir() else base}, {trained}",
+        what=what.format(**words),
         use=(ADAPTER if form.library == "peft" else WHOLE).format(base=base),
+        reading=finding.format(**words) + CHAT,
         sections="".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text),
     )
+
+
+def front_of(policy: Policy, form: ExportForm, record: RunRecord) -> dict[str, Any]:
+    """The YAML at the beginning of the card, which the hub reads. What is not known of the base is left out."""
+    front: dict[str, Any] = {"library_name": form.library, "pipeline_tag": "text-generation"}
+    facts = base_facts(policy)
+    if "base_model" in facts:
+        whole = form.relation == "finetune" and policy.adapter is None
+        quantized = whole and getattr(policy.config, "quantization_config", None) is not None
+        facts["base_model_relation"] = "quantized" if quantized else form.relation
+    tags = ["reasoning", "native-reasoning-training"] if record.writes_traces else ["sft"]
+    return front | facts | {"tags": ["nrt-lightning", *tags]}

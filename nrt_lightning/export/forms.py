@@ -22,6 +22,7 @@ class ExportForm(ABC):
     """Base class of export forms, which choose the weights to write."""
 
     library: str = "transformers"  # that loads the files
+    relation: str = "finetune"  # to the base, in the words of the hub
     marker: bool = True  # the vocabulary has the marker
 
     @abstractmethod
@@ -71,6 +72,7 @@ class AdapterFiles(ExportForm):
     """The adapter alone, in the files of peft. Loading them needs the base."""
 
     library = "peft"
+    relation = "adapter"
 
     @override
     def check(self, policy: Policy) -> None:

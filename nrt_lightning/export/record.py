@@ -1,11 +1,22 @@
-"""Record of the run that trained a policy."""
+"""Record of the run that trained a policy, and what of it an export keeps for `nrt-lightning chat`."""
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nrt_lightning.errors import InputError
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy.policy import Policy
+
+FILE = "nrt_lightning.json"  # in an export
+MARKUP = ("marker", "separator", "answer_end")
+LIMITS = ("max_trace_tokens", "max_answer_tokens")
 
 
 @dataclass
@@ -18,6 +29,8 @@ class RunRecord:
         metrics: of the last validation and test.
         command: that started the run.
         chat_template: Jinja text of the prompts in training; None if unknown.
+        limits: tokens of a trace and of an answer, by the names of `Sampling`; without that of a trace if the policy
+            writes none. Empty if unknown.
     """
 
     method: dict[str, str] = field(default_factory=dict)
@@ -25,6 +38,12 @@ class RunRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     command: str = ""
     chat_template: str | None = None
+    limits: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def writes_traces(self) -> bool:
+        """False if the run trained answers alone."""
+        return not self.limits or LIMITS[0] in self.limits
 
     @classmethod
     def of(cls, trainer: Any, module: Any) -> RunRecord:
@@ -38,8 +57,59 @@ class RunRecord:
         metrics = {name: float(value) for name, value in logged if name.startswith(("val/", "test/"))}
         program = "nrt-lightning" if sys.argv[0].endswith(("nrt-lightning", "__main__.py")) else sys.argv[0]
         command = shlex.join([program, *sys.argv[1:]])
-        return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja)
+        return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja, limits_of(module))
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)
+
+
+def limits_of(module: Any) -> dict[str, int]:
+    """The limits of what a module writes."""
+    holder = module.method.sampling if hasattr(module, "method") else module
+    return {name: int(getattr(holder, name)) for name in LIMITS if hasattr(holder, name)}
+
+
+def markup_settings(policy: Policy) -> dict[str, str]:
+    """The settings of `Policy` that say what stands between a trace and its answer."""
+    markup = policy.markup
+    return {"marker": markup.marker, "separator": markup.separator, "answer_end": markup.end}
+
+
+@dataclass
+class ExportRecord:
+    """What an export keeps of its run, beside tokenizer and chat template.
+
+    Args:
+        policy: settings of `Policy`, as they were resolved.
+        limits: those of `RunRecord`.
+        prompts: the chat template makes the prompts of the run.
+    """
+
+    policy: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
+    prompts: bool = field(default=False, kw_only=True)
+
+    def write(self, directory: Path) -> None:
+        """Write the record to an export."""
+        text = json.dumps(asdict(self), indent=2, ensure_ascii=False)
+        (directory / FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> ExportRecord:
+        """Read the file of an export.
+
+        Raises:
+            InputError: the file is damaged.
+        """
+        try:
+            kept = cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}). Export again.") from error
+        texts = isinstance(kept.policy, dict) and all(isinstance(text, str) for text in kept.policy.values())
+        if not texts or set(kept.policy) - set(MARKUP):
+            raise InputError(f"{path}: 'policy' holds something else than the texts {', '.join(MARKUP)}. Export again.")
+        tokens = isinstance(kept.limits, dict) and all(type(n) is int and n >= 0 for n in kept.limits.values())
+        if not tokens or set(kept.limits) - set(LIMITS) or type(kept.prompts) is not bool:
+            raise InputError(f"{path}: 'limits' holds something else than numbers of tokens. Export again.")
+        return kept

@@ -15,7 +15,7 @@ from nrt_lightning.export.card import model_card
 from nrt_lightning.export.directories import atomic_directory
 from nrt_lightning.export.forms import ExportForm, default_form
 from nrt_lightning.export.gathering import whole_policy
-from nrt_lightning.export.record import RunRecord
+from nrt_lightning.export.record import ExportRecord, RunRecord, markup_settings
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -91,6 +91,8 @@ def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRe
     generation_config(policy).save_pretrained(directory)
     if form.marker:  # a card and a template for reasoning make no sense for a base
         tokenizer.chat_template = record.chat_template or tokenizer.chat_template
+        kept = ExportRecord(markup_settings(policy), record.limits, prompts=record.chat_template is not None)
+        kept.write(directory)
         (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
     tokenizer.save_pretrained(directory)
     for path in directory.iterdir():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,11 +66,13 @@ class EMADeviationFilter(GroupFilter):
         return values >= self.beta * self.average
 
     def observe(self, values: Tensor) -> None:
-        """Add the mean of the values `[G]` of a batch to the average."""
+        """Add the mean of the values `[G]` of a batch to the average, if it is finite."""
         self.batches += 1
         if self.batches < self.average_from:
             return
         mean = float(values.double().mean())
+        if not math.isfinite(mean):  # it would stay in the average
+            return
         if self.average is not None:
             self.average = self.momentum * self.average + (1 - self.momentum) * mean
             return

@@ -28,6 +28,8 @@ def rollout_metrics(rollouts: Rollouts, entropy: Tensor | None = None) -> dict[s
         "answer_tokens": Mean.of(segments.answer_mask.sum(dim=1)),
         "prompt_tokens": Mean.of(rollouts.prompt_mask.sum(dim=1)),
     }
+    if rollouts.overrun is not None:  # a token reached beyond a marker that is text
+        metrics["marker_overrun_share"] = Mean.of(rollouts.overrun)
     if entropy is not None:
         metrics["trace_entropy"] = Mean.of(entropy, segments.trace_mask)
     return metrics

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.output import output_callbacks
 from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
@@ -30,11 +31,9 @@ from nrt_lightning.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.strategies import (
     Processes,
-    check_before_loading,
-    check_quantization,
-    check_strategy,
+    check_run,
     layout_of,
-    sharded,
+    micro_batches_done,
 )
 from nrt_lightning.structures import Prompts
 
@@ -66,6 +65,7 @@ class PolicyModule(L.LightningModule):
     @override
     def configure_callbacks(self) -> list[L.Callback]:
         """What shows the progress of a run, and gives its settings to the loggers."""
+        add_exact_resume(self.trainer)
         return output_callbacks(self.trainer)
 
     # Weights
@@ -73,10 +73,7 @@ class PolicyModule(L.LightningModule):
     @override
     def setup(self, stage: str) -> None:
         """Check the settings before any weights are read."""
-        check_quantization(self.policy, self.trainer.precision_plugin, stage)
-        check_strategy(self.trainer)
-        if sharded(self.trainer):
-            check_before_loading(self.trainer.strategy)
+        check_run(self.trainer, self.policy, stage)
         self.engine.check(self.policy)
 
     @override
@@ -113,7 +110,8 @@ class PolicyModule(L.LightningModule):
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Seed the training step (dropout) by counter."""
-        seed_all(counter_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank, "train"))
+        position = micro_batches_done(self.trainer)
+        seed_all(counter_seed(run_seed(), 0, position, self.global_rank, "train"))
         self._started = time.perf_counter()
 
     # Optimization

@@ -9,9 +9,23 @@ from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.strategies.checkpoints import check_before_loading
+from nrt_lightning.strategies.layouts import sharded
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
+
+
+def check_run(trainer: Trainer, policy: Policy, stage: str) -> None:
+    """Check the strategy and the quantization of a run, and let a sharding strategy check a checkpoint.
+
+    Raises:
+        InputError: names the setting to use instead.
+    """
+    check_quantization(policy, trainer.precision_plugin, stage)
+    check_strategy(trainer)
+    if sharded(trainer):
+        check_before_loading(trainer.strategy)
 
 
 def check_strategy(trainer: Trainer) -> None:

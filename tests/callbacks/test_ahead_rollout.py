@@ -76,8 +76,7 @@ def test_a_window_is_sampled_and_scored_by_the_policy_of_the_window_before(train
     for number in range(len(recorder.batches) // size):
         sampler = notes.policies[max(0, number - 1) * size]
         share = recorder.batches[number * size]
-        place = divmod(number * size, 8 * epochs)  # 24 rows make 8 micro-batches of 3
-        seed = counter_seed(run_seed(), *place, 0, "rollout")
+        seed = counter_seed(run_seed(), 0, number * size, 0, "rollout")
         rollouts = share.rollouts
         if window == 1:
             traces = TransformersEngine().generate(sampler, trace_request(sampler, share, module.method.sampling, seed))

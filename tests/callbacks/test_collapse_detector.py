@@ -11,6 +11,7 @@ from taught import taught_policy
 
 from nrt_lightning import (
     CollapseDetector,
+    ConstantSchedule,
     InputError,
     LinearSchedule,
     LowerLearningRate,
@@ -20,6 +21,7 @@ from nrt_lightning import (
     SFTModule,
     StopTraining,
 )
+from nrt_lightning.callbacks.collapse.signs import CollapseSign
 
 
 class Steps(L.Callback):
@@ -32,6 +34,16 @@ class Steps(L.Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.figures.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("collapse/")})
         self.weights.append(weights(module))
+
+
+class SeenAt(CollapseSign):
+    """A sign at one step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, now, past):
+        return "seen" if now.step == self.step else None
 
 
 def too_fast(params):
@@ -82,9 +94,9 @@ def test_weights_go_back_to_the_last_healthy_measurement(quiet_trainer, tmp_path
     restore = RestoreCheckpoint(str(tmp_path))
     detector = CollapseDetector(every_n_steps=2, patience=2, actions=[LowerLearningRate(1e-6), restore])
     rising = {"schedule": LinearSchedule(warmup=10), "policy": taught_policy()}
-    _, _, recorder = run(quiet_trainer, detector, **rising)
+    made, _, recorder = run(quiet_trainer, detector, **rising)
     alarm = next(step for step, figures in enumerate(recorder.figures, 1) if figures.get("collapse/alarm"))
-    healthy = torch.load(tmp_path / "healthy.ckpt", weights_only=True)["global_step"]
+    healthy = torch.load(restore.path(made), weights_only=True)["global_step"]
     after = [same(recorder.weights[alarm - 1], recorder.weights[step - 1]) for step in range(1, alarm)]
     assert after.index(True) + 1 < alarm, "the weights at the alarm are those of an earlier step"
     gains = [vitals.gain for vitals in detector.past if vitals.step in (alarm, alarm + 2)]
@@ -140,6 +152,10 @@ def test_measurements_happen_at_the_ends_of_windows_and_of_accumulated_steps(qui
     made = quiet_trainer(callbacks=[Spy(every_n_steps=1)], max_steps=4, accumulate_grad_batches=2)
     made.fit(nrt_module(), registers(window=4, batch_size=1))
     assert measured == [3, 7]
+    measured.clear()
+    made = quiet_trainer(callbacks=[Spy(every_n_steps=1)], max_steps=8)
+    made.fit(nrt_module(), registers(window=2, window_epochs=2, batch_size=1))
+    assert measured == [3, 7], "not between two passes over a window"
 
 
 def test_a_resumed_run_remembers_what_was_seen(quiet_trainer, tmp_path):
@@ -153,6 +169,36 @@ def test_a_resumed_run_remembers_what_was_seen(quiet_trainer, tmp_path):
     )
     assert again.past[:3] == detector.past
     assert [vitals.step for vitals in again.past] == [1, 2, 3, 4]
+
+
+def test_a_resumed_run_measures_and_restores_as_the_uninterrupted_one(quiet_trainer, tmp_path):
+    """`prompts` is more than a micro-batch, so the detector must remember some of before."""
+
+    class SaveAt(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "five.ckpt")
+
+    def fit(steps, folder, ckpt_path=None):
+        restore = RestoreCheckpoint("kept", every_n_measurements=2, keep=0.0)
+        detector = CollapseDetector(every_n_steps=1, patience=1, prompts=6, signs=[SeenAt(7)], actions=[restore])
+        made = quiet_trainer(callbacks=[detector, SaveAt()], max_steps=steps, default_root_dir=tmp_path / folder)
+        module = nrt_module(schedule=ConstantSchedule(warmup=0))
+        made.fit(module, registers(batch_size=2), ckpt_path=ckpt_path, weights_only=True)
+        return detector, weights(module), {path.name for path in (tmp_path / folder / "kept").iterdir()}
+
+    whole, expected, _ = fit(9, "run")
+    resumed, got, files = fit(9, "run", tmp_path / "five.ckpt")
+    assert resumed.past == whole.past
+    assert same(expected, got)
+    assert len(files) <= 3
+
+
+def test_a_healthy_checkpoint_that_is_gone_is_said(quiet_trainer, tmp_path, caplog):
+    restore = RestoreCheckpoint()
+    restore.load_state_dict({"step": 3, "healthy": 1, "files": [3]})
+    restore.on_start(quiet_trainer())
+    assert "healthy-step=3.ckpt is gone" in caplog.text
 
 
 def test_a_run_without_traces_is_refused_before_it_begins(quiet_trainer):

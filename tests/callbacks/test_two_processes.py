@@ -12,7 +12,7 @@ sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from nrt_lightning import CollapseDetector, CollapseSign, LowerLearningRate, RestoreCheckpoint, RewardCorrectness
 from nrt_lightning import RegisterPrograms, Sampling
-from nrt_lightning.tools.preflight import PreflightModule, measure
+from nrt_lightning.tools.preflight import PreflightModule
 
 class Later(CollapseSign):
     def __call__(self, now, past):
@@ -40,7 +40,7 @@ if __name__ == "__main__":
         "vitals": [vars(vitals) for vitals in detector.past],
         "weight": float(sum(p.detach().double().abs().sum() for p in module.policy.parameters())),
         "correctness": {{k: float(v) for k, v in made.callback_metrics.items() if k.startswith("correctness/")}},
-        "rows": measure(preflight).rows,
+        "rows": preflight.measures().rows,
         "restored": actions[1].step,
     }}
     with open({out!r} + f"/{{made.global_rank}}.json", "w") as file:

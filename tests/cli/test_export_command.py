@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tiny import BASE
 
-from cli.small_runs import Command
+from cli.small_runs import QUICKSTART, Command
 from nrt_lightning import InputError, Policy
 from nrt_lightning.cli.main import run
+from nrt_lightning.export.hub import Hub
 
 LORA = ["--model.policy.adapter=LoRA", "--model.policy.adapter.rank=4"]
 
@@ -90,3 +91,60 @@ def test_an_adapter_of_random_weights_is_exported_by_its_run(nrt: Command) -> No
     nrt("fit", *LORA, "--model.policy.weights=random")
     with pytest.raises(InputError, match=r"policy\.weights.*ExportPolicy"):
         run(["export", f"--checkpoint={checkpoint()}", "--out=m"])
+
+
+def test_the_best_or_last_checkpoint_of_a_run_is_named_by_its_config(
+    nrt: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cli = nrt("fit", "--trainer.callbacks=BestAndLast", "--trainer.default_root_dir=runs/a", "--trainer.max_steps=4")
+    steps = {name: torch.load(f"runs/a/checkpoints/{name}.ckpt")["global_step"] for name in ("best", "last")}
+    assert steps["last"] == 4
+    run_of = ["--config", QUICKSTART, "--config=small.yaml", "--trainer.default_root_dir", "runs/a"]
+    capsys.readouterr()
+    run(["export", *run_of, "--trainer.callbacks=BestAndLast", "--out=m"])
+    assert f"best.ckpt (step {steps['best']})" in capsys.readouterr().out
+    run(["export", "--checkpoint=last", *run_of, "--out=n"])
+    assert "last.ckpt (step 4)" in capsys.readouterr().out
+    saved = load_file("n/model.safetensors")
+    trained = dict(cli.model.policy.network.named_parameters())
+    assert all(torch.equal(value, trained[name]) for name, value in saved.items())
+
+
+def test_the_saved_configuration_names_the_run(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    nrt("fit", "--trainer.callbacks=BestAndLast")
+    run(["export", "--config", "out/config.yaml", "--out=m"])
+    assert "checkpoint=best: reading out/checkpoints/best.ckpt" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out=m"], "no --checkpoint"),
+        (["--checkpoint=best", "--out=m"], r"checkpoint='best': no checkpoint in checkpoints"),
+        (["--checkpoint=last"], "--out"),
+        (["--checkpoint=last", "--out=m", "--private=true"], "--push_to_hub"),
+        (["--checkpoint=last", "--push_to_hub=name"], r"'name' has no owner"),
+    ],
+)
+def test_what_is_missing_is_named(options: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        run(["export", *options])
+
+
+def test_an_export_is_uploaded(
+    nrt: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uploaded: dict[str, set[str]] = {}
+
+    def upload(hub: Hub, directory: Path) -> None:
+        uploaded[hub.name] = {path.name for path in directory.iterdir()}
+
+    monkeypatch.setattr(Hub, "create", lambda hub: f"https://hub.example/{hub.name}")
+    monkeypatch.setattr(Hub, "upload", upload)
+    nrt("fit")
+    run(["export", f"--checkpoint={checkpoint()}", "--push_to_hub=me/model"])
+    assert {"model.safetensors", "README.md", "nrt_lightning.json", "tokenizer.json"} <= uploaded["me/model"]
+    printed = capsys.readouterr().out
+    assert "uploaded to https://hub.example/me/model" in printed
+    assert "no license" in printed
+    assert not Path("m").exists()

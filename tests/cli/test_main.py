@@ -250,8 +250,9 @@ def test_sft_predicts_in_the_same_fields(nrt: Command, questions: Path) -> None:
 def command_of(config: Path) -> list[str]:
     """The arguments of the command in a config's first line, with absolute paths."""
     first = config.read_text().splitlines()[0]
-    assert first.startswith("# nrt-lightning fit --config configs/"), first
-    return [a.replace("configs/", f"{CONFIGS}/", 1) for a in shlex.split(first.removeprefix("# nrt-lightning "))]
+    assert first.startswith("# nrt-lightning fit --config nrt:"), first
+    words = shlex.split(first.removeprefix("# nrt-lightning "))
+    return [f"{CONFIGS}/{word.removeprefix('nrt:')}.yaml" if word.startswith("nrt:") else word for word in words]
 
 
 COMPARED = CONFIGS / "comparisons" / "methods.yaml"
@@ -294,8 +295,8 @@ def test_every_method_trains(nrt: Command, config: Path) -> None:
 @pytest.mark.parametrize("config", COMPARISONS, ids=lambda path: path.stem)
 def test_every_comparison_is_of_runs_that_can_be_parsed(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIGS.parent)
-    command = "# nrt-lightning compare --config configs/comparisons/methods.yaml --config configs/comparisons"
-    assert config.read_text().startswith(f"{command}/{config.name}\n")
+    command = "# nrt-lightning compare --config nrt:comparisons/methods --config nrt:comparisons"
+    assert config.read_text().startswith(f"{command}/{config.stem}\n")
     comparison = Comparison(**yaml.safe_load(COMPARED.read_text()) | yaml.safe_load(config.read_text()))
     assert config.stem in comparison.directory
     for run_ in {run_.method: run_ for run_ in comparison.runs}.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -100,6 +101,41 @@ def test_one_line_with_the_culprit_and_the_fix(
     assert found.startswith("error: ")
     for word in words:
         assert word in found, found
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--data={csv}", "--data={csv}: the file holds no settings of data. Did you mean --data.train={csv}?"),
+        ("--data={jsonl}", "--data.train={jsonl}"),
+        ("--data={json}", "--data.train={json}"),
+        ("--data={text}", "--data={text}"),
+        ("--model={csv}", "--model={csv}"),
+        ("--trainer.callbacks+={csv}", "--trainer.callbacks={csv}"),
+        ("--data.template={text}", "--data.template={text}"),
+        ("--model.policy={jsonl}", "--model.policy={jsonl}"),
+        ("--config={csv}", "--data.train={csv}"),
+        ("--config={text}", "--config {text}"),
+    ],
+)
+def test_the_content_of_a_file_is_not_quoted(
+    option: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"csv": "hidden,answer\nhidden,1\n", "jsonl": '{"hidden": "hidden", "answer": "1"}\n',
+            "json": '[{"hidden": "hidden"}]', "text": "hidden words\n"}  # fmt: skip
+    for kind, text in rows.items():
+        Path(f"rows.{kind}").write_text(text)
+    names = {kind: f"rows.{kind}" for kind in rows}
+    found = error([*QUICK, option.format(**names)], monkeypatch, capsys)
+    assert found.startswith("error: ")
+    assert words.format(**names) in found
+    assert "hidden" not in found
+    assert "\n" not in found
+
+
+def test_a_pipe_is_not_read_for_settings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("rows.csv")
+    assert "--data.train=rows.csv" in error([*QUICK, "--data=rows.csv"], monkeypatch, capsys)
 
 
 def error(command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:

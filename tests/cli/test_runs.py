@@ -30,8 +30,9 @@ def never_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def files(folder: str | Path = ".") -> set[str]:
-    """All files below a folder, relative to it."""
-    return {str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file()}
+    """All files below a folder, relative to it, without those that a checkpoint of the same name has replaced."""
+    paths = {path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".before"}
+    return {str(path.relative_to(folder)) for path in paths}
 
 
 def same_weights(cli: NRTCLI, path: str | Path) -> bool:

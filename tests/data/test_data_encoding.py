@@ -5,7 +5,9 @@ import torch
 
 from nrt_lightning.data import ChatTemplate, MicroBatch, PlainTemplate, PromptEncoder, collate
 from nrt_lightning.errors import InputError
-from nrt_lightning.structures import Row, WindowStep
+from nrt_lightning.structures import Markup, Row, WindowStep
+
+QUESTION = [{"role": "user", "content": "1+1?"}]
 
 
 def make_row(number, question="12345", answer="678"):
@@ -153,3 +155,25 @@ def test_limits_stored_in_the_tokenizer_do_not_cut(make_tokenizer):
     tokenizer.backend_tokenizer.enable_padding(length=20)
     encoded = PromptEncoder(tokenizer, PlainTemplate()).encode([make_row(0)])
     assert (len(encoded[0].prompt_ids), len(encoded[0].answer_ids)) == (6, 4)
+
+
+MARKUP = Markup("=>", (45, 49), marker_token=False, separator=" ", end="\n", end_ids=(60,), end_token=False)
+
+
+def test_answers_hold_separator_and_end(char_tokenizer):
+    template = PlainTemplate().with_markup(MARKUP)
+    encoded = PromptEncoder(char_tokenizer, template).encode([Row("0", QUESTION, "12")])
+    assert "".join(char_tokenizer.convert_ids_to_tokens(encoded[0].answer_ids)) == " 12\n"
+    assert "".join(char_tokenizer.convert_ids_to_tokens(encoded[0].prompt_ids)) == "<s>1+1?"
+
+
+def test_an_answer_that_holds_its_end_is_counted_or_refused(char_tokenizer, caplog):
+    template = PlainTemplate().with_markup(MARKUP)
+    rows = [Row(str(n), QUESTION, "12" if n else "1\n2", f"f.csv:{n}") for n in range(30)]
+    encoded = PromptEncoder(char_tokenizer, template).encode(rows)
+    assert len(encoded) == 29
+    assert encoded.report.ended_answers == ["f.csv:0"]
+    assert "1 answers hold what ends an answer (policy.answer_end)" in caplog.text
+    assert "f.csv:0" in caplog.text
+    with pytest.raises(InputError, match=r"2 of 2 rows .*2 answers hold .*policy\.answer_end.*f\.csv:0"):
+        PromptEncoder(char_tokenizer, template).encode([rows[0], rows[0]])

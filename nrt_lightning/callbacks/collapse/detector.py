@@ -18,9 +18,11 @@ from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.rollouts import PromptAndTrace, first_traces
+from nrt_lightning.strategies import between_windows, gather_objects
 from nrt_lightning.structures import Rollouts
 
 log = logging.getLogger(__name__)
+KEY = "collapse_detector_recent"  # in a checkpoint
 
 
 class CollapseDetector(Callback):
@@ -89,10 +91,12 @@ class CollapseDetector(Callback):
         if batch is None:  # skipped
             return
         self.recent.extend(first_traces(batch.rollouts))
-        window = getattr(getattr(trainer, "datamodule", None), "window", 1)
-        at_end = (batch_idx + 1) % window == 0 and (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         last = self.past[-1].step if self.past else 0
-        if at_end and trainer.global_step - last >= self.every_n_steps and len(self.recent) > 1:
+        if (
+            between_windows(trainer, batch.window)
+            and trainer.global_step - last >= self.every_n_steps
+            and len(self.recent) > 1
+        ):
             self.evaluate_signs(trainer, pl_module, self.measure(trainer, pl_module, batch))
 
     def measure(self, trainer: Trainer, pl_module: Any, batch: Any) -> Vitals:
@@ -125,12 +129,40 @@ class CollapseDetector(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"past": [dataclasses.asdict(vitals) for vitals in self.past], "seen": self.seen}
+        past, actions = [dataclasses.asdict(vitals) for vitals in self.past], [a.state_dict() for a in self.actions]
+        return {"past": past, "seen": self.seen, "actions": actions}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.past = [Vitals(**vitals) for vitals in state_dict["past"]]
         self.seen = state_dict["seen"]
+        for action, state in zip(self.actions, state_dict.get("actions", []), strict=False):
+            if state:
+                action.load_state_dict(state)
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the newest prompts and traces of every process."""
+        checkpoint[KEY] = gather_objects([(pair.prompt_ids.cpu(), pair.trace_ids.cpu()) for pair in self.recent])
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        of_processes = checkpoint.get(KEY, [])
+        if len(of_processes) == trainer.world_size:
+            pairs = of_processes[trainer.global_rank]
+            self.recent.clear()
+            self.recent.extend(PromptAndTrace(*pair) for pair in pairs)
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for action in self.actions:
+            action.on_start(trainer)
+        self.recent = deque((moved(pair, pl_module.device) for pair in self.recent), maxlen=self.prompts)
+
+
+def moved(pair: PromptAndTrace, device: torch.device) -> PromptAndTrace:
+    """The pair on a device."""
+    return PromptAndTrace(pair.prompt_ids.to(device), pair.trace_ids.to(device))
 
 
 def first_groups(rollouts: Rollouts, count: int) -> Rollouts:

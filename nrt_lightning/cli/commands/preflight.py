@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
+from transformers.utils import logging
 from typing_extensions import override
 
+from nrt_lightning.callbacks.output import has_terminal
 from nrt_lightning.cli.main import NRTCLI, check_writable, make_cli
-from nrt_lightning.data import QADataModule
+from nrt_lightning.data import MemorySource, QADataModule
+from nrt_lightning.data.sampler import shuffled
+from nrt_lightning.data.splits import Splits
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.modules.nrt import NRTModule
-from nrt_lightning.tools.preflight import PreflightModule, measure, report, verdict
+from nrt_lightning.tools.preflight import PreflightModule, report, verdict
 
 
 class PreflightCLI(NRTCLI):
@@ -25,13 +29,14 @@ class PreflightCLI(NRTCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--rows", type=int, default=128, help="number of validation rows; use a hundred or more")
+        parser.add_argument("--rows", type=int, default=128, help="number of rows; use a hundred or more")
         parser.add_argument("--json", type=str | None, default=None, help="file for the measurements and the verdict")
 
     @override
     def before_instantiate_classes(self) -> None:
-        quiet = {"logger": False, "callbacks": None, "enable_checkpointing": False, "enable_model_summary": False}
-        for name, value in (quiet | {"limit_val_batches": 1.0}).items():
+        self.shown = self.config.trainer.enable_progress_bar is not False
+        quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+        for name, value in (quiet | {"logger": False, "callbacks": None, "limit_val_batches": None}).items():
             self.config.trainer[name] = value
         check_at_least("rows", self.config.rows, 2)
         if self.config.json is not None:
@@ -49,11 +54,16 @@ def main(args: list[str]) -> None:
     cli: Any = make_cli(PreflightCLI, args, run=False, **settings)
     if not isinstance(cli.model, NRTModule):
         raise InputError(f"preflight needs traces, but model={type(cli.model).__name__} has none. Use NRTModule.")
-    rows = cli.config.rows
-    restrict(cli.datamodule, rows)
-    preflight = PreflightModule(cli.model, -(-rows // cli.trainer.world_size), getattr(cli.datamodule, "batch_size", 4))
-    cli.trainer.validate(preflight, datamodule=cli.datamodule, verbose=False)
-    measures = measure(preflight)
+    if not (terminal := has_terminal()):
+        logging.disable_progress_bar()  # of the weights that are read
+    rows, data = cli.config.rows, cli.datamodule
+    which = choose_rows(data, rows)
+    if cli.trainer.is_global_zero and which:
+        print(f"preflight looks at {which}", flush=True)
+    share = -(-rows // cli.trainer.world_size)
+    preflight = PreflightModule(cli.model, share, getattr(data, "batch_size", 4), shown=cli.shown, bar=terminal)
+    cli.trainer.validate(preflight, datamodule=data, verbose=False)
+    measures = preflight.measures()
     found = verdict(measures)
     if cli.trainer.is_global_zero:
         model = preflight.policy.settings.get("model", preflight.policy.source)
@@ -62,12 +72,34 @@ def main(args: list[str]) -> None:
             path = Path(cli.config.json).expanduser()
             path.parent.mkdir(parents=True, exist_ok=True)
             figures = dataclasses.asdict(measures) | {"verdict": dataclasses.asdict(found)}
+            figures["prompts"] = [dataclasses.asdict(example) for example in preflight.prompts]
+            figures["groups"] = [dataclasses.asdict(example) for example in preflight.groups]
             path.write_text(json.dumps(figures, indent=2) + "\n")
 
 
-def restrict(data: Any, rows: int) -> None:
-    """Limit the validation rows; without validation data, take them from the training rows."""
-    if isinstance(data, QADataModule):
-        if data.sources["val"] is None:
-            data.val_rows = rows
+def choose_rows(data: Any, rows: int) -> str:
+    """Limit the rows to validate on. Validation rows that are taken out of the training rows are joined by others.
+
+    Nothing is trained, so training rows may serve. Test rows are never looked at.
+
+    Args:
+        data: the datamodule; others than `QADataModule` keep their validation rows.
+        rows: how many.
+
+    Returns:
+        How many rows of which splits, for a reader; empty if it is not known.
+    """
+    if not isinstance(data, QADataModule):
+        return ""
+    if data.sources["val"] is not None:
         data.max_rows["val"] = min(rows, data.max_rows["val"] or rows)
+        return f"validation rows, {data.max_rows['val']} at most"
+    splits = Splits(data.sources, data.format, data.max_rows, {"val": data.val_rows, "test": data.test_rows}, data.seed)
+    if not splits.given("train"):
+        return ""  # refused in setup
+    held_out = splits.rows("val")[:rows] if data.val_rows else []
+    train = splits.rows("train")
+    more = [train[index] for index in shuffled(len(train), data.seed, "preflight").tolist()[: rows - len(held_out)]]
+    data.sources["val"] = MemorySource([*held_out, *more])
+    data.val_rows, data.max_rows["val"] = 0, None
+    return f"{len(held_out)} validation and {len(more)} training rows; {rows} were asked for"

@@ -90,8 +90,9 @@ def baseline_logprobs(model: PreTrainedModel, rollouts: Rollouts, known: Layout)
     }
     answers = rollouts.answer_mask  # [B, T], each predicted by the token before it
     with attending(model, layout):
-        read = torch.arange(int(layout.read.sum()), device=answers.device)
-        scored = score_positions(model, row(read), rollouts.answer_ids[answers], inputs)
+        columns = layout.read.nonzero()[:, 1]  # [R]; the marker's last token predicts the answer's first
+        before = (columns >= len(rollouts.marker_ids) - 1).nonzero().squeeze(1)
+        scored = score_positions(model, row(before), rollouts.answer_ids[answers], inputs)
     return scatter_scores(*scored, answers).logprobs
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from nrt_lightning.metrics import reward_correctness
-from nrt_lightning.tools.preflight.sampler import PreflightModule, Sample
+from nrt_lightning.tools.preflight.sample import Sample
+from nrt_lightning.tools.preflight.setup import Setup
 
 CHANCE = 0.01  # fraction of traces that count as useful by chance if answers cannot be checked
 
@@ -43,14 +44,23 @@ class Aggregation:
 
 
 @dataclass
+class SignalFigures:
+    """Figures of a signal, or of the reward that signals are combined to. Traces for which it failed do not count."""
+
+    mean: float
+    spread: float  # standard deviation
+    zero_variance: float  # fraction of groups whose values are all equal
+    right_first: float | None  # as of an aggregation
+    auroc_within: float | None
+    failed: float  # fraction of traces
+
+
+@dataclass
 class Measures:
     """All figures of a preflight."""
 
     rows: int
-    group_size: int
-    max_trace_tokens: int
-    suppress_eos: bool
-    aggregator: str  # the configured one
+    setup: Setup
     checked: bool  # True if some answer was right, so answers can tell which traces are useful
     useful: Fraction  # of traces; see `useful_traces`
     useful_groups: float  # fraction of groups with a useful trace
@@ -69,25 +79,23 @@ class Measures:
     cut: float
     right_first_by_chance: float | None
     aggregations: dict[str, Aggregation]
+    signals: dict[str, SignalFigures] = field(default_factory=dict)  # with `reward` first; empty without signals
 
 
-def measure(preflight: PreflightModule) -> Measures:
-    """Compute the figures from the samples of a preflight."""
-    sample, sampling = preflight.gathered(), preflight.method.sampling
+def measure(sample: Sample, setup: Setup) -> Measures:
+    """Compute the figures of a sample."""
     checked = bool(sample.right.any())
     useful, groups = useful_traces(sample)
     best = sample.logprobs.max(dim=1).values  # [R]
     best_borrowed = sample.borrowed_logprobs.max(dim=1).values  # [R]
     specific = best - best_borrowed  # [R]
-    names = [aggregator.name for aggregator in preflight.aggregators]
-    aggregations = {name: aggregation(sample, index) for index, name in enumerate(names)}
-    chance = correctness(sample, 0).get("right_first_by_chance")
+    aggregations = {name: aggregation(sample, index) for index, name in enumerate(setup.aggregators)}
+    chance = correctness(sample.right, sample.rewards[..., 0]).get("right_first_by_chance")
+    values = {name: sample.signals[..., index] for index, name in enumerate(setup.signals)}
+    signals = {name: signal(sample.right, value) for name, value in ({"reward": sample.reward} | values).items()}
     return Measures(
         rows=len(sample.right),
-        group_size=sampling.group_size,
-        max_trace_tokens=sampling.max_trace_tokens,
-        suppress_eos=sampling.suppress_eos,
-        aggregator=preflight.method.aggregator.name,
+        setup=setup,
         checked=checked,
         useful=useful,
         useful_groups=groups,
@@ -101,11 +109,12 @@ def measure(preflight: PreflightModule) -> Measures:
         trace_tokens=mean(sample.tokens),
         trace_entropy=mean(sample.entropy),
         distinct=mean(sample.distinct),
-        ended_by_marker=mean(sample.emitted),
-        ended_by_eos=mean(~sample.emitted & ~sample.cut),
-        cut=mean(sample.cut),
+        ended_by_marker=mean(sample.by_marker),
+        ended_by_eos=mean(sample.by_eos),
+        cut=mean(~sample.by_marker & ~sample.by_eos),
         right_first_by_chance=chance,
         aggregations=aggregations,
+        signals=signals if setup.signals else {},
     )
 
 
@@ -144,7 +153,7 @@ def aggregation(sample: Sample, index: int) -> Aggregation:
     """Figures of one aggregation."""
     rewards, empty = sample.rewards[..., index], sample.empty_rewards[:, index]  # [R, K], [R]
     gain = rewards - empty.unsqueeze(1)
-    values = correctness(sample, index)
+    values = correctness(sample.right, rewards)
     return Aggregation(
         gain=float(gain.mean()),
         groups_with_gain=mean((gain > 0).any(dim=1)),
@@ -154,12 +163,30 @@ def aggregation(sample: Sample, index: int) -> Aggregation:
     )
 
 
-def correctness(sample: Sample, index: int) -> dict[str, float]:
-    """`reward_correctness` of one aggregation."""
-    rows, group_size = sample.right.shape
-    groups = torch.arange(rows).repeat_interleave(group_size)
-    values = reward_correctness(sample.rewards[..., index].flatten(), sample.right.flatten(), groups)
-    return {name: float(value) for name, value in values.items()}
+def signal(right: Tensor, values: Tensor) -> SignalFigures:
+    """Figures of a signal, [R, K] each."""
+    known = values.isfinite()  # [R, K]
+    if not known.any():
+        return SignalFigures(math.nan, math.nan, 1.0, None, None, 1.0)
+    highest = values.where(known, -math.inf).max(dim=1).values  # [R]
+    lowest = values.where(known, math.inf).min(dim=1).values  # [R]
+    found = correctness(right, values)
+    return SignalFigures(
+        mean=mean(values[known]),
+        spread=float(values[known].double().std(correction=0)),
+        zero_variance=mean(~(highest > lowest)),
+        right_first=found.get("right_first"),
+        auroc_within=found.get("auroc_within"),
+        failed=mean(~known),
+    )
+
+
+def correctness(right: Tensor, values: Tensor) -> dict[str, float]:
+    """`reward_correctness` of finite values, [R, K] each."""
+    known = values.isfinite().flatten()
+    groups = torch.arange(len(right)).repeat_interleave(right.shape[1])
+    found = reward_correctness(values.flatten()[known], right.flatten()[known], groups[known])
+    return {name: float(value) for name, value in found.items()}
 
 
 def confidence(logprobs: Tensor) -> float:

@@ -7,17 +7,30 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nrt_lightning.tools.preflight import Measures, Sample, verdict
-from nrt_lightning.tools.preflight.measures import Aggregation, Answers, Fraction, interval, useful_traces
+from nrt_lightning.tools.preflight import Measures, Sample, Setup, report, verdict
+from nrt_lightning.tools.preflight.measures import (
+    Aggregation,
+    Answers,
+    Fraction,
+    SignalFigures,
+    interval,
+    signal,
+    useful_traces,
+)
 
+SETUP = Setup(
+    group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", aggregators=["a", "b"], signals=[],
+    template="PlainTemplate()", examples=0, marker="<|start|>", marker_is_new=True,
+)  # fmt: skip
 GOOD = Measures(
-    rows=128, group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", checked=True,
+    rows=128, setup=SETUP, checked=True,
     useful=Fraction(0.15, 0.13, 0.17), useful_groups=0.7, specific_gain=0.5, specific_gain_z=9.0,
     without_trace=Answers(0.3, 0.01), after_trace=Answers(0.4, 0.16), after_borrowed_trace=Answers(0.2, None),
     after_best_trace=Answers(0.8, 0.71), after_best_borrowed_trace=Answers(0.3, None), trace_tokens=15.0,
     trace_entropy=0.5, distinct=0.95, ended_by_marker=0.8, ended_by_eos=0.1, cut=0.1, right_first_by_chance=0.2,
     aggregations={"a": Aggregation(0.3, 0.9, 0.0, 0.95, 0.9), "b": Aggregation(0.1, 0.9, 0.0, 0.5, 0.7)},
 )  # fmt: skip
+SIGNAL = SignalFigures(mean=0.5, spread=0.2, zero_variance=0.0, right_first=0.95, auroc_within=0.9, failed=0.0)
 
 
 def test_a_good_base_needs_no_knob():
@@ -36,7 +49,7 @@ def test_a_good_base_needs_no_knob():
 def test_about_one_trace_in_200_must_be_useful(useful, can_start):
     found = verdict(replace(GOOD, useful=useful, useful_groups=0.05))
     assert found.can_start == can_start
-    assert any(knob.startswith("sampling.group_size") for knob in found.knobs)
+    assert any(knob.startswith("model.sampling.group_size") for knob in found.knobs)
 
 
 def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
@@ -51,19 +64,21 @@ def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
 def test_a_base_that_knows_the_answers_has_nothing_to_learn():
     found = verdict(replace(GOOD, without_trace=Answers(0.99, 0.97), useful=Fraction(0.0, 0.0, 0.004)))
     assert found.can_start == "no"
-    assert found.knobs == ["data: take harder questions"]
+    assert found.knobs == ["data.train: take harder questions"]
 
 
 @pytest.mark.parametrize(
     ("change", "knob"),
     [
-        ({"cut": 0.6}, "sampling.max_trace_tokens"),
-        ({"ended_by_eos": 0.6}, "sampling.suppress_eos"),
-        ({"ended_by_marker": 0.001}, "loss.marker_coef"),
-        ({"distinct": 0.2}, "sampling.temperature"),
-        ({"trace_tokens": 0.3}, "data.template"),
-        ({"aggregator": "b"}, "aggregator: a puts"),
-        ({"aggregations": {"a": Aggregation(0.0, 0.1, 0.8, None, None)}}, "sampling: 80.0 %"),
+        ({"cut": 0.6}, "model.sampling.max_trace_tokens"),
+        ({"ended_by_eos": 0.6}, "model.sampling.suppress_eos"),
+        ({"distinct": 0.2}, "model.sampling.temperature"),
+        ({"trace_tokens": 0.3}, "data.template: "),
+        ({"setup": replace(SETUP, aggregator="b")}, "model.aggregator: a puts"),
+        ({"aggregations": {"a": Aggregation(0.0, 0.1, 0.8, None, None)}}, "model.sampling: 80.0 %"),
+        ({"signals": {"reward": SIGNAL, "format": replace(SIGNAL, failed=0.5)}}, "model.signals.signals.format: "),
+        ({"signals": {"reward": replace(SIGNAL, zero_variance=0.8)}}, "model.sampling: 80.0 %"),
+        ({"signals": {"reward": replace(SIGNAL, right_first=0.3)}}, "model.signals: a puts"),
     ],
 )
 def test_each_trouble_has_its_knob(change, knob):
@@ -71,10 +86,61 @@ def test_each_trouble_has_its_knob(change, knob):
     assert knob_found.startswith(knob)
 
 
+def names(found) -> list[str]:
+    return [knob.partition(":")[0] for knob in found.knobs]
+
+
+def test_a_marker_that_is_never_written_has_three_cures():
+    found = verdict(replace(GOOD, ended_by_marker=0.001))
+    assert names(found) == [
+        "data.template.examples", "model.policy.marker", "model.loss.marker_coef and model.loss.marker_rows=all"
+    ]  # fmt: skip
+    assert "0.1 %" in found.knobs[0]
+    assert "'<|start|>'" in found.knobs[1]
+    assert "new token" in found.knobs[1]
+    few = replace(GOOD, ended_by_marker=0.03, setup=replace(SETUP, marker="Answer:", marker_is_new=False, examples=2))
+    assert names(verdict(few)) == ["model.policy.marker"]
+    assert "new token" not in verdict(few).knobs[0]
+
+
+def test_answers_that_the_base_never_writes_after_the_marker():
+    unknown = replace(GOOD, without_trace=Answers(0.002, 0.0), after_best_trace=Answers(0.003, 0.0))
+    assert names(verdict(unknown)) == ["data.template.examples", "model.policy.marker"]
+    assert "0.003" in verdict(unknown).knobs[1]
+
+
+def test_a_no_names_worked_examples_unless_the_prompt_has_them():
+    no = replace(GOOD, useful=Fraction(0.001, 0.0002, 0.004))
+    assert names(verdict(no))[0] == "data.template.examples"
+    assert "data.template.examples" not in names(verdict(replace(no, setup=replace(SETUP, examples=2))))
+
+
+def test_the_report_names_marker_template_and_signals():
+    text = report(replace(GOOD, signals={"reward": SIGNAL, "format": SIGNAL}), verdict(GOOD), "model")
+    assert "marker '<|start|>', new to the base" in text
+    assert "prompts by PlainTemplate()" in text
+    assert "reward *" in text
+    assert "a *" not in text, "with signals no aggregation is the configured reward"
+    assert "Signal" not in report(GOOD, verdict(GOOD), "model")
+
+
+def test_figures_of_a_signal_leave_out_what_failed():
+    right = torch.tensor([[True, False], [True, False], [True, False]])
+    nan = float("nan")
+    found = signal(right, torch.tensor([[1.0, 0.0], [0.5, 0.5], [nan, 0.25]]))
+    assert found.mean == pytest.approx(2.25 / 5)
+    assert found.failed == pytest.approx(1 / 6)
+    assert found.zero_variance == pytest.approx(2 / 3)
+    assert found.right_first == pytest.approx((1 + 0.5) / 2)
+    nothing = signal(right, torch.full((3, 2), nan))
+    assert (nothing.failed, nothing.zero_variance, nothing.right_first) == (1.0, 1.0, None)
+
+
 def sample(logprobs, borrowed, right) -> Sample:
     rows = logprobs.shape[0]
     zeros, none = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
-    return Sample(logprobs, borrowed, zeros - 2, right, none, logprobs, right, right, zeros, zeros, logprobs, zeros)
+    return Sample(logprobs, borrowed, zeros - 2, right, none, logprobs, right, right, zeros, zeros, logprobs, zeros,
+                  logprobs, logprobs.unsqueeze(2))  # fmt: skip
 
 
 def test_useful_traces_lead_to_right_answers_that_would_not_be_right_without():

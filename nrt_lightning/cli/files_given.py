@@ -1,0 +1,83 @@
+"""Files given where no file of settings belongs. The parser would read them, and quote their content in its errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import yaml
+
+from nrt_lightning.data.readers import READERS
+from nrt_lightning.errors import InputError
+
+ROWS = tuple(suffix for suffix in READERS if suffix != ".json")  # no file with these is a config
+NO_CONFIG = "the file holds no settings. Write YAML of the form `trainer: {max_steps: 10}`."
+CONFIGS = ("config", "c")
+CLASSES = ("data", "model", "trainer.callbacks", "trainer.logger")  # options that take a class
+SOURCES = tuple(f"data.{split}" for split in ("train", "val", "test", "predict"))
+
+
+def given_options(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Names and values of options.
+
+    >>> list(given_options(["fit", "--config", "mine.yaml", "--data=rows.csv", "--trainer.callbacks+=x"]))
+    [('config', 'mine.yaml'), ('data', 'rows.csv'), ('trainer.callbacks', 'x')]
+    """
+    for word, following in pairwise([*words, ""]):
+        name, equals, value = word.partition("=")
+        if name.startswith("-"):
+            yield name.lstrip("-").rstrip("+"), value if equals else following
+
+
+def files_given(words: Sequence[str]) -> dict[str, str]:
+    """Paths of existing files by the option that they were given to, without configs and rows."""
+    found = {}
+    for name, value in given_options(words):
+        if name not in (*CONFIGS, *SOURCES) and is_file(value):
+            found[name] = value
+    return found
+
+
+def is_file(value: str) -> bool:
+    """True for a file, a pipe or a device."""
+    try:
+        return Path(value).exists() and not Path(value).is_dir()
+    except (OSError, ValueError):  # too long, or a null character
+        return False
+
+
+def check_files(words: Sequence[str]) -> None:
+    """Refuse files of rows where the parser would read settings.
+
+    Raises:
+        InputError: names the option, the file and the option that was probably meant.
+    """
+    for name, value in given_options(words):
+        if Path(value).suffix.lower() in ROWS and is_file(value):
+            if name in CONFIGS:
+                raise InputError(
+                    f"--config {value}: a file of rows, no YAML config. Did you mean --{SOURCES[0]}={value}?"
+                )
+            if name in CLASSES:
+                raise InputError(no_settings(name, value))
+
+
+def no_settings(name: str, path: str) -> str:
+    """What is wrong with a file that holds no settings of an option."""
+    rows = Path(path).suffix.lower() in READERS
+    meant = f" Did you mean --{SOURCES[0]}={path}?" if rows else " It takes a class, or a YAML file with its settings."
+    return f"--{name}={path}: the file holds no settings of {name}.{meant}"
+
+
+def config_without_settings(words: Sequence[str]) -> str:
+    """The message for the config whose content is no mapping of settings."""
+    for name, value in given_options(words):
+        if name in CONFIGS and is_file(value):
+            try:
+                found = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+            except (OSError, ValueError, yaml.YAMLError):
+                found = None
+            if not isinstance(found, dict):
+                return f"--config {value}: {NO_CONFIG}"
+    return f"--config: {NO_CONFIG}"

@@ -1,0 +1,63 @@
+"""What `nrt-lightning init` prints."""
+
+from __future__ import annotations
+
+import textwrap
+
+import yaml
+
+from nrt_lightning.cli.starter.machine import Machine
+from nrt_lightning.cli.starter.model import ModelFacts, size_text
+from nrt_lightning.cli.starter.rows import RowFacts
+from nrt_lightning.cli.starter.text import one_line
+
+WIDTH, INDENT = 100, 10
+
+
+def told(rows: RowFacts | None, model: ModelFacts | None, machine: Machine | None, text: str) -> str:
+    """What was found and what follows, one line each.
+
+    Args:
+        rows: None if no file is given.
+        model: None if no model is given.
+        machine: None if it has not been looked at.
+        text: the config.
+    """
+    config = yaml.safe_load(text)
+    settings, data = config["model"]["init_args"], config["data"]["init_args"]
+    policy = settings["policy"]["init_args"]
+    lines = {
+        "rows": "no --data: set data.init_args.train in the file",
+        "model": "no --model: set model.init_args.policy in the file",
+    }
+    if rows is not None:
+        lines["rows"] = (
+            f"{len(rows.rows):,} in {rows.path}; {rows.columns()}. {rows.training:,} to train on, "
+            f"{data['val_rows']} for validation, {data['test_rows']} for the test"
+        )
+    if model is not None:
+        context = "" if model.context is None else f", {model.context:,} tokens of context"
+        lines["model"] = f"{model.name}: {size_text(model.weights)} weights, {model.config.model_type}{context}"
+        lines["prompts"] = (
+            "the tokenizer's chat template" if model.chat else
+            "a plain text that asks for reasoning: the tokenizer has no chat template"
+        )  # fmt: skip
+    if rows is not None and model is not None:
+        prompts, answers = rows.tokens(model.tokenizer)
+        lines["lengths"] = (
+            f"prompts up to {max(prompts)} tokens (limit {data['max_prompt_tokens']}), answers up to {max(answers)} "
+            f"({data['max_answer_tokens']}), traces limited to {settings['sampling']['max_trace_tokens']}"
+        )
+    if machine is not None:
+        lines["machine"] = str(machine)
+    if model is not None:
+        part = "all weights" if policy["adapter"] is None else f"LoRA of rank {policy['adapter']['init_args']['rank']}"
+        base = "4 bits" if policy["quantization"] else policy["dtype"]
+        lines["training"] = (
+            f"{part}, base in {base}; {config['trainer']['max_steps']} steps of {data['batch_size']} prompts x "
+            f"{settings['sampling']['group_size']} traces"
+        )
+    return "\n".join(
+        textwrap.fill(one_line(line), WIDTH, initial_indent=f"{name:<{INDENT}}", subsequent_indent=" " * INDENT)
+        for name, line in lines.items()
+    )

@@ -1,0 +1,167 @@
+"""Checkpoint files that a kill, a full disk or a flipped bit cannot take away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from typing_extensions import override
+
+from nrt_lightning.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints so that a good one exists at every moment, and reads only undamaged ones.
+
+    A checkpoint is written beside its file, with a checksum of every part, synchronized to the disk, and put in the
+    place of the one before at once. The one before is kept as `.NAME.before`. A checkpoint that is missing or damaged
+    is replaced by it, with a warning. Weights that are not finite are neither written nor read.
+
+    The modules of this package set it, unless the trainer has another `CheckpointIO`. Files of other file systems
+    (`s3://`) are written and read as Lightning does.
+
+    Args:
+        keep_before: keep the checkpoint of the same name that was written before.
+    """
+
+    def __init__(self, *, keep_before: bool = True) -> None:
+        self.keep_before = keep_before
+
+    @override
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        check_finite(checkpoint, path)
+        if "://" in str(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(f".{target.name}.part")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+        put_in_place(part, target, keep_before=self.keep_before)
+
+    @override
+    def load_checkpoint(self, path: Any, *args: Any, **settings: Any) -> dict[str, Any]:
+        if "://" in str(path):
+            return super().load_checkpoint(path, *args, **settings)
+        found = undamaged(Path(path))
+        checkpoint = super().load_checkpoint(found, *args, **settings)
+        check_finite(checkpoint, found)
+        return checkpoint
+
+    @override
+    def remove_checkpoint(self, path: Any) -> None:
+        super().remove_checkpoint(path)
+        if "://" not in str(path) and before_of(Path(path)).exists():
+            super().remove_checkpoint(before_of(Path(path)))
+
+
+def before_of(path: Path) -> Path:
+    """Where the checkpoint of the same name that was written before is kept."""
+    return path.with_name(f".{path.name}.before")
+
+
+def put_in_place(part: Path, target: Path, *, keep_before: bool) -> None:
+    """Give a written file its name, at once; a link or file of that name is replaced."""
+    before = before_of(target)
+    if keep_before and target.is_file() and not target.is_symlink():
+        beside = before.with_name(f"{before.name}.part")
+        beside.unlink(missing_ok=True)
+        try:
+            os.link(target, beside)
+            os.replace(beside, before)
+        except OSError:  # a file system without hard links
+            os.replace(target, before)
+    os.replace(part, target)
+    synchronize(target.parent)
+
+
+def synchronize(directory: Path) -> None:
+    """Make sure that the names in a directory are on disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # not every file system can
+        pass
+    finally:
+        os.close(handle)
+
+
+def link_in_place(trainer: Any, path: str, link: str) -> None:
+    """Let a symbolic link point to a checkpoint, at once; in place of `ModelCheckpoint._link_checkpoint`."""
+    if trainer.is_global_zero and os.path.abspath(path) != os.path.abspath(link):
+        beside = Path(link).with_name(f".{Path(link).name}.part")
+        beside.unlink(missing_ok=True)
+        beside.symlink_to(os.path.relpath(path, os.path.dirname(link)))
+        os.replace(beside, link)
+        synchronize(beside.parent)
+    trainer.strategy.barrier()
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file; None if nothing is known to be."""
+    if not path.exists():
+        return "it does not exist"
+    if path.is_dir():
+        return None
+    try:
+        if not zipfile.is_zipfile(path):
+            torch.load(path, weights_only=True, map_location="meta")  # of an old format, or damaged
+            return None
+        with zipfile.ZipFile(path) as file:
+            bad = file.testzip()  # compares the checksums that torch.save has written
+    except Exception as error:  # torch raises many kinds
+        return f"it cannot be read ({type(error).__name__})"
+    return None if bad is None else f"the checksum of {bad.partition('/')[2]} differs"
+
+
+def undamaged(path: Path) -> Path:
+    """The checkpoint, or the one of its name that was written before, if it is missing or damaged.
+
+    Raises:
+        InputError: names the file and what is wrong with it.
+    """
+    problem = damage(path)
+    if problem is None:
+        return path
+    before = before_of(path)
+    if damage(before) is None:
+        log.warning("%s is not used: %s. %s, which was written before, is used.", path, problem, before)
+        return before
+    raise InputError(f"The checkpoint {path} cannot be used: {problem}. Give another checkpoint.")
+
+
+def check_finite(checkpoint: dict[str, Any], path: Any) -> None:
+    """Check that the weights of a checkpoint are finite.
+
+    Raises:
+        InputError: names the checkpoint and the weight.
+    """
+    for name, weight in checkpoint.get("state_dict", {}).items():
+        if not torch.is_tensor(weight) or not weight.is_floating_point() or not weight.numel():
+            continue
+        if not all(bound.isfinite() for bound in torch.aminmax(weight)):
+            raise InputError(
+                f"The weight {name} is not finite, so the checkpoint {path} is neither written nor used. Resume an "
+                "earlier one, with a lower learning rate or other rows."
+            )
+
+
+def set_checkpoint_io(trainer: Any) -> None:
+    """Let a trainer write checkpoints safely, unless it has another `CheckpointIO`."""
+    strategy = trainer.strategy
+    if type(getattr(strategy, "_checkpoint_io", None)) in (type(None), TorchCheckpointIO):
+        strategy._checkpoint_io = SafeCheckpointIO()

@@ -1,0 +1,67 @@
+"""A misspelled metric of a checkpoint or of early stopping is refused before training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import pytest
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from short_runs import nrt_module, registers
+
+from nrt_lightning import BestAndLast, InputError, SFTModule
+
+
+def trainer(callback: L.Callback, *others: L.Callback) -> L.Trainer:
+    return L.Trainer(
+        max_steps=2, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[callback, *others]
+    )
+
+
+@pytest.mark.parametrize(
+    ("callback", "words"),
+    [
+        (BestAndLast("val/exact_mach"), r"BestAndLast\.monitor='val/exact_mach'.*'val/exact_match'"),
+        (EarlyStopping("exact_match"), r"EarlyStopping\.monitor='exact_match'.*'val/exact_match'"),
+        (ModelCheckpoint(monitor="val_confidence"), r"ModelCheckpoint\.monitor='val_confidence'.*'val/confidence'"),
+    ],
+    ids=str,
+)
+def test_a_metric_that_is_not_logged_is_refused_before_weights_are_read(callback: Any, words: str) -> None:
+    module = nrt_module()
+    with pytest.raises(InputError, match=words):
+        trainer(callback).fit(module, registers())
+    assert module.policy.model is None
+
+
+def test_a_metric_of_the_training_is_refused_after_the_first_step(tmp_path) -> None:
+    wrong = EarlyStopping("train/rewart", check_on_train_epoch_end=True)
+    runner = trainer(wrong)
+    with pytest.raises(InputError, match=r"'train/rewart'.*'train/reward'"):
+        runner.fit(nrt_module(), registers())
+    assert runner.global_step == 1
+
+
+def test_metrics_that_are_logged_are_taken(tmp_path) -> None:
+    saving = [ModelCheckpoint(tmp_path / name, monitor=name) for name in ("val/marker_rate", "step")]
+    callbacks = [EarlyStopping("train/reward"), *saving]
+    runner = trainer(*callbacks)
+    runner.fit(nrt_module(), registers())
+    assert runner.global_step == 2
+
+
+class Mine(L.Callback):
+    """Of the user, which may log anything."""
+
+
+def test_with_parts_of_the_user_any_name_is_taken() -> None:
+    callback = EarlyStopping("val/of_mine", strict=False)
+    runner = trainer(callback, Mine())
+    runner.fit(nrt_module(), registers())
+    assert runner.global_step == 2
+
+
+def test_answers_alone_have_the_same_check() -> None:
+    module = SFTModule(nrt_module().policy)
+    with pytest.raises(InputError, match=r"'val/los'"):
+        trainer(EarlyStopping("val/los")).fit(module, registers())
