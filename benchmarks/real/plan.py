@@ -87,7 +87,7 @@ class Comparison:
         enough = [f"--data.passes={math.ceil(8 * steps / self.rows)}", f"--trainer.max_steps={steps}"]
         seconds = {"nrt": self.trained("nrt", seed, base, enough)}
         figures["nrt"] = self.tested("nrt", seed, base)
-        limit = [f"--trainer.max_time={clock(seconds['nrt'])}"]
+        limit = [f"--trainer.max_time={clock(seconds['nrt'])}", f"--data.batch_size={min(32, self.rows)}"]
         seconds["sft"] = self.trained("sft", seed, base, limit)
         figures["sft"] = self.tested("sft", seed, base)
         return {name: found | {"seconds": seconds.get(name, 0.0)} for name, found in figures.items()}

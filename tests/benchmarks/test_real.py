@@ -114,6 +114,7 @@ def test_parts_of_weights_are_joined_and_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_all_stages_of_a_tiny_base(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,13 +122,12 @@ def test_all_stages_of_a_tiny_base(
     monkeypatch.setattr(plan, "write", lambda name, directory, wheels: save_base(directory))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
     (tmp_path / "short.yaml").write_text(SHORT)
-    options = ["--folder", str(tmp_path / "real"), "--rows", "16", "32", "--steps", "4", "--text-steps", "2",
+    options = ["--folder", str(tmp_path / "real"), "--rows", "16", "--steps", "4", "--text-steps", "2",
                "--test-rows", "4", "--val-rows", "4", "--config", str(tmp_path / "short.yaml")]  # fmt: skip
     monkeypatch.setattr("sys.argv", ["real", *options])
     main()
-    assert "Exact match over the number of rows" in capsys.readouterr().out
+    assert "| NRT | 0 |" in capsys.readouterr().out
     found = json.loads((tmp_path / "real" / "short" / "results.json").read_text())
-    assert set(found) == {"16", "32"}
     assert set(found["16"]["0"]) == {"base", "nrt", "sft"}
     assert found["16"]["0"]["nrt"]["seconds"] > 0
     monkeypatch.setattr(Stage, "command", property(lambda self: pytest.fail("a finished stage is run again")))
