@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture results results-second-bases real test test-slow test-vllm lint format clean
+.PHONY: help install quickstart picture results results-second-bases real test test-faults test-slow test-vllm lint format \
+	clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 24
@@ -56,6 +57,9 @@ real: $(INSTALLED) ## train NRT and SFT on a real pretrained base, and print bot
 
 test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow and not faults" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
+
+test-faults: $(INSTALLED) ## kill runs of many configurations and resume them
+	$(BIN)/python -m pytest tests/faults
 
 test-slow: $(INSTALLED) ## run the slow tests
 	$(BIN)/python -m pytest -m slow

@@ -105,11 +105,9 @@ def test_a_stop_text_is_asked_for_and_found_in_the_tokens(policy, fake, url):
     request.stop_text = policy.tokenizer.decode([b])
     out = VLLMServerEngine([url]).generate(policy, request)
     body = fake.requests[-1]
-    assert (body["stop"], body["include_stop_str_in_output"], body["skip_special_tokens"]) == (
-        [request.stop_text],
-        True,
-        False,
-    )
+    assert body["stop"] == [request.stop_text]
+    assert body["include_stop_str_in_output"]
+    assert not body["skip_special_tokens"]
     assert (out.ending == Ending.TEXT).any()
     for row in range(len(out)):
         ids = out.token_ids[row][out.token_mask[row]].tolist()
