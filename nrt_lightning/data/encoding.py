@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from nrt_lightning.data.control_text import ControlText
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
@@ -45,6 +46,7 @@ class EncodingReport:
     long_prompts: list[str] = field(default_factory=list)
     long_answers: list[str] = field(default_factory=list)
     ended_answers: list[str] = field(default_factory=list)
+    control_texts: list[str] = field(default_factory=list)  # kept: their control tokens are read as text
 
     @property
     def origins(self) -> list[str]:
@@ -165,6 +167,7 @@ class PromptEncoder:
         if not 0 <= self.max_dropped_share <= 1:
             raise InputError(f"max_dropped_share={self.max_dropped_share} is out of range. Give a number from 0 to 1.")
         check_tokenizer(self.tokenizer)
+        self.control = ControlText(self.tokenizer, self.template.markup)
 
     def encode(self, rows: Sequence[Row], name: str = "data") -> EncodedRows:
         """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""
@@ -172,6 +175,11 @@ class PromptEncoder:
             raise InputError(f"{name}: the source returned no rows. Check its settings.")
         encoded = self.fitting(rows)
         self._check_dropped(encoded.report, name)
+        if found := encoded.report.control_texts:
+            log.warning(
+                "%s: %d rows hold text that is a control token, which is read as text: %s.", name, len(found),
+                ", ".join(found[:3]) + (" and others" if len(found) > 3 else ""),
+            )  # fmt: skip
         return encoded
 
     def fitting(self, rows: Sequence[Row]) -> EncodedRows:
@@ -187,6 +195,7 @@ class PromptEncoder:
                 )
                 if self._fits(row, prompt, answer, report)
             ]
+            report.control_texts += [row.origin for row in chunk if self.control.in_row(row)]
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
@@ -195,11 +204,14 @@ class PromptEncoder:
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """Answer tokens as they follow the marker, with the end; an empty list for a row without an answer."""
         markup, texts = self.template.markup, [row.answer or "" for row in rows]
+        held = [self.control.found(text) for text in texts]
         if markup is None:
             encoded, end_ids = token_ids(texts, self.tokenizer), [int(self.tokenizer.eos_token_id)]
         else:
             texts = [markup.separator + text + (markup.end_text or "") if text else "" for text in texts]
             encoded, end_ids = continuations(markup.marker, texts, self.tokenizer), markup.end_stops()
+        for index in [index for index, holds in enumerate(held) if holds]:
+            encoded[index] = self.control.text_ids(texts[index], inside=markup is not None)
         for row, ids in zip(rows, encoded, strict=True):
             if row.answer is not None and not ids:
                 raise InputError(f"{row.origin}: the answer has no tokens. Correct or remove the row.")
