@@ -76,7 +76,7 @@ def test_all_commands_take_it_unchanged_and_fit_keeps_the_best(capsys: pytest.Ca
     assert cli is not None
     lengths = {split: len(rows.rows) for split, rows in cli.datamodule.encoded.items()}
     assert lengths == {"train": 32, "val": 4, "test": 4}
-    assert {p.name for p in Path("runs/run/checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {p.name for p in Path("runs/run/checkpoints").glob("[!.]*")} == {"best.ckpt", "last.ckpt"}
     assert Path("runs/run/results.json").is_file()
     run(["validate", "--config=run.yaml", "--ckpt_path=best"])
     plan(["--config=run.yaml"])
