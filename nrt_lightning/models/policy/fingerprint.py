@@ -39,7 +39,8 @@ def check_same_policy(saved: dict[str, Any], policy: Policy) -> None:
     here = fingerprint(policy)
     differ = {key: (saved[key], value) for key, value in here.items() if saved.get(key, value) != value}
     if "markup" in differ:
-        differ["markup"] = tuple(str(Markup(**fields)) for fields in differ["markup"])
+        before, now = differ["markup"]
+        differ["markup"] = str(Markup(**before)), str(Markup(**now))
     other = [f"{key} {before} (here {now})" for key, (before, now) in differ.items()]
     if other:
         seed = " Random weights also need the same seed_everything." if policy.weights == "random" else ""
