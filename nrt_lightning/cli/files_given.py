@@ -47,8 +47,12 @@ def is_file(value: str) -> bool:
         return False
 
 
-def check_files(words: Sequence[str]) -> None:
+def check_files(words: Sequence[str], *, classes: bool = False) -> None:
     """Refuse files of rows where the parser would read settings.
+
+    Args:
+        words: the arguments.
+        classes: the command has `CLASSES` among its options; `--data` of `init` is a file of rows.
 
     Raises:
         InputError: names the option, the file and the option that was probably meant.
@@ -59,7 +63,7 @@ def check_files(words: Sequence[str]) -> None:
                 raise InputError(
                     f"--config {value}: a file of rows, no YAML config. Did you mean --{SOURCES[0]}={value}?"
                 )
-            if name in CLASSES:
+            if classes and name in CLASSES:
                 raise InputError(no_settings(name, value))
 
 

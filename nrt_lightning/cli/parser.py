@@ -36,6 +36,8 @@ def with_configs(args: Sequence[str]) -> list[str]:
 class PlainParser(ArgumentParser):
     """Parser of a command that has its own options."""
 
+    takes_classes = False  # True if `data` and `model` are classes
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | settings)
         self.words: list[str] = []  # that are parsed
@@ -43,7 +45,7 @@ class PlainParser(ArgumentParser):
     @override
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
         words = with_configs(sys.argv[1:] if args is None else args)
-        check_files(words)
+        check_files(words, classes=self.takes_classes)
         for parser in (self, *self.inner_parsers()):
             parser.words = words
         return super().parse_args(words, *more, **settings)
@@ -66,6 +68,7 @@ class Parser(PlainParser, LightningArgumentParser):
     """Parser of the commands that read a module and data."""
 
     whole_help = False
+    takes_classes = True
 
     @override
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
