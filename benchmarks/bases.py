@@ -25,8 +25,8 @@ from nrt_lightning import (
     SloppyReports,
     WeightedSum,
 )
+from nrt_lightning.data import PlainTemplate
 from nrt_lightning.data.encoding import PromptEncoder
-from nrt_lightning.data.templates import PlainTemplate
 from nrt_lightning.functional import pack_segment, pad_rows
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble
 from nrt_lightning.structures import Prompts

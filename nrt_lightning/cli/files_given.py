@@ -47,12 +47,12 @@ def is_file(value: str) -> bool:
         return False
 
 
-def check_files(words: Sequence[str], *, classes: bool = False) -> None:
+def check_files(words: Sequence[str], *, classes: bool) -> None:
     """Refuse files of rows where the parser would read settings.
 
     Args:
-        words: the arguments.
-        classes: the command has `CLASSES` among its options; `--data` of `init` is a file of rows.
+        words: arguments of a command.
+        classes: the command takes classes for `--data` and `--model`.
 
     Raises:
         InputError: names the option, the file and the option that was probably meant.

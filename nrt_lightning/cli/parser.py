@@ -36,7 +36,7 @@ def with_configs(args: Sequence[str]) -> list[str]:
 class PlainParser(ArgumentParser):
     """Parser of a command that has its own options."""
 
-    takes_classes = False  # True if `data` and `model` are classes
+    takes_classes = False  # for `--data` and `--model`; their values may then be files of settings
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{"allow_abbrev": False} | settings)
@@ -47,7 +47,7 @@ class PlainParser(ArgumentParser):
         words = with_configs(sys.argv[1:] if args is None else args)
         check_files(words, classes=self.takes_classes)
         for parser in (self, *self.inner_parsers()):
-            parser.words = words
+            parser.words = words if self.takes_classes else []
         return super().parse_args(words, *more, **settings)
 
     def inner_parsers(self) -> list[Any]:
@@ -67,8 +67,8 @@ class PlainParser(ArgumentParser):
 class Parser(PlainParser, LightningArgumentParser):
     """Parser of the commands that read a module and data."""
 
-    whole_help = False
     takes_classes = True
+    whole_help = False
 
     @override
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from nrt_lightning.data.control_text import ControlText
+from nrt_lightning.data.encoding_report import EncodingReport
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
@@ -35,42 +37,6 @@ class EncodedRow:
     prompt_ids: Tensor  # [P]
     answer_ids: Tensor  # [T]
     counted: bool = field(default=True, kw_only=True)  # False for padding rows of `EvaluationSampler`
-
-
-@dataclass
-class EncodingReport:
-    """Origins of the rows that were dropped: a text is too long, or the answer holds the end of answers."""
-
-    total: int
-    long_prompts: list[str] = field(default_factory=list)
-    long_answers: list[str] = field(default_factory=list)
-    ended_answers: list[str] = field(default_factory=list)
-
-    @property
-    def origins(self) -> list[str]:
-        """All dropped rows. A row with several faults counts once."""
-        return self.long_prompts + self.long_answers + self.ended_answers
-
-    @property
-    def dropped(self) -> int:
-        """Number of dropped rows."""
-        return len(self.origins)
-
-    @property
-    def share(self) -> float:
-        """Fraction of the rows that were dropped."""
-        return self.dropped / max(self.total, 1)
-
-    @property
-    def dropped_text(self) -> str:
-        """How many rows were dropped, and the first of them."""
-        why = "as too long" if not self.ended_answers else "as too long or for an answer that holds its end"
-        return f"{self.dropped} of {self.total} rows were dropped {why}, first: " + ", ".join(self.first)
-
-    @property
-    def first(self) -> list[str]:
-        """Origins of the first dropped rows."""
-        return self.origins[:3]
 
 
 class TokenLists:
@@ -165,6 +131,7 @@ class PromptEncoder:
         if not 0 <= self.max_dropped_share <= 1:
             raise InputError(f"max_dropped_share={self.max_dropped_share} is out of range. Give a number from 0 to 1.")
         check_tokenizer(self.tokenizer)
+        self.control = ControlText(self.tokenizer, self.template.markup)
 
     def encode(self, rows: Sequence[Row], name: str = "data") -> EncodedRows:
         """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""
@@ -172,6 +139,11 @@ class PromptEncoder:
             raise InputError(f"{name}: the source returned no rows. Check its settings.")
         encoded = self.fitting(rows)
         self._check_dropped(encoded.report, name)
+        if found := encoded.report.control_texts:
+            log.warning(
+                "%s: %d rows hold text that is a control token, which is read as text: %s.", name, len(found),
+                ", ".join(found[:3]) + (" and others" if len(found) > 3 else ""),
+            )  # fmt: skip
         return encoded
 
     def fitting(self, rows: Sequence[Row]) -> EncodedRows:
@@ -187,6 +159,7 @@ class PromptEncoder:
                 )
                 if self._fits(row, prompt, answer, report)
             ]
+            report.control_texts += [row.origin for row in chunk if self.control.in_row(row)]
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
@@ -195,11 +168,14 @@ class PromptEncoder:
     def _answer_ids(self, rows: Sequence[Row]) -> list[list[int]]:
         """Answer tokens as they follow the marker, with the end; an empty list for a row without an answer."""
         markup, texts = self.template.markup, [row.answer or "" for row in rows]
+        held = [self.control.found(text) for text in texts]
         if markup is None:
             encoded, end_ids = token_ids(texts, self.tokenizer), [int(self.tokenizer.eos_token_id)]
         else:
             texts = [markup.separator + text + (markup.end_text or "") if text else "" for text in texts]
             encoded, end_ids = continuations(markup.marker, texts, self.tokenizer), markup.end_stops()
+        for index in [index for index, holds in enumerate(held) if holds]:
+            encoded[index] = self.control.text_ids(texts[index], inside=markup is not None)
         for row, ids in zip(rows, encoded, strict=True):
             if row.answer is not None and not ids:
                 raise InputError(f"{row.origin}: the answer has no tokens. Correct or remove the row.")

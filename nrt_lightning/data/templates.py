@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from nrt_lightning.data.control_text import ControlText
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.continuation import token_ids
 from nrt_lightning.structures import Markup, Row
@@ -84,9 +85,17 @@ class PromptTemplate(ABC):
         return self.encode_all([row], tokenizer)[0]
 
     def encode_all(self, rows: Sequence[Row], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """The token ids of many prompts, not truncated; much faster than one call per prompt."""
-        texts = [self.render(row, tokenizer) for row in rows]
+        """The token ids of many prompts, not truncated; much faster than one call per prompt.
+
+        Control tokens of the template are control tokens; the same text inside a row is text.
+        """
+        control = ControlText(tokenizer, self.markup)
+        held = {n for n, row in enumerate(rows) if any(control.found(turn["content"]) for turn in row.messages)}
+        texts = ["" if n in held else self.render(row, tokenizer) for n, row in enumerate(rows)]
         encoded = token_ids(texts, tokenizer, add_special_tokens=self.add_special_tokens)
+        for n in held:
+            row, hidden = control.hide(rows[n])
+            encoded[n] = hidden.encode(self.render(row, tokenizer), add_special_tokens=self.add_special_tokens)
         if self.add_special_tokens:  # some tokenizers append the end token, which must not precede the trace
             return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
         return encoded

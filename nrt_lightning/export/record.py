@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.models.policy.markup import RECORD
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
-FILE = "nrt_lightning.json"  # in an export
+FILE = RECORD  # in an export
 MARKUP = ("marker", "separator", "answer_end")
 LIMITS = ("max_trace_tokens", "max_answer_tokens")
 

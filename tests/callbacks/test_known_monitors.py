@@ -25,7 +25,7 @@ def trainer(callback: L.Callback, *others: L.Callback) -> L.Trainer:
         (EarlyStopping("exact_match"), r"EarlyStopping\.monitor='exact_match'.*'val/exact_match'"),
         (ModelCheckpoint(monitor="val_confidence"), r"ModelCheckpoint\.monitor='val_confidence'.*'val/confidence'"),
     ],
-    ids=str,
+    ids=["best_and_last", "early_stopping", "model_checkpoint"],
 )
 def test_a_metric_that_is_not_logged_is_refused_before_weights_are_read(callback: Any, words: str) -> None:
     module = nrt_module()

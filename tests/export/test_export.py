@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import AdapterFiles, FourBit, InputError, LoRA, Merged, Policy, WholeModel, export_policy
 from nrt_lightning.data import ChatTemplate, PlainTemplate
+from nrt_lightning.data.default_template import fit_together
 from nrt_lightning.export import RunRecord
 from nrt_lightning.export import writer as writer_file
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine
@@ -199,3 +200,22 @@ def test_forms_that_a_policy_does_not_have_are_refused(tmp_path, adapter, form, 
     with pytest.raises(InputError, match=message):
         export_policy(Policy(BASE, adapter=adapter), tmp_path / "m", form)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_keeps_a_marker_that_is_text(subword_dir, tmp_path):
+    policy = Policy(subword_dir, " =>", separator="", answer_end="\n\n").load()
+    template = fit_together(None, policy.tokenizer, policy)
+    record = RunRecord(chat_template=template.jinja(policy.tokenizer))
+    directory = export_policy(policy, tmp_path / "m", record=record)
+    again = Policy(str(directory))
+    assert again.markup == policy.markup
+    assert not again.marker_is_new
+    assert len(again.tokenizer) == len(AutoTokenizer.from_pretrained(subword_dir)), "no token is added"
+    prompts = fit_together(None, again.tokenizer, again)
+    assert again.markup == policy.markup
+    assert prompts.render(ROWS[0], again.tokenizer).count("=>") == template.render(ROWS[0], policy.tokenizer).count(
+        "=>"
+    )
+    card = (directory / "README.md").read_text()
+    assert "` =>` (ordinary text" in card
+    assert "split the output" in card

@@ -88,10 +88,11 @@ def test_epochs_of_windows_and_the_ema_reference_resume_exactly(trainer, tmp_pat
     assert any(moved), "the reference moved before the checkpoint, at step 3"
 
 
-def test_a_run_that_begins_in_a_later_epoch_of_a_window_is_refused(trainer, tmp_path):
-    _, _, checkpoint = run(trainer, tmp_path, "half", 2, every=2)
-    with pytest.raises(RuntimeError, match="in the middle of a window"):
-        run(trainer, tmp_path, "rest", 4, checkpoint)
+def test_a_run_that_begins_in_a_later_epoch_of_a_window_samples_it_anew(trainer, tmp_path, caplog):
+    _, half, checkpoint = run(trainer, tmp_path, "half", 2, every=2)
+    _, rest, _ = run(trainer, tmp_path, "rest", 4, checkpoint)
+    assert "sampled anew" in caplog.text
+    assert rest.rows == half.rows, "the second pass over the window"
 
 
 @pytest.mark.parametrize(("window", "epochs", "accumulate"), [(2, 2, 3), (3, 2, 2)])

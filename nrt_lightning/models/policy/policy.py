@@ -126,7 +126,7 @@ class Policy(nn.Module):
         if adapter is not None:
             adapter.check(live or skeleton(self.config, **remote_code))
             keep_only_trained(self)
-        self.marker_is_new, self.markup = add_markup(self.tokenizer, marker, separator, answer_end)
+        self.marker_is_new, self.markup = add_markup(self.tokenizer, marker, separator, answer_end, self.source)
         self.turn_end: str | None = None  # of the data's template, where it is known
         self.sharding: Sharding = NoSharding()
         self.model: Any = self._prepare(live) if self.live else None  # PreTrainedModel, or PeftModel with an adapter
