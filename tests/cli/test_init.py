@@ -321,8 +321,8 @@ def test_template_and_marker_are_those_of_the_run(
     markup = re.search(r"Between trace and answer: marker (.+?, answer ends with '.+?' \(.+?\))", asked)
     assert markup is not None
     assert f"marker {markup[1]}" in told
-    assert "Think step by step, then write \"Answer:\" and the answer alone." in told
-    assert "Think step by step, then write \"Answer:\" and the answer alone." in asked
+    assert 'Think step by step, then write "Answer:" and the answer alone.' in told
+    assert 'Think step by step, then write "Answer:" and the answer alone.' in asked
 
 
 def test_limits_leave_room_for_all_rows_and_a_trace() -> None:

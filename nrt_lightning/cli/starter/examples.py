@@ -45,7 +45,9 @@ def example_tokens(model: ModelFacts) -> int:
     """How many tokens of a prompt the worked examples take."""
     tokenizer = model.prepared[0]
     try:
-        [shown], [bare] = (t.encode_all([LIKE_THESE], tokenizer) for t in (template_with_examples(model), model.template))
+        [shown], [bare] = (
+            t.encode_all([LIKE_THESE], tokenizer) for t in (template_with_examples(model), model.template)
+        )
     except InputError:  # a chat template that takes no such question; the rows will tell
         return 0
     return len(shown) - len(bare)
