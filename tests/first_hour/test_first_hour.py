@@ -130,5 +130,5 @@ def test_an_hour_from_the_wheel(case: Case, program: str, tmp_path: Path) -> Non
     home = tmp_path / "home"
     shell = Shell([program], folder, environment(home), case.terminal)
     play(shell, case, folder)
-    assert [path for path in (home / "tmp").iterdir()] == []
+    assert list((home / "tmp").iterdir()) == []
     check_error(Shell([program], folder, shell.variables, terminal=False)("fit", "--config", "rum.yaml"), "run.yaml")

@@ -74,8 +74,8 @@ def prompt_knobs(measures: Measures, can_start: str) -> list[str]:
         trouble.append(f"{percent(measures.ended_by_marker)} of the traces end with the marker {setup.markup.marker!r}")
     if lost:
         trouble.append(
-            f"an answer token after {setup.markup.marker!r} has a confidence of {measures.after_best_trace.confidence:.2g} "
-            "even after the best trace"
+            f"an answer token after {setup.markup.marker!r} has a confidence of "
+            f"{measures.after_best_trace.confidence:.2g} even after the best trace"
         )
     if (trouble or can_start == "no") and setup.examples < FEW:
         why = " and ".join(trouble) or "the base may not know what is asked"

@@ -22,7 +22,8 @@ from nrt_lightning.tools.preflight.report import first_figures
 
 SETUP = Setup(
     group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", aggregators=["a", "b"], signals=[],
-    template="PlainTemplate()", examples=0, markup=Markup("<|start|>", (7,), True, end="<eos>", end_ids=(2,)), marker_is_new=True,
+    template="PlainTemplate()", examples=0, markup=Markup("<|start|>", (7,), True, end="<eos>", end_ids=(2,)),
+    marker_is_new=True,
 )  # fmt: skip
 GOOD = Measures(
     rows=128, setup=SETUP, checked=True,
