@@ -152,9 +152,13 @@ def test_names_that_yaml_would_read_otherwise() -> None:
         (["--model=./missing"], r"--model='\./missing'"),
         (["--model=./bare"], r"--model='\./bare': [^\n]*$"),
         (["--model=./slow"], "slow.*eos_token"),
+        (["--model=./damaged"], r"--model='\./damaged': [^\n]*tokenizer cannot be read[^\n]*$"),
+        (["--model=./bare/../rows.csv"], "is a file"),
+        (["--model="], "--model=''.*empty"),
         (["--output=run.txt"], r"--output='run\.txt'.*\.yaml"),
         (["--output=rows.csv"], r"--output='rows\.csv' exists"),
-        (["--data=long.csv", MODEL], r"long\.csv.*256 tokens"),
+        (["--data=long.csv", MODEL], r"long\.csv.*20 of 20 rows, first long\.csv:2, .*256 tokens"),
+        (["--data=outlier.csv", MODEL], r"up to 5\d\d\d tokens.*1 of 21 rows, first outlier\.csv:22,.*256 tokens"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], message: str) -> None:
@@ -162,8 +166,11 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], 
     write_csv("other.csv", ("x", "y", "z"), [("1 + 1?", 2, 3)] * 20)
     write_csv("few.csv", ("question", "answer"), [("1 + 1?", 2)] * 3)
     write_csv("long.csv", ("question", "answer"), [("a1b2c3" * 60, "a1")] * 20)
+    write_csv("outlier.csv", ("question", "answer"), [("a1b2c3", "a1")] * 20 + [("a" * 5000, "a1")])
     Path("empty.jsonl").write_text("")
     Path("bare").mkdir()
+    shutil.copytree(BASE, "damaged")
+    Path("damaged/tokenizer.json").write_text("{}")
     shutil.copytree(BASE, "slow")
     tokenizer = AutoTokenizer.from_pretrained("slow")
     tokenizer.eos_token = None
@@ -323,6 +330,23 @@ def test_template_and_marker_are_those_of_the_run(
     assert f"marker {markup[1]}" in told
     assert 'Think step by step, then write "Answer:" and the answer alone.' in told
     assert 'Think step by step, then write "Answer:" and the answer alone.' in asked
+
+
+def test_rows_that_just_fit_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """The limits then leave no room for longer ones."""
+    write_csv("rows.csv", ("question", "answer"), [("1 + 1?", "2")] * 20 + [("a1" * 85, "a1")])
+    config = init("--data=rows.csv", MODEL)
+    settings, data = config["model"]["init_args"], data_of(config)
+    found = re.search(r"prompts up to (\d+) tokens", capsys.readouterr().out)
+    assert found is not None
+    assert data["max_prompt_tokens"] >= int(found[1])
+    assert 16 <= 256 - data["max_prompt_tokens"] - data["max_answer_tokens"] <= settings["sampling"]["max_trace_tokens"]
+
+
+def test_rows_that_repeat_a_question_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv("rows.csv", ("question", "answer"), [(f"{n % 15} + 1?", n) for n in range(20)])
+    init("--data=rows.csv")
+    assert "5 repeat the question of an earlier row" in " ".join(capsys.readouterr().out.split())
 
 
 def test_limits_leave_room_for_all_rows_and_a_trace() -> None:

@@ -63,7 +63,13 @@ class RowFacts:
         """Lengths of prompts under the default template, and of answers with their end."""
         encoder = PromptEncoder(model.prepared[0], model.template, sys.maxsize, sys.maxsize)
         encoded = encoder.fitting(self.rows[:MEASURED])
-        return [len(row.prompt_ids) for row in encoded], [len(row.answer_ids) for row in encoded]
+        rows = [encoded[index] for index in range(len(encoded))]
+        return [len(row.prompt_ids) for row in rows], [len(row.answer_ids) for row in rows]
+
+    @property
+    def repeated(self) -> int:
+        """Rows whose conversation stands in an earlier one."""
+        return len(self.rows) - len({str(row.messages) for row in self.rows})
 
 
 def limit(lengths: Sequence[int], step: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -45,11 +46,6 @@ def settings_for(output: str, rows: RowFacts | None, model: ModelFacts | None, m
         room = max(EXAMPLES, limit([example_tokens(model)], 32))
         free = (model.context or sum((prompt, answer, trace, room))) - prompt - answer
         trace = min(trace, free)
-        if trace < SHORTEST:
-            raise InputError(
-                f"--data={rows.path!r}: prompts of up to {prompt} tokens and answers of up to {answer} leave no room "
-                f"for a trace in the {model.context} tokens of {model.name!r}. Take a model with more, or shorter rows."
-            )
         found |= of_lengths(prompt, min(room, free - trace), trace, answer)
     if model is not None and machine is not None:
         found |= of_model(model, machine) | of_memory(model, machine, trace)
@@ -103,9 +99,24 @@ def of_machine(machine: Machine, pace: Pace) -> Settings:
 
 
 def lengths(rows: RowFacts, model: ModelFacts) -> tuple[int, int]:
-    """Limits of prompts and answers in tokens, above those of all rows."""
+    """Limits of prompts and answers in tokens, above those of all rows.
+
+    Raises:
+        InputError: they leave no room for a trace; names the first row that is too long.
+    """
     prompts, answers = rows.tokens(model)
-    return limit(prompts, 32), limit(answers, 8)
+    context = model.context or sys.maxsize
+    most = context - SHORTEST
+    if max(prompts) + max(answers) > most:
+        long = [row.origin for row, *sizes in zip(rows.rows, prompts, answers, strict=False) if sum(sizes) > most]
+        which = f"{len(long)} of {len(rows.rows)} rows, first {long[0]}, leave" if long else "together they leave"
+        raise InputError(
+            f"--data={rows.path!r}: prompts of up to {max(prompts)} tokens and answers of up to {max(answers)}; "
+            f"{which} no room for a trace in the {context} tokens of {model.name!r}. Shorten or remove such rows, or "
+            "take a model with more."
+        )
+    above = limit(prompts, 32), limit(answers, 8)
+    return above if sum(above) <= most else (max(prompts), max(answers))
 
 
 def of_lengths(prompt: int, examples: int, trace: int, answer: int) -> Settings:

@@ -50,6 +50,8 @@ def told(rows: RowFacts | None, model: ModelFacts | None, machine: Machine | Non
             f"{len(rows.rows):,} in {rows.path}; {rows.columns()}. {rows.training:,} to train on, "
             f"{data['val_rows']} for validation, {data['test_rows']} for the test"
         )
+        if rows.repeated:
+            lines["rows"] += f". {rows.repeated:,} repeat the question of an earlier row: remove them"
     if model is not None:
         context = "" if model.context is None else f", {model.context:,} tokens of context"
         lines["model"] = f"{model.name}: {size_text(model.weights)} weights, {model.config.model_type}{context}"
