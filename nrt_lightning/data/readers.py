@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +99,14 @@ def read_csv(path: Path, delimiter: str = ",") -> Records:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns, line = reader.fieldnames, reader.line_num + 1
+            columns, line = _checked_header(reader.fieldnames, path), reader.line_num + 1
             for record in reader:
                 origin = f"{path}:{line}"
+                _check_delimiter(columns, record, delimiter, path)
                 if None in record or None in record.values():
                     many = "more" if None in record else "fewer"
                     raise InputError(
-                        f"{origin}: {many} fields than the header's {len(columns or ())} columns. "
+                        f"{origin}: {many} fields than the header's {len(columns)} columns. "
                         "Put texts with delimiters, quotes or line breaks in double quotes."
                     )
                 yield origin, record
@@ -146,6 +147,26 @@ READERS: dict[str, Callable[[Path], Records]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
+
+
+def _checked_header(names: Sequence[str] | None, path: Path) -> list[str]:
+    """The names of the columns. Of two columns with one name, the second would replace the first."""
+    columns = list(names or ())
+    twice = next((name for name in columns if columns.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{path}:1: {columns.count(twice)} columns are named {twice!r}. Give each its own name.")
+    return columns
+
+
+def _check_delimiter(columns: list[str], record: dict[str, Any], delimiter: str, path: Path) -> None:
+    """Refuse a file of one column whose header and texts are divided by another delimiter."""
+    if len(columns) != 1:
+        return
+    first = "".join(map(str, [record.get(columns[0]), *(record.get(None, ()))]))  # type: ignore[call-overload]
+    other = next((d for d in (",", ";", "\t") if d != delimiter and d in columns[0] and d in first), None)
+    if other is not None:
+        kind = "a .tsv file with tabs" if delimiter == "\t" else "a .csv file with commas, or a .tsv file with tabs"
+        raise InputError(f"{path}:1: the columns seem to be divided by {other!r}. Save them as {kind}.")
 
 
 def _decode(data: bytes, path: Path, line: int) -> str:

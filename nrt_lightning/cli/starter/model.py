@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from nrt_lightning.data.default_template import default_template
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.loading import read, resolve, skeleton
+from nrt_lightning.models.policy.markup import add_markup, with_turn_end
+from nrt_lightning.structures import Markup
 
 
 @dataclass
@@ -68,6 +74,22 @@ class ModelFacts:
     def chat(self) -> bool:
         """True if the tokenizer has a chat template."""
         return bool(self.tokenizer.chat_template)
+
+    @cached_property
+    def prepared(self) -> tuple[Any, bool, Markup]:
+        """The tokenizer as the policy has it, whether the marker is new to it, and the markup of the defaults."""
+        tokenizer = copy.deepcopy(self.tokenizer)
+        if self.pad_token is not None:
+            tokenizer.pad_token = self.pad_token
+        is_new, markup = add_markup(tokenizer, None, None, None)
+        end = default_template(tokenizer, markup).turn_end(tokenizer)
+        return tokenizer, is_new, with_turn_end(markup, tokenizer, end, None)
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The template of the defaults, with the policy's marker."""
+        tokenizer, _, markup = self.prepared
+        return default_template(tokenizer, markup).with_markup(markup)
 
     @property
     def layers(self) -> int:

@@ -33,9 +33,13 @@ def resolve(model: str | os.PathLike) -> str:
             known = [path.parent.name for path in assets.glob("*/config.json")]
             raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
         return str(assets / name)
+    if not name.strip():
+        raise InputError(f"policy.model {name!r} is empty. Give a local directory, a hub id, or {EMBEDDED}NAME.")
     path = Path(name).expanduser()
     local = not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
     if local and not path.is_dir():
+        if path.is_file():
+            raise InputError(f"policy.model '{name}' is a file. Give its directory.")
         raise InputError(f"policy.model '{name}': no such directory.")
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise InputError(
@@ -49,10 +53,12 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
     """A configuration or tokenizer, read by a class of transformers; `what` is its name in the error."""
     try:
         return auto.from_pretrained(source, **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise many kinds
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        why = " ".join(str(error).split())
         raise InputError(
             f"policy.model {source!r}: its {what} cannot be read. Give a local directory with config.json and "
-            f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
+            f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({kind}{why})"
         ) from error
 
 
