@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.collapse import CollapseDetector
 from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder, leaves_nothing
 from nrt_lightning.errors import InputError
 
@@ -36,7 +37,8 @@ class ResultsFile(Callback):
     """Adds the test metrics and training time of a run to a JSON file, `{name: {metric: value}}`, and prints a table.
 
     With this callback, `nrt-lightning fit` tests on the held-out rows after training. It reads them before the first
-    step. A resumed run adds to the training time of its checkpoint.
+    step. A resumed run adds to the training time of its checkpoint. If a CollapseDetector watches the run, `collapse` is
+    1 where it has raised an alarm.
 
     Args:
         path: the JSON file, relative to the run's folder; entries with other names are kept.
@@ -88,7 +90,7 @@ class ResultsFile(Callback):
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
-        results = self.read() | {self.name: metrics | times}
+        results = self.read() | {self.name: metrics | times | collapse(trainer)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(results, indent=2) + "\n")
@@ -107,6 +109,13 @@ class ResultsFile(Callback):
         if not isinstance(results, dict) or not all(isinstance(run, dict) for run in results.values()):
             raise InputError(f"ResultsFile.path={self.path} is not a results file of runs by name. Move it away.")
         return results
+
+
+def collapse(trainer: Trainer) -> dict[str, float]:
+    """Whether the run's CollapseDetector has raised an alarm, whatever was logged; nothing without a detector."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    detectors = [callback for callback in callbacks if isinstance(callback, CollapseDetector)]
+    return {"collapse": float(any(detector.alarms for detector in detectors))} if detectors else {}
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:

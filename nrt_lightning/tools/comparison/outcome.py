@@ -12,7 +12,7 @@ from nrt_lightning.tools.comparison.experiment import Run, short
 
 Curve = list[tuple[int, float]]  # step and value
 
-ENTROPY, ALARM = "rollout/trace_entropy", "collapse/alarm"
+ENTROPY = "rollout/trace_entropy"
 LAST_FRACTION = 0.1  # of the points of a curve
 
 
@@ -23,7 +23,7 @@ class Outcome:
     method: str
     base: str
     seed: int
-    figures: dict[str, float]  # of the test, with `seconds`, and `trace_entropy` and `collapse` if known
+    figures: dict[str, float]  # of the test, with `seconds`, `collapse` and `trace_entropy` if known
     curves: dict[str, Curve]  # by metric
 
     @classmethod
@@ -34,8 +34,6 @@ class Outcome:
         if ENTROPY in curves:
             values = [value for _, value in curves[ENTROPY]]
             figures["trace_entropy"] = statistics.fmean(values[-max(1, round(LAST_FRACTION * len(values))) :])
-        if ALARM in curves:
-            figures["collapse"] = float(any(value > 0 for _, value in curves[ALARM]))
         return cls(run.method, short(run.base), run.seed, figures, curves)
 
 

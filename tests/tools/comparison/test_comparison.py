@@ -26,11 +26,11 @@ if "--fail=true" in sys.argv:
 with open(place.parent / "started.txt", "a") as file:
     file.write(results["name"] + "\\n")
 score = 0.5 + 0.1 * config["seed_everything"]
-figures = {"exact_match": score, "exact_match_forced": score, "seconds": 2.0}
+figures = {"exact_match": score, "exact_match_forced": score, "seconds": 2.0, "collapse": 1.0}
 figures |= {f"gain_decile_{d}": 11.0 - d for d in range(1, 11)}
 pathlib.Path(results["path"]).write_text(json.dumps({results["name"]: figures}))
-lines = ["epoch,step,rollout/trace_entropy,val/exact_match_forced,collapse/alarm"]
-lines += [f"0,{step},{2.0 - step / 10},{step / 10 if step % 5 == 0 else ''},{float(step == 9)}" for step in range(10)]
+lines = ["epoch,step,rollout/trace_entropy,val/exact_match_forced"]
+lines += [f"0,{step},{2.0 - step / 10},{step / 10 if step % 5 == 0 else ''}" for step in range(10)]
 (place / "metrics.csv").write_text("\\n".join(lines))
 """
 
@@ -168,6 +168,20 @@ def test_a_real_run_leaves_what_the_table_needs(tmp_path):
     measured = {"exact_match", "trace_entropy", "seconds", "cpu_seconds", "gain_decile_1", "gain_decile_10"}
     assert measured <= outcome.figures.keys()
     assert [step for step, _ in outcome.curves["val/exact_match"]] == [0, 1]
+
+
+def test_an_alarm_is_in_the_results_whatever_the_logger_skips(tmp_path):
+    quickstart = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
+    small = ["--data.train.size=48", "--data.val.size=8", "--data.test.size=8", "--trainer.max_steps=3",
+             "--trainer.log_every_n_steps=50"]  # fmt: skip
+    always = {"signs": [{"class_path": "nrt_lightning.EmptyTraces", "init_args": {"min_tokens": 100}}]}
+    watch = {"every_n_steps": 1, "patience": 1, **always}
+    made = Comparison(
+        [str(quickstart)], {"rlvr": ["nrt:methods/rlvr"]}, seeds=[0], options=small, directory=str(tmp_path / "runs"),
+        callbacks=[{"class_path": "nrt_lightning.CollapseDetector", "init_args": watch}],
+    )  # fmt: skip
+    assert run_all(made) == []
+    assert Outcome.of(made.runs[0]).figures["collapse"] == 1.0
 
 
 def test_intervals_are_student_s():
