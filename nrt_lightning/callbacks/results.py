@@ -37,8 +37,8 @@ class ResultsFile(Callback):
     """Adds the test metrics and training time of a run to a JSON file, `{name: {metric: value}}`, and prints a table.
 
     With this callback, `nrt-lightning fit` tests on the held-out rows after training. It reads them before the first
-    step. A resumed run adds to the training time of its checkpoint. If a CollapseDetector watches the run, `collapse` is
-    1 where it has raised an alarm.
+    step. A resumed run adds to the training time of its checkpoint. With a CollapseDetector, `collapse` is 1 if it has
+    raised an alarm.
 
     Args:
         path: the JSON file, relative to the run's folder; entries with other names are kept.

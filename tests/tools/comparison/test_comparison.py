@@ -172,8 +172,8 @@ def test_a_real_run_leaves_what_the_table_needs(tmp_path):
 
 def test_an_alarm_is_in_the_results_whatever_the_logger_skips(tmp_path):
     quickstart = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
-    small = ["--data.train.size=48", "--data.val.size=8", "--data.test.size=8", "--trainer.max_steps=3",
-             "--trainer.log_every_n_steps=50"]  # fmt: skip
+    small = ["--data.train.size=32", "--data.val.size=8", "--data.test.size=8", "--trainer.max_steps=2",
+             "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=50"]  # fmt: skip
     always = {"signs": [{"class_path": "nrt_lightning.EmptyTraces", "init_args": {"min_tokens": 100}}]}
     watch = {"every_n_steps": 1, "patience": 1, **always}
     made = Comparison(
