@@ -22,6 +22,7 @@ from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.output import output_callbacks
 from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
+from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.export.record import RunRecord
 from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
@@ -109,7 +110,8 @@ class PolicyModule(L.LightningModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the training step (dropout) by counter."""
+        """Seed the training step (dropout) by counter, and keep a few prompts for exports."""
+        remember_prompts(self, batch)
         position = micro_batches_done(self.trainer)
         seed_all(counter_seed(run_seed(), 0, position, self.global_rank, "train"))
         self._started = time.perf_counter()
