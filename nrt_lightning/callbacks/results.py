@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from nrt_lightning.callbacks.collapse import CollapseDetector
-from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder, leaves_nothing
+from nrt_lightning.callbacks.run_folder import begins, check_parent, in_run_folder, leaves_nothing
 from nrt_lightning.errors import InputError
 
 COLUMNS = {  # titles of figures
@@ -49,14 +49,16 @@ class ResultsFile(Callback):
     """
 
     def __init__(self, path: str, name: str) -> None:
-        self.path = Path(path)
+        self.path = self.given = Path(path)
         self.name = name
         self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; CPU time of all threads of this process
         self._started: tuple[float, float] | None = None  # during training
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.path = in_run_folder(self.path, trainer.default_root_dir)
+        if begins(trainer, stage):
+            self.seconds, self.cpu_seconds = 0.0, 0.0
+        self.path = in_run_folder(self.given, trainer.default_root_dir)
         self.read()
         check_parent(self.path, "ResultsFile.path")
 

@@ -16,6 +16,7 @@ from nrt_lightning.callbacks.collapse.answers import WrittenAnswer, finished_rat
 from nrt_lightning.callbacks.collapse.signs import CollapseSign, default_signs
 from nrt_lightning.callbacks.collapse.vitals import Vitals, measure_vitals
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
+from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.rollouts import PromptAndTrace, first_traces
@@ -73,14 +74,22 @@ class CollapseDetector(Callback):
         self.signs = default_signs() if signs is None else signs
         self.actions = actions or []
         self.prompts = prompts
-        self.recent: deque[PromptAndTrace] = deque(maxlen=prompts)
-        self.answers: deque[WrittenAnswer] = deque(maxlen=prompts)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an earlier run."""
+        self.recent: deque[PromptAndTrace] = deque(maxlen=self.prompts)
+        self.answers: deque[WrittenAnswer] = deque(maxlen=self.prompts)
         self.past: list[Vitals] = []
         self.alarms: list[int] = []  # optimizer steps at which one was raised
         self.seen = 0  # measurements in a row that showed a sign
+        for action in self.actions:
+            action.reset()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if begins(trainer, stage):
+            self.reset()
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         if stage == "fit" and not any(isinstance(callback, OnPolicyRollout) for callback in callbacks):
             raise InputError(
