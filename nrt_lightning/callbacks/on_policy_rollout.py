@@ -13,6 +13,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
+from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.strategies import Processes, micro_batches_done
 from nrt_lightning.structures import Prompts, WindowStep
@@ -71,6 +72,7 @@ class OnPolicyRollout(Callback):
                 f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
                 "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
             )
+        remember_prompts(pl_module, batch)
         place = batch.window
         if place.first or len(self.window) != place.size:  # resumed inside a window: sample it anew
             begun = place.epoch * place.size + place.index

@@ -26,7 +26,8 @@ FAMILIES = {
     "cohere2": {"sliding_window": 16},
 }  # fmt: skip
 MORE = {
-    "phi": {}, "gemma2": SOFTCAPPED, "stablelm": {}, "starcoder2": {}, "granite": {}, "gptj": GPT2_SHAPE | {"rotary_dim": 8},
+    "phi": {}, "gemma2": SOFTCAPPED, "stablelm": {}, "starcoder2": {}, "granite": {},
+    "gptj": GPT2_SHAPE | {"rotary_dim": 8},
     "codegen": GPT2_SHAPE | {"rotary_dim": 8}, "biogpt": {}, "llama4_text": {}, "ctrl": {}, "openai-gpt": {},
     "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48}, "nanochat": {}, "smollm3": {},
     "ernie4_5": {}, "doge": {}, "persimmon": {}, "exaone4": {}, "glm4": {},
