@@ -16,6 +16,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.rollouts.non_finite import NonFiniteLogits
 from nrt_lightning.strategies import Processes, gather_objects
 from nrt_lightning.structures import Prompts
 
@@ -110,6 +111,11 @@ class NonFiniteGuard(Callback):
                 f"(NonFiniteGuard.max_in_a_row={self.max_in_a_row}). The last rows were {', '.join(ids[:5])}; all are "
                 f"in {path}. Lower the learning rate, or check the rows, the rewards and trainer.precision."
             )
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, NonFiniteLogits):
+            exception.args = (f"step {trainer.global_step}: {exception}",)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerpri
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.modules.gradients import GradientsOfOneStep
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
+from nrt_lightning.modules.trusted_loading import TrustedLoading
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.strategies import (
@@ -42,7 +43,7 @@ from nrt_lightning.structures import Prompts
 log = logging.getLogger(__name__)
 
 
-class PolicyModule(GradientsOfOneStep):
+class PolicyModule(GradientsOfOneStep, TrustedLoading):
     """Weights, optimizer, seeds, logging, evaluation and checkpoints of a policy."""
 
     def __init__(

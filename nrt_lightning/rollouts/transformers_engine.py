@@ -18,6 +18,7 @@ from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
+from nrt_lightning.rollouts.non_finite import check_finite, is_finite
 from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
@@ -87,10 +88,16 @@ class TransformersEngine(RolloutEngine):
         drop_share = max(self.drop_share, decoder.min_drop_share)
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
+        finite = torch.ones((), dtype=torch.bool, device=logits.device)
         for step in range(request.max_new_tokens):
-            tokens, logprobs = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            tokens, values = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            finite &= is_finite(values)
+            logprobs = values if request.temperature else torch.zeros_like(values)  # greedy: of probability 1
             tokens = sampled.add(step, rows, tokens, logprobs)
-            if step + 1 == request.max_new_tokens:
+            last = step + 1 == request.max_new_tokens
+            if last or (step + 1) % check_every == 0:
+                check_finite(finite, policy, step + 1)
+            if last:
                 break
             if (step + 1) % check_every == 0:
                 sampled.look_for_text(rows, step + 1 - check_every, step + 1)
@@ -140,13 +147,13 @@ def draws(request: GenerationRequest) -> Tensor:
 
 def next_tokens(
     logits: Tensor, request: GenerationRequest, banned_ids: Tensor, uniform: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Tokens [A], and if requested their log-probs under the sampling distribution [A]."""
+) -> tuple[Tensor, Tensor]:
+    """Tokens [A], and their log-probs under the sampling distribution [A]; for greedy decoding their logits."""
     if len(banned_ids):
         logits = logits.index_fill(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return tokens, torch.zeros_like(uniform)  # greedy: the only token has probability 1
+        return tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     logprobs = restrict(logits, request.temperature, request.top_p, request.top_k)  # [A, V]
     tokens = draw(logprobs, uniform)
-    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) if request.logprobs else None
+    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
