@@ -43,6 +43,7 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
     if type(scoring) not in known:
         with frozen(model):
             if PromptCopies not in known:
+                check_causal(model)
                 known[PromptCopies] = difference(model, PromptCopies())
             try:
                 known[type(scoring)] = difference(model, scoring)
@@ -56,6 +57,24 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
             f"{copies:.2g} nats), so it can be neither scored nor trained. Choose another model."
         )
     return found <= max(least, 4 * copies)
+
+
+def check_causal(model: PreTrainedModel) -> None:
+    """Check that tokens do not depend on later ones.
+
+    Raises:
+        InputError: they do, as in a model with an encoder's attention.
+    """
+    rollouts = few_rollouts(model)
+    whole = alone(model, rollouts, 1)  # [c]
+    half = len(whole) // 2
+    rollouts.segments.trace_mask[1, half:] = False
+    found = float((alone(model, rollouts, 1) - whole[:half]).abs().max())
+    if not found <= 10 * LEAST.get(model.dtype, HALF):
+        raise InputError(
+            f"policy.model: {type(model).__name__} reads later tokens (log-probs of a text's beginning change by "
+            f"{found:.2g} nats with its end), so it cannot write. Choose a causal language model."
+        )
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from rollouts.test_recurrent import SHAPE
-from tiny import ANSWERS, BASE, QUESTIONS, make_prompts
+from tiny import ANSWERS, QUESTIONS, make_prompts
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from nrt_lightning import InputError, Policy, TransformersEngine
+from benchmarks.architectures import build
+from nrt_lightning import InputError, TransformersEngine
 from nrt_lightning.models.scoring.base import PromptCopies
 from nrt_lightning.models.scoring.best import WRONG
 from nrt_lightning.models.scoring.packed_groups import PackedGroups
@@ -15,31 +14,10 @@ from nrt_lightning.models.scoring.prompt_tree import PromptTree
 from nrt_lightning.models.scoring.self_check import DIFFERENCES, alone
 from nrt_lightning.rollouts import GenerationRequest, assemble
 
-GPT2_SHAPE = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256}
-SOFTCAPPED = {"query_pre_attn_scalar": 8, "sliding_window": 16}
-EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
-FAMILIES = {
-    "diffllama": {}, "hrm_text": {}, "bloom": {"n_layer": 2, "n_head": 4}, "gpt_oss": EXPERTS, "mixtral": EXPERTS,
-    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256, "expansion_ratio": 2},
-    "gpt_neo": {"num_heads": 4, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "window_size": 8},
-    "gpt_neox": {}, "opt": {"ffn_dim": 48, "word_embed_proj_dim": 32}, "gemma3_text": SOFTCAPPED, "olmo2": {},
-    "cohere2": {"sliding_window": 16},
-}  # fmt: skip
-MORE = {
-    "phi": {}, "gemma2": SOFTCAPPED, "stablelm": {}, "starcoder2": {}, "granite": {},
-    "gptj": GPT2_SHAPE | {"rotary_dim": 8},
-    "codegen": GPT2_SHAPE | {"rotary_dim": 8}, "biogpt": {}, "llama4_text": {}, "ctrl": {}, "openai-gpt": {},
-    "xglm": {"d_model": 32, "num_layers": 2, "attention_heads": 4, "ffn_dim": 48}, "nanochat": {}, "smollm3": {},
-    "ernie4_5": {}, "doge": {}, "persimmon": {}, "exaone4": {}, "glm4": {},
-}  # fmt: skip
-
-
-def policy_of(family, **settings):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(family, **SHAPE | (FAMILIES | MORE)[family])
-    config.initializer_range = 0.3
-    model = AutoModelForCausalLM.from_config(config)
-    return Policy(model, tokenizer=AutoTokenizer.from_pretrained(BASE), **settings).load()
+FAMILIES = ["diffllama", "hrm_text", "bloom", "gpt_oss", "mixtral", "mpt", "gpt_neo", "gpt_neox", "opt", "gemma3_text",
+            "olmo2", "cohere2"]  # fmt: skip
+MORE = ["phi", "gemma2", "stablelm", "starcoder2", "granite", "gptj", "codegen", "biogpt", "llama4_text", "ctrl",
+        "openai-gpt", "xglm", "nanochat", "smollm3", "ernie4_5", "doge", "persimmon", "exaone4", "glm4"]  # fmt: skip
 
 
 def rollouts_of(policy):
@@ -56,7 +34,7 @@ def rollouts_of(policy):
 def test_sampled_and_scored_as_by_plain_forwards(family, checkpointed):
     if checkpointed and family in ("ctrl", "openai-gpt"):
         pytest.skip("the model has no activation checkpointing")
-    policy = policy_of(family, activation_checkpointing=checkpointed).eval()
+    policy = build(family, activation_checkpointing=checkpointed).eval()
     rollouts, out = rollouts_of(policy)
     with torch.no_grad():
         scores = policy.score(rollouts, baseline=True)
@@ -69,7 +47,7 @@ def test_sampled_and_scored_as_by_plain_forwards(family, checkpointed):
 
 @pytest.mark.parametrize(("family", "wrong"), [("diffllama", PackedGroups), ("hrm_text", PackedGroups)])
 def test_a_wrong_forward_is_named_and_not_used(family, wrong, caplog):
-    policy = policy_of(family).eval()
+    policy = build(family).eval()
     rollouts, _ = rollouts_of(policy)
     before = torch.get_rng_state()
     with torch.no_grad():
@@ -80,7 +58,7 @@ def test_a_wrong_forward_is_named_and_not_used(family, wrong, caplog):
 
 
 def test_under_checkpointing_masks_that_a_model_does_not_take_are_found():
-    policy = policy_of("bloom", activation_checkpointing=True)
+    policy = build("bloom", activation_checkpointing=True)
     rollouts, _ = rollouts_of(policy)
     policy.score(rollouts).logprobs.sum().backward()
     assert WRONG[policy.network] == {PromptTree}
@@ -88,10 +66,21 @@ def test_under_checkpointing_masks_that_a_model_does_not_take_are_found():
     assert policy.network.training, "the mode is as before"
 
 
+def test_a_model_that_reads_later_tokens_is_refused(policy):
+    class Reads(nn.Module):
+        def forward(self, hidden):
+            return hidden + hidden.flip(1)
+
+    rollouts, _ = rollouts_of(policy)
+    policy.network.model.norm = nn.Sequential(policy.network.model.norm, Reads())
+    with pytest.raises(InputError, match=r"policy.model: \w+ reads later tokens"):
+        policy.score(rollouts)
+
+
 def test_a_model_that_sees_padding_is_refused(policy):
     class SeesPadding(nn.Module):
         def forward(self, hidden):
-            return hidden + hidden.mean(dim=1, keepdim=True)
+            return hidden + hidden[:, :1]
 
     rollouts, _ = rollouts_of(policy)
     policy.network.model.norm = nn.Sequential(policy.network.model.norm, SeesPadding())
