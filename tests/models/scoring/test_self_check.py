@@ -58,7 +58,7 @@ def test_a_wrong_forward_is_named_and_not_used(family, wrong, caplog):
 
 
 def test_under_checkpointing_masks_that_a_model_does_not_take_are_found():
-    policy = build("bloom", activation_checkpointing=True)
+    policy = build("bloom", activation_checkpointing=True).train()
     rollouts, _ = rollouts_of(policy)
     policy.score(rollouts).logprobs.sum().backward()
     assert WRONG[policy.network] == {PromptTree}
