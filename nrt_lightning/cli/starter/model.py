@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoTokenizer
 from nrt_lightning.data.default_template import default_template
 from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.policy.loading import check_causal, check_vocabulary, read, resolve, skeleton
+from nrt_lightning.models.policy.loading import check_model, read, resolve, skeleton
 from nrt_lightning.models.policy.markup import add_markup, with_turn_end
 from nrt_lightning.structures import Markup
 
@@ -42,8 +42,7 @@ class ModelFacts:
             config, tokenizer = read(AutoConfig, "config", source), read(AutoTokenizer, "tokenizer", source)
         except InputError as error:
             raise InputError(f"--model={name!r}: {' '.join(str(error).split())}") from error
-        check_causal(config, f"--model={name!r}")
-        check_vocabulary(tokenizer, config, f"--model={name!r}")
+        check_model(config, tokenizer, f"--model={name!r}")
         check_weights(source, f"--model={name!r}")
         if tokenizer.eos_token_id is None:
             raise InputError(
