@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from typing_extensions import override
 
 from nrt_lightning.callbacks.collapse import CollapseDetector
@@ -98,7 +99,7 @@ class ResultsFile(Callback):
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, self.path)
         print(f"\n{results_table(results)}\n\nwritten to {self.path}")
-        print(f"curves: tensorboard --logdir {trainer.default_root_dir}\n")
+        print("".join(f"curves: {where}\n" for where in curves(trainer)))
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The contents of the file; empty if it does not exist."""
@@ -152,3 +153,15 @@ def cell(column: str, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if column in ("seconds", "trace_tokens") else f"{value:.3f}"
+
+
+def curves(trainer: Trainer) -> list[str]:
+    """Where the curves of the loggers with local files are, or the command that shows them."""
+    found = []
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            own, folder = Path(logger.log_dir).absolute(), Path(trainer.default_root_dir)
+            found.append(f"tensorboard --logdir {folder if own.is_relative_to(folder.absolute()) else logger.log_dir}")
+        elif isinstance(logger, CSVLogger):
+            found.append(str(Path(logger.log_dir, "metrics.csv")))
+    return found

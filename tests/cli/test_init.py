@@ -13,7 +13,7 @@ import pytest
 import yaml
 from subwords import byte_level, save_model
 from tiny import BASE, save_tiny
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig
 
 from cli.small_runs import CONFIGS
 from nrt_lightning import InputError, RegisterPrograms
@@ -155,6 +155,9 @@ def test_names_that_yaml_would_read_otherwise() -> None:
         (["--model=./damaged"], r"--model='\./damaged': [^\n]*tokenizer cannot be read[^\n]*$"),
         (["--model=./bare/../rows.csv"], "is a file"),
         (["--model="], "--model=''.*empty"),
+        (["--model=./weightless"], r"--model='\./weightless': no weights"),
+        (["--model=./encoder"], r"--model='\./encoder' \(bert\) is an encoder"),
+        (["--model=./mixed"], r"--model='\./mixed' has 40 embeddings.*ids up to 6\d"),
         (["--output=run.txt"], r"--output='run\.txt'.*\.yaml"),
         (["--output=rows.csv"], r"--output='rows\.csv' exists"),
         (["--data=long.csv", MODEL], r"long\.csv.*20 of 20 rows, first long\.csv:2, .*256 tokens"),
@@ -171,6 +174,12 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], 
     Path("bare").mkdir()
     shutil.copytree(BASE, "damaged")
     Path("damaged/tokenizer.json").write_text("{}")
+    for name in ("weightless", "encoder", "mixed"):
+        shutil.copytree(BASE, name)
+    Path("weightless/model.safetensors").unlink()
+    BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64).save_pretrained("encoder")
+    smaller = json.loads(Path("mixed/config.json").read_text()) | {"vocab_size": 40}
+    Path("mixed/config.json").write_text(json.dumps(smaller))
     shutil.copytree(BASE, "slow")
     tokenizer = AutoTokenizer.from_pretrained("slow")
     tokenizer.eos_token = None

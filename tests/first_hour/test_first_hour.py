@@ -26,6 +26,8 @@ from first_hour.hour import (
 )
 from nrt_lightning.cli.main import input_error, run
 
+CURVES = {"tensorboard": "events.out.*", "csv": "metrics.csv"}
+
 
 def play(shell, case: Case, folder: Path) -> dict[str, Said]:
     """All commands in order, each of which must succeed.
@@ -67,14 +69,16 @@ def check_said(said: dict[str, Said], case: Case, folder: Path) -> None:
     assert re.search(r"Can NRT start from here\? (YES|NO|UNCLEAR)", plain["preflight"])
     assert "Größe" in plain["preflight"]
     assert re.search(r"GiB|MiB", plain["plan"])
-    last = [line for line in ANSI.sub("", said["fit"].out).splitlines() if line.strip()][-2:]
-    kept = re.findall(r"^(?:best|last) checkpoint: (\S+)", "\n".join(last), re.MULTILINE)
-    assert len(kept) == 2, last
+    lines = [line for line in ANSI.sub("", said["fit"].out).splitlines() if line.strip()]
+    last = "\n".join(line for line in lines if not line.startswith("wandb: "))  # which has the last word
+    kept = re.findall(r"^(?:best|last) checkpoint: (\S+)", "\n".join(last.splitlines()[-2:]), re.MULTILINE)
+    assert len(kept) == 2, last[-500:]
     printed = kept + re.findall(r"written to (\S+\.json)", said["fit"].all)
     assert len(printed) == 3
     assert [path for path in printed if not (folder / path).is_file()] == []
-    for path in re.findall(r"--logdir (\S+)", said["fit"].all):
-        assert list((folder / path).rglob("events.out.*")), path
+    shown = re.findall(r"^curves: (?:tensorboard --logdir )?(.+)$", last, re.MULTILINE)
+    assert len(shown) == (case.logger in ("tensorboard", "csv"))
+    assert [path for path in shown if not list((folder / path).parent.rglob(CURVES[case.logger]))] == []
     assert "best.ckpt" in plain["validate"]
     assert "val/exact_match" in plain["validate"]
     assert (folder / "trained" / "model.safetensors").is_file()

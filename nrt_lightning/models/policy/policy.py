@@ -20,6 +20,7 @@ from nrt_lightning.models.adapters.quantization import Quantization, keep_layout
 from nrt_lightning.models.policy.digests import base_digest, weights_digest
 from nrt_lightning.models.policy.loading import (
     check_live,
+    check_model,
     random_weights,
     read,
     resolve,
@@ -116,11 +117,10 @@ class Policy(nn.Module):
         else:
             self.source, self.dtype = resolve(model), getattr(torch, dtype)
             self.config = self._read("config", AutoConfig)
-        if getattr(self.config, "is_encoder_decoder", False):
-            raise InputError(f"policy.model {self.source!r} is an encoder-decoder; NRT needs a causal language model.")
         self.tokenizer: Any = tokenizer or self._read("tokenizer", AutoTokenizer)
         set_pad_token(self.tokenizer, pad_token)
         check_tokenizer(self.tokenizer)
+        check_model(self.config, self.tokenizer, f"policy.model {self.source!r}")
         if quantization is not None:
             quantization.check()
         if adapter is not None:
