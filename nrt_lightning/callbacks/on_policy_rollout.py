@@ -15,7 +15,7 @@ from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.strategies import Processes, micro_batches_done
+from nrt_lightning.strategies import Processes, check_precision, micro_batches_done
 from nrt_lightning.structures import Prompts, WindowStep
 from nrt_lightning.training.checks import check_method, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
@@ -54,6 +54,7 @@ class OnPolicyRollout(Callback):
         add_exact_resume(trainer)
         self.window = []
         method = method_of(pl_module, type(self).__name__)
+        check_precision(trainer, method.policy)
         check_method(method)
         warn_of_idle_parts(method)
         method.engine.check(method.policy)
