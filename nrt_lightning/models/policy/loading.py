@@ -58,8 +58,9 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
     except Exception as error:  # damaged files raise many kinds
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         why = " ".join(str(error).split())
+        where = "" if Path(source).is_dir() else "no such directory here, and "
         raise InputError(
-            f"policy.model {source!r}: its {what} cannot be read. Give a local directory with config.json and "
+            f"policy.model {source!r}: {where}its {what} cannot be read. Give a local directory with config.json and "
             f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({kind}{why})"
         ) from error
 
