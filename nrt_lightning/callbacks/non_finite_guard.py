@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.rollouts.non_finite import NonFiniteLogits
 from nrt_lightning.strategies import Processes, gather_objects
 from nrt_lightning.structures import Prompts
 
@@ -42,10 +44,19 @@ class NonFiniteGuard(Callback):
     def __init__(self, max_in_a_row: int = 3) -> None:
         check_at_least("NonFiniteGuard.max_in_a_row", max_in_a_row, 1)
         self.max_in_a_row = max_in_a_row
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an earlier run."""
         self.skipped = self.in_a_row = 0
         self.batch: Any = None
         self.rows: dict[str, None] = {}  # ids of the rows of this step, in order
         self.loss: Tensor | None = None  # the sum of this step's losses
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if begins(trainer, stage):
+            self.reset()
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -100,6 +111,11 @@ class NonFiniteGuard(Callback):
                 f"(NonFiniteGuard.max_in_a_row={self.max_in_a_row}). The last rows were {', '.join(ids[:5])}; all are "
                 f"in {path}. Lower the learning rate, or check the rows, the rewards and trainer.precision."
             )
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, NonFiniteLogits):
+            exception.args = (f"step {trainer.global_step}: {exception}",)
 
     @override
     def state_dict(self) -> dict[str, Any]:

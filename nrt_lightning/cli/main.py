@@ -58,13 +58,11 @@ class NRTCLI(LightningCLI):
 
     @override
     def _parse_ckpt_path(self) -> None:
-        """Find the checkpoint that is meant, and read the model settings from it, unless settings are given."""
+        """Find the checkpoint that is meant. No settings are read from it: they would choose the code that runs."""
         command = self.config.get("subcommand")
         self.ckpt_path = self.config[command].get("ckpt_path") if command else None  # as it is given
         if self.ckpt_path is not None:
             self.config[command].ckpt_path = find_checkpoint(command, self.config[command])
-        if command and self.config[command].get("model") is None:
-            super()._parse_ckpt_path()
 
     @override
     def before_instantiate_classes(self) -> None:

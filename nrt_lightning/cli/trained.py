@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from nrt_lightning.export import RunRecord
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.strategies.checkpoints import METADATA, read_sharded
+from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
 
 NAMED = ("best", "last")  # checkpoints of a run
 OF_THE_RUN = ("--config", "-c", "--trainer", "--model", "--data")  # options of `fit`, which name the run
@@ -53,24 +53,37 @@ class Trained:
         return self.policy.eval()
 
 
-def read_trained(checkpoint: str, base: str | None = None) -> Trained:
+def read_trained(
+    checkpoint: str, base: str | None = None, allow: str | Sequence[str] = (), *, trust_remote_code: bool = False
+) -> Trained:
     """Read a checkpoint of `fit`.
 
     Args:
         checkpoint: a file, or a directory if it is sharded.
         base: model that the run started from, if it has moved.
+        allow: classes that its settings may build, besides those of this package and of `torch.optim`.
+        trust_remote_code: run code that comes with the base, if the settings say so.
 
     Raises:
-        InputError: the checkpoint is missing or has no settings, or the base cannot be read.
+        InputError: the checkpoint is missing, has no settings or settings of other classes, or the base cannot be read.
     """
-    saved = read(checkpoint)
-    policy = build_policy(saved, base)
+    saved, where = read(checkpoint), f"checkpoint={checkpoint!r}"
+    settings = trusted(
+        saved["hyper_parameters"]["policy"], where, known := listed(allow), remote_code=trust_remote_code
+    )
+    given = ({} if base is None else {"model": base}) | ({REMOTE_CODE: True} if trust_remote_code else {})
+    with only_known_classes(where, known):
+        policy = build_policy(settings, given)
     if policy.adapter is not None and not policy.readable:
         raise InputError(
             f"checkpoint={checkpoint!r} is an adapter of random weights (policy.weights), which only its run can "
             "reproduce. Resume the run with the callback ExportPolicy."
         )
-    return Trained(checkpoint, saved, policy, RunRecord(**saved.get("nrt_lightning", {}).get("run", {})))
+    try:
+        record = RunRecord(**saved.get("nrt_lightning", {}).get("run", {}))
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{where}: its record of the run cannot be read ({error}). Give another.") from None
+    return Trained(checkpoint, saved, policy, record)
 
 
 def read(checkpoint: str) -> dict[str, Any]:
@@ -89,9 +102,15 @@ def read(checkpoint: str) -> dict[str, Any]:
         saved = (
             read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)
         )
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise InputError(f"checkpoint={checkpoint!r} cannot be read ({error}). Give another.") from error
-    if "policy" not in saved.get("hyper_parameters", {}):
+    except Exception as error:  # torch raises many kinds
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"checkpoint={checkpoint!r} cannot be read ({type(error).__name__}: {problem}). Give another."
+        ) from error
+    if not isinstance(saved, dict) or not isinstance(saved.get("state_dict"), dict):
+        raise InputError(f"checkpoint={checkpoint!r} is no checkpoint of `fit`: it has no state_dict. Give another.")
+    settings = saved.get("hyper_parameters", {})
+    if not isinstance(settings, dict) or not isinstance(settings.get("policy"), dict):
         raise InputError(
             f"checkpoint={checkpoint!r} contains no policy settings, because its module was built in Python. Load it "
             "there and call nrt_lightning.export_policy(module.policy, directory)."
@@ -99,21 +118,23 @@ def read(checkpoint: str) -> dict[str, Any]:
     return saved
 
 
-def build_policy(saved: dict[str, Any], base: str | None) -> Policy:
+def build_policy(settings: dict[str, Any], given: dict[str, Any]) -> Policy:
     """Build the policy of a checkpoint, without reading its weights.
 
+    Args:
+        settings: of the policy.
+        given: settings that are changed.
+
     Raises:
-        InputError: the base cannot be read.
+        InputError: the settings or the base cannot be read.
     """
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Policy, "policy")
-    settings = saved["hyper_parameters"]["policy"]
-    if base is not None:
-        settings = settings | {"init_args": settings["init_args"] | {"model": base}}
     try:
+        settings = settings | {"init_args": {**settings.get("init_args", {}), **given}}
         return parser.instantiate_classes(parser.parse_object({"policy": settings})).policy
-    except ValueError as error:
-        message = input_error(error) or str(error)
+    except (ValueError, TypeError, AttributeError) as error:
+        message = input_error(error) or " ".join(str(error).split())
         raise InputError(f"The base of the checkpoint cannot be read: {message} Give it as --base.") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,16 +13,15 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.data.control_text import ControlText
-from nrt_lightning.data.encoding_report import EncodingReport
+from nrt_lightning.data.report import EncodingReport, check_dropped, log_kept
 from nrt_lightning.data.sampler import REPEATED, MicroBatch
 from nrt_lightning.data.templates import PromptTemplate
+from nrt_lightning.data.values import check_row
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.continuation import continuations, token_ids
 from nrt_lightning.functional.padding import pad_rows
 from nrt_lightning.functional.validation import check_at_least, check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
-
-log = logging.getLogger(__name__)
 
 ALONE = WindowStep()  # a batch that is not part of a larger window
 CHUNK = 1000  # rows per tokenizer call: enough for its threads, and little memory
@@ -138,12 +136,9 @@ class PromptEncoder:
         if not rows:
             raise InputError(f"{name}: the source returned no rows. Check its settings.")
         encoded = self.fitting(rows)
-        self._check_dropped(encoded.report, name)
-        if found := encoded.report.control_texts:
-            log.warning(
-                "%s: %d rows hold text that is a control token, which is read as text: %s.", name, len(found),
-                ", ".join(found[:3]) + (" and others" if len(found) > 3 else ""),
-            )  # fmt: skip
+        limits = (self.max_prompt_tokens, self.max_answer_tokens)
+        check_dropped(encoded.report, name, limits, self.max_dropped_share)
+        log_kept(rows, encoded.report, name)
         return encoded
 
     def fitting(self, rows: Sequence[Row]) -> EncodedRows:
@@ -152,6 +147,8 @@ class PromptEncoder:
         prompts, answers = TokenLists(), TokenLists()
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
+            for row in chunk:
+                check_row(row)
             fits = [
                 (row, prompt, answer)
                 for row, prompt, answer in zip(
@@ -159,6 +156,7 @@ class PromptEncoder:
                 )
                 if self._fits(row, prompt, answer, report)
             ]
+            report.unknown_texts += [row.origin for row, *ids in fits if self._unknown(row, *ids)]
             report.control_texts += [row.origin for row in chunk if self.control.in_row(row)]
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
@@ -194,28 +192,26 @@ class PromptEncoder:
             return True
         return False
 
+    def _unknown(self, row: Row, *ids: list[int]) -> bool:
+        """True if a turn or the answer consists of tokens that the tokenizer does not know."""
+        unknown = unknown_id(self.tokenizer)
+        if unknown is None or not any(unknown in part for part in ids):
+            return False
+        texts = [*(turn["content"] for turn in row.messages), *([row.answer] if row.answer else [])]
+        known = [[token for token in part if token != unknown] for part in token_ids(texts, self.tokenizer)]
+        return not all(part and str(self.tokenizer.decode(part)).strip() for part in known)
+
     def _holds_end(self, row: Row) -> bool:
         """True if the answer would be cut where it holds the end of answers."""
         end = None if self.template.markup is None else self.template.markup.end_text
         return end is not None and end in (row.answer or "").strip()
 
-    def _check_dropped(self, report: EncodingReport, name: str) -> None:
-        """Log the dropped rows; raise if they are all rows or more than allowed."""
-        counts = (
-            f"{len(report.long_prompts)} prompts exceed max_prompt_tokens={self.max_prompt_tokens}, "
-            f"{len(report.long_answers)} answers exceed max_answer_tokens={self.max_answer_tokens}"
-        )
-        if report.ended_answers:
-            counts += f", {len(report.ended_answers)} answers hold what ends an answer (policy.answer_end)"
-        first = ", ".join(report.first)
-        if report.share > self.max_dropped_share or report.dropped == report.total:
-            raise InputError(
-                f"{name}: {report.dropped} of {report.total} rows ({report.share:.1%}) cannot be used "
-                f"(max_dropped_share={self.max_dropped_share}): {counts}; first: {first}. "
-                "Raise the limits or max_dropped_share, or correct the rows."
-            )
-        message = f"{name}: {report.total - report.dropped} rows encoded, {report.dropped} dropped"
-        if report.dropped:
-            log.warning("%s (%.1f%%): %s; first: %s.", message, 100 * report.share, counts, first)
-        else:
-            log.info("%s.", message)
+
+def unknown_id(tokenizer: Any) -> int | None:
+    """Id of the token for what a tokenizer does not know; None if it knows all text."""
+    token = tokenizer.unk_token_id
+    if token is None:  # of the model alone
+        model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+        text = getattr(model, "unk_token", None)
+        token = None if text is None else tokenizer.backend_tokenizer.token_to_id(text)
+    return None if token == tokenizer.eos_token_id else token  # as of byte-level tokenizers, which never use it

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from decimal import Decimal
-from numbers import Integral, Real
 from typing import Any
 
 from typing_extensions import override
 
+from nrt_lightning.data.values import answer_text, check_once, kind, number_text, row_id, shown, text_value, value_of
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.structures import Row
 
@@ -57,13 +55,13 @@ class QuestionAnswer(RowFormat):
 
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
-        question = _text(_column(record, self.question, "question", origin), self.question, origin)
+        question = text_value(value_of(record, self.question, "question", origin), self.question, origin)
         answer: str | None
         if require_answer:
-            answer = answer_text(_column(record, self.answer, "answer", origin), self.answer, origin)
+            answer = answer_text(value_of(record, self.answer, "answer", origin), self.answer, origin)
         else:
             answer = _usable(record.get(self.answer))
-        return Row(_row_id(record, self.id, index), [{"role": "user", "content": question}], answer, origin)
+        return Row(row_id(record, self.id, index, origin), [{"role": "user", "content": question}], answer, origin)
 
 
 @dataclass
@@ -85,10 +83,10 @@ class Messages(RowFormat):
 
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
-        value = _column(record, self.column, "column", origin)
+        value = value_of(record, self.column, "column", origin)
         turns = _turns(value if require_answer else _unanswered(value), self.column, origin)
         messages, answer = _split_answer(turns, self.column, origin, require_answer=require_answer)
-        return Row(_row_id(record, self.id, index), messages, answer, origin)
+        return Row(row_id(record, self.id, index, origin), messages, answer, origin)
 
 
 @dataclass
@@ -112,13 +110,14 @@ class PromptCompletion(RowFormat):
 
     @override
     def parse(self, record: Mapping[str, Any], origin: str, index: int, *, require_answer: bool = True) -> Row:
-        prompt = _column(record, self.prompt, "prompt", origin)
+        prompt = value_of(record, self.prompt, "prompt", origin)
         completion = record.get(self.completion)
+        check_once(record, self.completion, origin)
         if not require_answer:
             completion = _usable(completion, turns=isinstance(prompt, list))
         if require_answer or completion is not None:
-            completion = _column(record, self.completion, "completion", origin)
-            self._check_same_kind(prompt, completion, origin)
+            completion = value_of(record, self.completion, "completion", origin)
+            self._check_samekind(prompt, completion, origin)
         answer: str | None
         if isinstance(prompt, list):
             turns = _turns(prompt if require_answer else _unanswered(prompt), self.prompt, origin)
@@ -127,69 +126,35 @@ class PromptCompletion(RowFormat):
             column = self.prompt if completion is None else self.completion
             messages, answer = _split_answer(turns, column, origin, require_answer=completion is not None)
         else:
-            messages = [{"role": "user", "content": _text(prompt, self.prompt, origin)}]
+            messages = [{"role": "user", "content": text_value(prompt, self.prompt, origin)}]
             answer = None if completion is None else answer_text(completion, self.completion, origin)
-        return Row(_row_id(record, self.id, index), messages, answer, origin)
+        return Row(row_id(record, self.id, index, origin), messages, answer, origin)
 
-    def _check_same_kind(self, prompt: Any, completion: Any, origin: str) -> None:
+    def _check_samekind(self, prompt: Any, completion: Any, origin: str) -> None:
         if isinstance(prompt, list) != isinstance(completion, list):
             raise InputError(
-                f"{origin}: column '{self.prompt}' is {_kind(prompt)} and column '{self.completion}' is "
-                f"{_kind(completion)}. Write both as text or both as lists of turns."
+                f"{origin}: column '{self.prompt}' is {kind(prompt)} and column '{self.completion}' is "
+                f"{kind(completion)}. Write both as text or both as lists of turns."
             )
-
-
-def _column(record: Mapping[str, Any], name: str, setting: str, origin: str) -> Any:
-    """The value of a required column; `setting` is the field of the format that names the column."""
-    if name not in record:
-        raise InputError(
-            f"{origin}: no column '{name}'.{nearest(name, map(str, record))} "
-            f"Set `{setting}` of data.format, or rename the column."
-        )
-    return record[name]
-
-
-def _text(value: Any, column: str, origin: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(
-            f"{origin}, column '{column}': expected text, got {_kind(value)} ({_shown(value)}). Write it as a string."
-        )
-    if not value.strip():
-        raise InputError(f"{origin}, column '{column}': the value is empty. Fill it in or remove the row.")
-    return value
-
-
-def number_text(value: Any) -> Any:
-    """The text of an integer or finite float; any other value unchanged.
-
-    >>> number_text(7), number_text(3.0), number_text(True), number_text(float("nan"))
-    ('7', '3.0', True, nan)
-    """
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
-        return value
-    return str(value) if isinstance(value, Integral) or math.isfinite(value) else value
-
-
-def answer_text(value: Any, column: str, origin: str) -> str:
-    """The text of an answer, which may be a number."""
-    return _text(number_text(value), column, origin)
 
 
 def _turns(value: Any, column: str, origin: str) -> list[dict[str, str]]:
     """A checked conversation, reduced to roles and contents."""
     fix = 'Write it as [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}].'
     if not isinstance(value, list):
-        raise InputError(f"{origin}, column '{column}': expected a list of turns, got {_kind(value)}. {fix}")
+        raise InputError(f"{origin}, column '{column}': expected a list of turns, got {kind(value)}. {fix}")
     if not value:
         raise InputError(f"{origin}, column '{column}': the value is empty. Fill it in or remove the row.")
     turns = []
     for number, turn in enumerate(value, start=1):
         position = f"{origin}, column '{column}' turn {number}"
         if not isinstance(turn, Mapping) or "role" not in turn or "content" not in turn:
-            raise InputError(f"{position}: no role and content ({_shown(turn)}). {fix}")
+            raise InputError(f"{position}: no role and content ({shown(turn)}). {fix}")
         if turn["role"] not in ROLES:
-            raise InputError(f"{position}: unknown role {turn['role']!r}.{nearest(str(turn['role']), ROLES)}")
-        checked = answer_text if turn["role"] == "assistant" else _text
+            raise InputError(f"{position}: unknown role {shown(turn['role'])}.{nearest(shown(turn['role']), ROLES)}")
+        for name in ("role", "content"):
+            check_once(turn, name, position)
+        checked = answer_text if turn["role"] == "assistant" else text_value
         content = checked(turn["content"], f"{column}[{number - 1}].content", origin)
         turns.append({"role": turn["role"], "content": content})
     return turns
@@ -199,8 +164,8 @@ def _usable(value: Any, *, turns: bool = False) -> Any:
     """An answer that is not required: the value, or None if it cannot be an answer."""
     if turns:
         return value if isinstance(value, list) and value and _unanswered(value) is value else None
-    text = number_text(value)
-    return text if isinstance(text, str) and text.strip() else None
+    found = number_text(value)
+    return found if isinstance(found, str) and found.strip() else None
 
 
 def _unanswered(value: Any) -> Any:
@@ -230,19 +195,3 @@ def _split_answer(
             "Add a turn of role 'user' or remove the row."
         )
     return turns, answer
-
-
-def _row_id(record: Mapping[str, Any], column: str, index: int) -> str:
-    value = record.get(column)
-    return str(index) if value is None else str(value)
-
-
-def _kind(value: Any) -> str:
-    if isinstance(value, list):
-        return "a list"
-    return "nothing" if value is None else type(value).__name__
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -7,35 +7,16 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from typing_extensions import override
-
-from nrt_lightning.data.arrow import with_written_numbers
+from nrt_lightning.data.parquet import read_parquet
+from nrt_lightning.data.records import Records, Repeated, WrittenFloat, from_pairs, twice
 from nrt_lightning.errors import InputError
 
-Records = Iterator[tuple[str, dict[str, Any]]]  # origin and record
-
-
-class WrittenFloat(float):
-    """A float of a JSON file, with the digits that the file holds: 3.10 and not 3.1."""
-
-    text: str
-
-    def __new__(cls, text: str) -> WrittenFloat:
-        """The float of a text."""
-        number = super().__new__(cls, text)
-        number.text = text
-        return number
-
-    @override
-    def __str__(self) -> str:
-        return self.text
-
-
-DECODER = json.JSONDecoder(parse_float=WrittenFloat)
+DECODER = json.JSONDecoder(parse_float=WrittenFloat, object_pairs_hook=from_pairs)
 UNREADABLE = (RecursionError, ValueError)  # too many brackets; too many digits
 
 
@@ -99,7 +80,8 @@ def read_csv(path: Path, delimiter: str = ",") -> Records:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns, line = _checked_header(reader.fieldnames, path), reader.line_num + 1
+            columns, line = list(reader.fieldnames or ()), reader.line_num + 1
+            repeated = twice(columns)
             for record in reader:
                 origin = f"{path}:{line}"
                 _check_delimiter(columns, record, delimiter, path)
@@ -109,7 +91,7 @@ def read_csv(path: Path, delimiter: str = ",") -> Records:
                         f"{origin}: {many} fields than the header's {len(columns)} columns. "
                         "Put texts with delimiters, quotes or line breaks in double quotes."
                     )
-                yield origin, record
+                yield origin, Repeated(record, repeated) if repeated else record
                 line = reader.line_num + 1
     except csv.Error as error:
         raise InputError(f"{path}:{line}: not valid CSV ({error}). Check the quotes of this record.") from None
@@ -125,20 +107,6 @@ def read_tsv(path: Path) -> Records:
     return read_csv(path, delimiter="\t")
 
 
-def read_parquet(path: Path) -> Records:
-    """Records of a Parquet file; the origin is the row number, from 1."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-        records = (record for batch in file.iter_batches(batch_size=1024) for record in batch.to_pylist())
-        for number, record in enumerate(with_written_numbers(records, file.schema_arrow), start=1):
-            yield f"{path}:row {number}", record
-    except pyarrow.ArrowException as error:
-        raise InputError(f"{path}: not a readable Parquet file ({error}). Write it again.") from None
-
-
 READERS: dict[str, Callable[[Path], Records]] = {
     ".jsonl": read_json_lines,
     ".ndjson": read_json_lines,
@@ -147,15 +115,6 @@ READERS: dict[str, Callable[[Path], Records]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
-
-
-def _checked_header(names: Sequence[str] | None, path: Path) -> list[str]:
-    """The names of the columns. Of two columns with one name, the second would replace the first."""
-    columns = list(names or ())
-    twice = next((name for name in columns if columns.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f"{path}:1: {columns.count(twice)} columns are named {twice!r}. Give each its own name.")
-    return columns
 
 
 def _check_delimiter(columns: list[str], record: dict[str, Any], delimiter: str, path: Path) -> None:
@@ -192,6 +151,8 @@ def _object(record: Any, origin: str) -> dict[str, Any]:
 def _unreadable(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "too many nested brackets. Check that it is the right file, or remove the record."
+    if "digits" in str(error):
+        return f"a number of more than {sys.get_int_max_str_digits()} digits. Write it as text."
     return f"not readable ({error}). Correct the record."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,10 +15,15 @@ from typing_extensions import override
 
 from nrt_lightning.data.arrow import with_written_numbers
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
-from nrt_lightning.data.readers import READERS, Records
+from nrt_lightning.data.paths import check_local, checked_path
+from nrt_lightning.data.readers import READERS
+from nrt_lightning.data.records import Records, repeated_columns
+from nrt_lightning.data.values import check_row
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.structures import Row
+
+log = logging.getLogger(__name__)
 
 
 class QASource(ABC):
@@ -91,17 +97,15 @@ class FileSource(QASource):
 
     def _records(self) -> Records:
         name = str(self.path)
-        path = Path(name).expanduser()
-        _check_regular(path)
+        path = checked_path(name)
         if path.is_dir():
             return self._enumerate(_load_directory(path, self.split))
         if path.is_file():
             reader = READERS.get(path.suffix.lower())
             if reader is None:
                 raise InputError(f"{path}: unknown file type '{path.suffix}'.{nearest(path.suffix, READERS)}")
-            return reader(path)
-        if name.startswith((".", "/", "~")) or name.count("/") > 1 or (path.suffix and path.name == name):
-            raise InputError(f"{path}: no such file or directory.{_siblings(path)}")
+            return _readable(reader(path), path)
+        check_local(path, name, of_the_hub=bool(self.revision or self.name))
         _check_no_class(name)
         return self._enumerate(self._load_hub(name))
 
@@ -163,9 +167,13 @@ def parsed(
     """Rows of records with their origins. Raises `InputError` for the first bad record, with the number of all."""
     rows: list[Row] = []
     bad: list[str] = []
+    twice: dict[str, str] = {}  # columns by their first origin
     for index, (origin, record) in enumerate(records):
+        for column in repeated_columns(record):
+            twice.setdefault(column, origin)
         try:
             if isinstance(record, Row):
+                check_row(record)
                 rows.append(record)
             elif isinstance(record, Mapping):
                 rows.append(row_format.parse(record, origin, index, require_answer=require_answers))
@@ -179,9 +187,24 @@ def parsed(
     if bad:
         more = f" (This is the first of {len(bad)} such rows of {len(rows) + len(bad)}.)"
         raise InputError(bad[0] + (more if len(bad) > 1 else ""))
+    if twice:
+        columns = ", ".join(f"{column!r} ({origin})" for column, origin in twice.items())
+        log.warning("%s: %d columns that are not read stand twice, first: %s.", name, len(twice), columns)
     if not rows:
         raise InputError(f"{name}: no rows. Check that it is the right file and that it is complete.")
     return rows
+
+
+def _readable(records: Records, path: Path) -> Records:
+    """The records of a file. Raises `InputError` where the operating system refuses to read it."""
+    origin = str(path)
+    try:
+        for origin, record in records:
+            yield origin, record
+    except OSError as error:
+        raise InputError(
+            f"{origin}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from None
 
 
 def schema_of(records: Any) -> Any:
@@ -197,13 +220,6 @@ def _check_no_class(name: str) -> None:
     similar = nearest(name, {kind.__name__ for kind in kinds[1:]})
     if name[:1].isupper() and similar.startswith(" Did you mean"):
         raise InputError(f"{name!r} is neither a file nor the name of a source.{similar}")
-
-
-def _check_regular(path: Path) -> None:
-    """Refuse pipes, devices and sockets, which a reader could wait for without end, also inside a directory."""
-    for found in [path, *(path.iterdir() if path.is_dir() else ())]:
-        if found.exists() and not found.is_file() and not found.is_dir():
-            raise InputError(f"{found}: not a regular file or directory. Write the rows into a file.")
 
 
 def _load_directory(path: Path, split: str) -> Any:
@@ -223,12 +239,3 @@ def _load_directory(path: Path, split: str) -> Any:
     if split not in loaded:
         raise InputError(f"{path}: no split '{split}'.{nearest(split, loaded)} Set `split` of the source.")
     return loaded[split]
-
-
-def _siblings(path: Path) -> str:
-    """Similar names in the directory of a missing path, as the end of an error message."""
-    if not path.parent.is_dir():
-        return f" There is no directory '{path.parent}'. Check the path."
-    entries = [entry for entry in path.parent.iterdir() if not entry.name.startswith(".")]
-    names = [entry.name for entry in entries if entry.is_dir() or entry.suffix.lower() in READERS]
-    return nearest(path.name, names) if names else f" '{path.parent}' contains no data files. Check the path."

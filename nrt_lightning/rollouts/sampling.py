@@ -46,4 +46,5 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     total = cumulative[:, -1]
     # Rounding up to `total` would select a token of probability 0.
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # [A]
-    return torch.searchsorted(cumulative, point.unsqueeze(-1), right=True).squeeze(-1)  # [A]
+    tokens = torch.searchsorted(cumulative, point.unsqueeze(-1), right=True).squeeze(-1)  # [A]
+    return tokens.clamp_(max=logprobs.shape[-1] - 1)  # beyond the last only for NaN, which the engine reports

@@ -13,10 +13,13 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.scoring.base import positions
+from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
+from nrt_lightning.rollouts.non_finite import check_finite, is_finite
+from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
 
@@ -62,8 +65,10 @@ class TransformersEngine(RolloutEngine):
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
-            for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
-                self._decode(policy, request, prompts, uniform, sampled, progress)
+            lengths = request.prompt_mask.sum(dim=1)
+            for batch in lengths.argsort(stable=True).split(per_batch):
+                for prompts in equal_lengths(batch, lengths) if recurrent(policy.network) else [batch]:
+                    self._decode(policy, request, prompts, uniform, sampled, progress)
         return sampled.generations()
 
     def _decode(
@@ -78,18 +83,21 @@ class TransformersEngine(RolloutEngine):
         model, group_size = policy.network, request.group_size
         width = int(request.prompt_mask[prompts].sum(dim=1).max())
         mask = request.prompt_mask[prompts, -width:]  # [b, width]
-        cache = decoding_cache(model.config)
-        logits = forward(model, request.prompt_ids[prompts, -width:], mask.long(), positions(mask), cache)  # [b, V]
-        cache.batch_repeat_interleave(group_size)
-        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
-        decoder = self._decoder(model, cache, mask, request.max_new_tokens)
+        ids = request.prompt_ids[prompts, -width:]  # [b, width]
+        logits, decoder = self._start(model, ids, mask, group_size, request.max_new_tokens)  # [A, V]
         drop_share = max(self.drop_share, decoder.min_drop_share)
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
+        finite = torch.ones((), dtype=torch.bool, device=logits.device)
         for step in range(request.max_new_tokens):
-            tokens, logprobs = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            tokens, values = next_tokens(logits, request, sampled.banned_ids, uniform[step, rows])  # [A]
+            finite &= is_finite(values)
+            logprobs = values if request.temperature else torch.zeros_like(values)  # greedy: of probability 1
             tokens = sampled.add(step, rows, tokens, logprobs)
-            if step + 1 == request.max_new_tokens:
+            last = step + 1 == request.max_new_tokens
+            if last or (step + 1) % check_every == 0:
+                check_finite(finite, policy, step + 1)
+            if last:
                 break
             if (step + 1) % check_every == 0:
                 sampled.look_for_text(rows, step + 1 - check_every, step + 1)
@@ -104,6 +112,17 @@ class TransformersEngine(RolloutEngine):
                     decoder.keep(keep)
                     rows, tokens = rows[keep], tokens[keep]
             logits = decoder.step(tokens)  # [A, V]
+
+    def _start(self, model: Any, ids: Tensor, mask: Tensor, group_size: int, new_tokens: int) -> tuple[Tensor, Decoder]:
+        """Process prompts [b, P]; the logits of the next token [A, V], and the decoder of A = b * group_size rows."""
+        if recurrent(model):
+            state = recurrent_decoder(model, ids.repeat_interleave(group_size, dim=0))
+            return state.first, state
+        cache = decoding_cache(model.config)
+        logits = forward(model, ids, mask.long(), positions(mask), cache)  # [b, V]
+        cache.batch_repeat_interleave(group_size)
+        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
+        return logits, self._decoder(model, cache, mask, new_tokens)
 
     def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
         limit = mask.shape[1] + new_tokens
@@ -128,13 +147,13 @@ def draws(request: GenerationRequest) -> Tensor:
 
 def next_tokens(
     logits: Tensor, request: GenerationRequest, banned_ids: Tensor, uniform: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Tokens [A], and if requested their log-probs under the sampling distribution [A]."""
+) -> tuple[Tensor, Tensor]:
+    """Tokens [A], and their log-probs under the sampling distribution [A]; for greedy decoding their logits."""
     if len(banned_ids):
         logits = logits.index_fill(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
         tokens = logits.argmax(dim=-1)
-        return tokens, torch.zeros_like(uniform)  # greedy: the only token has probability 1
+        return tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     logprobs = restrict(logits, request.temperature, request.top_p, request.top_k)  # [A, V]
     tokens = draw(logprobs, uniform)
-    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1) if request.logprobs else None
+    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

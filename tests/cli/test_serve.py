@@ -129,12 +129,22 @@ def test_the_server_ends_with_the_command(stand_in, tmp_path, sign):
         Connection("http://127.0.0.1:18764").call("GET", "/health")
 
 
-def test_an_address_that_others_reach_needs_a_token(monkeypatch):
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
-    with pytest.raises(InputError, match=r"serve.host\W+0.0.0.0"):
-        ServerSettings(host="0.0.0.0")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.0.7", "gpu-box"])
+def test_an_address_that_others_reach_needs_a_second_setting_and_a_token(monkeypatch, host):
     monkeypatch.setenv("VLLM_API_KEY", "secret")
-    assert ServerSettings(host="0.0.0.0").url == "http://127.0.0.1:8000"
+    with pytest.raises(InputError, match=rf"serve.host '{host}'.*serve.reachable_by_others"):
+        ServerSettings(host=host)
+    assert ServerSettings(host=host, reachable_by_others=True).host == host
+    monkeypatch.delenv("VLLM_API_KEY")
+    with pytest.raises(InputError, match=rf"serve.host '{host}'.*VLLM_API_KEY"):
+        ServerSettings(host=host, reachable_by_others=True)
+    assert ServerSettings(host="localhost").url == "http://localhost:8000"
+
+
+@pytest.mark.parametrize("arguments", [["--host", "0.0.0.0"], ["--host=0.0.0.0"], ["--hos", "0.0.0.0"], ["--port=1"]])
+def test_arguments_of_the_server_do_not_change_its_address(arguments):
+    with pytest.raises(InputError, match=rf"serve.arguments.*{arguments[0]}"):
+        ServerSettings(arguments=arguments)
 
 
 def test_vllm_is_found_by_a_variable_then_beside_then_here(tmp_path, monkeypatch):

@@ -137,7 +137,7 @@ GOOD = '{"question": "q", "answer": "a"}\n'
         ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "CSV", "quotes"]),
         ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "empty"]),
         ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "UTF-8"]),
-        ("d.csv", "question,answer,question\na,b,c\n", [":1", "2 columns", "'question'"]),
+        ("d.csv", "question,answer,question\na,b,c\n", [":2", "column 'question' stands twice"]),
         ("d.csv", "question;answer\na, or b;c\n", [":1", "';'", "commas"]),
         ("d.csv", "question\tanswer\na\tc\n", [":1", "'\\t'", ".tsv"]),
         ("d.tsv", "question,answer\na,c\n", [":1", "','", ".tsv file with tabs"]),

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from tiny import ANSWERS, BASE, QUESTIONS, make_prompts, save_tiny
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import AdapterFiles, FourBit, InputError, LoRA, Merged, Policy, WholeModel, export_policy
@@ -152,6 +153,23 @@ def test_the_chat_template_gives_the_prompts_of_training(tmp_path, template):
     for row in ROWS:
         ids = tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, return_dict=False)
         assert ids == template.encode(row, policy.tokenizer)
+
+
+@pytest.mark.parametrize("system", [None, "Sum.", ""])
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_prompts_of_tokenizers_that_begin_with_a_space_come_back(tmp_path, subword_dir, system, adds_bos):
+    policy = Policy(subword_dir).load()
+    if adds_bos:
+        backend = policy.tokenizer.backend_tokenizer
+        backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    template = PlainTemplate("Question: {question}\nAnswer:")
+    record = RunRecord(chat_template=template.jinja(policy.tokenizer))
+    tokenizer = AutoTokenizer.from_pretrained(export_policy(policy, tmp_path / "m", record=record))
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    row = Row("0", [*turns, {"role": "user", "content": "6 + 9"}])
+    ids = tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, return_dict=False)
+    assert ids == template.encode(row, policy.tokenizer)
+    assert (ids[0] == 1) == adds_bos
 
 
 def test_the_card_says_where_it_comes_from(tmp_path):

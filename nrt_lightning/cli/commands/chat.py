@@ -21,6 +21,8 @@ HELP = {
     "--config": "configs of the run, as for fit; --trainer..., --model... and --data... change them",
     "--checkpoint": "path of a checkpoint, or best or last of the run; null for its best",
     "--base": "model that the run started from, if it has moved",
+    "--allow": "import paths of classes of yours that a checkpoint's settings may build, separated by commas",
+    "--trust_remote_code": "run code that comes with the base of a checkpoint; its own setting does not count",
     "--marker": "text of the marker, for models that are no export; null for the usual one",
     "--question": "answer this question and exit; - for all of standard input as one question",
     "--device": "cpu, cuda or cuda:N; null for cuda if there is one",
@@ -40,6 +42,8 @@ def main(args: list[str]) -> None:
     parser.add_argument("--config", action="config", help=HELP["--config"])
     for name in ("--checkpoint", "--base", "--marker", "--question", "--device"):
         parser.add_argument(name, type=str | None, default=None, help=HELP[name])
+    parser.add_argument("--allow", type=list[str] | str, default="", help=HELP["--allow"])
+    parser.add_argument("--trust_remote_code", type=bool, default=False, help=HELP["--trust_remote_code"])
     parser.add_class_arguments(ChatSettings)
     given = parser.parse_args(own)
     settings = ChatSettings(**{name: given[name] for name in vars(ChatSettings())})
@@ -109,7 +113,7 @@ def speaker_from(given: Any, run: Sequence[str]) -> Speaker:
         return read_speaker(given.model, given.marker)
     if given.marker is not None:
         raise InputError(f"chat: --marker={given.marker!r}, but a checkpoint has its own. Remove it.")
-    trained = read_trained(path, given.base)
+    trained = read_trained(path, given.base, given.allow, trust_remote_code=given.trust_remote_code)
     return speaker_of(trained.load(), trained.record)
 
 

@@ -24,6 +24,8 @@ def export(
     *,
     overwrite: bool = False,
     private: bool = False,
+    allow: list[str] | str = "",
+    trust_remote_code: bool = False,
 ) -> Path | None:
     """Write the policy of a checkpoint to a Hugging Face directory.
 
@@ -39,6 +41,9 @@ def export(
         run: options of `fit` that name the run.
         overwrite: replace the contents of the directory, and of the repository.
         private: create the repository as a private one.
+        allow: import paths of classes of yours that the checkpoint's settings may build, separated by commas. Others
+            than those of nrt_lightning and torch.optim are refused, because building them runs their code.
+        trust_remote_code: run code that comes with the base. The checkpoint's own setting does not count.
 
     Raises:
         InputError: the checkpoint is missing or has no settings, the base is missing or a different model, the
@@ -54,7 +59,7 @@ def export(
     path = find_trained(checkpoint, run)
     if path is None:
         raise InputError("export: no --checkpoint. Give its path, or --config=FILE of the run for its best checkpoint.")
-    trained = read_trained(path, base)
+    trained = read_trained(path, base, allow, trust_remote_code=trust_remote_code)
     if form is not None:
         form.check(trained.policy)
     address = None if hub is None else hub.create()

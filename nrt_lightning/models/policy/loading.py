@@ -38,11 +38,21 @@ def resolve(model: str | os.PathLike) -> str:
     if not name.strip():
         raise InputError(f"policy.model {name!r} is empty. Give a local directory, a hub id, or {EMBEDDED}NAME.")
     path = Path(name).expanduser()
-    local = not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
+    try:
+        there = path.exists()
+    except (OSError, ValueError) as error:  # too long, a loop of links, or characters that no path can have
+        raise InputError(f"policy.model {name[:100]!r} is no path ({error.__class__.__name__}). Correct it.") from None
+    local = not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or there
     if local and not path.is_dir():
         if path.is_file():
             raise InputError(f"policy.model '{name}' is a file. Give its directory.")
         raise InputError(f"policy.model '{name}': no such directory.")
+    if not local and "/" in name and path.parent.is_dir():
+        beside = [f"{path.parent}/{other.name}" for other in path.parent.iterdir() if other.is_dir()]
+        raise InputError(
+            f"policy.model '{name}': no such directory.{nearest(name, beside)} (A model of the hub is read where there "
+            f"is no directory '{path.parent}'.)"
+        )
     if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
         raise InputError(
             f"policy.model '{name}' holds an adapter without its base. Give the base it was trained from, or an "

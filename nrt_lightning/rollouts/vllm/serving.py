@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ADDRESS = ("--host", "--port")  # arguments of vLLM, which accepts their first letters
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # maximum LoRA ranks that vLLM accepts
 
 
@@ -32,8 +33,7 @@ class ServerSettings:
 
     Args:
         python: a Python with vLLM; null for `VLLM_PYTHON`, `.venv-vllm/bin/python`, or this one.
-        host: address to listen on. vLLM checks the token only under /v1, and the routes that load weights are
-            elsewhere: do not give it an address that others can reach.
+        host: address to listen on.
         port: port to listen on.
         dtype: of its weights; null for the policy's, or bfloat16 if the trainer's precision is.
         max_model_len: largest number of tokens in a sequence; null for the largest that data and sampling allow.
@@ -42,9 +42,12 @@ class ServerSettings:
             access.
         start_seconds: time limit for the start.
         arguments: more arguments of vLLM, for instance `[--tensor-parallel-size, "2"]`.
+        reachable_by_others: allow a `host` that other machines can reach. vLLM checks the token only under /v1, and the
+            routes that load weights are elsewhere: whoever reaches the port can replace the weights.
 
     Raises:
-        InputError: `host` is not this machine, and there is no token.
+        InputError: `host` is not this machine, without `reachable_by_others` or without a token; or `arguments` give
+            an address.
     """
 
     python: str | None = None
@@ -56,9 +59,20 @@ class ServerSettings:
     token_variable: str = "VLLM_API_KEY"
     start_seconds: float = 600.0
     arguments: list[str] = field(default_factory=list)
+    reachable_by_others: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         check_at_least("serve.port", self.port, 1)
+        for word in self.arguments:
+            name = word.partition("=")[0]
+            if any(option.startswith(name) and len(name) > 3 for option in ADDRESS):
+                raise InputError(f"serve.arguments contains {word!r}. Set serve.host and serve.port instead.")
+        if self.host not in LOOPBACK and not self.reachable_by_others:
+            raise InputError(
+                f"serve.host {self.host!r} can be reached from other machines, and vLLM's orders to load weights ask "
+                "for no token. Listen on 127.0.0.1, or set serve.reachable_by_others=true where a firewall keeps "
+                "others away."
+            )
         if self.host not in LOOPBACK and not os.environ.get(self.token_variable):
             raise InputError(
                 f"serve.host {self.host!r} can be reached from other machines, but {self.token_variable} is not set. "

@@ -1,0 +1,53 @@
+"""`load_from_checkpoint` that builds only known classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from typing_extensions import Self
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.strategies.checkpoints import read_metadata
+from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
+
+
+class TrustedLoading(L.LightningModule):
+    """A LightningModule whose checkpoints do not choose the code that runs."""
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        *args: Any,
+        allow: str | Sequence[str] = (),
+        trust_remote_code: bool = False,
+        **settings: Any,
+    ) -> Self:
+        """Build the module from the settings of a checkpoint that the command line wrote, and load its weights.
+
+        Args:
+            checkpoint_path: path of the file.
+            args: as of Lightning.
+            allow: import paths of classes that the settings may build, besides those of this package and of
+                `torch.optim`.
+            trust_remote_code: run code that comes with the base, if the settings say so.
+            settings: as of Lightning.
+
+        Raises:
+            InputError: the settings name another class, or ask for code that comes with the base.
+        """
+        where, known = f"checkpoint_path={str(checkpoint_path)!r}", (*listed(allow), f"{cls.__module__}.{cls.__name__}")
+        if isinstance(checkpoint_path, str | Path) and Path(checkpoint_path).is_file():
+            saved = read_metadata(Path(checkpoint_path)).get("hyper_parameters", {})
+            if trusted(saved, where, known, remote_code=trust_remote_code) != trusted(
+                saved, where, known, remote_code=True
+            ):
+                raise InputError(
+                    f"The settings of {where} ask for {REMOTE_CODE}, which would run code that comes with the model. "
+                    f"If you trust the model, give {REMOTE_CODE}=True."
+                )
+        with only_known_classes(where, known):
+            return super().load_from_checkpoint(checkpoint_path, *args, **settings)
