@@ -14,6 +14,7 @@ WARNINGS = (  # beginnings of messages
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"You have overridden `on_before_batch_transfer`",  # the modules' passes batches of `Prompts` through
     r"`torch\.jit\.script_method` is deprecated",
+    r"Checkpoint directory .* exists and is not empty",  # checkpoints get the next free name, which is printed
 )
 
 

@@ -65,6 +65,34 @@ def check_files(words: Sequence[str], *, classes: bool) -> None:
                 )
             if classes and name in CLASSES:
                 raise InputError(no_settings(name, value))
+        elif name in CONFIGS:
+            check_config(value)
+
+
+def check_config(name: str) -> None:
+    """Refuse a config that is no YAML; the parser would not name the file.
+
+    Raises:
+        InputError: names the file and the line.
+    """
+    try:
+        path = Path(name)
+        if path.is_dir():
+            raise InputError(f"--config {name}: a directory. Give a YAML file.")
+        if path.is_file() and path.suffix != ".json":  # a pipe can be read only once
+            yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--config {name}: not UTF-8 text (byte {error.object[error.start]:#x}). Save it as UTF-8."
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f":{mark.line + 1}"
+        raise InputError(
+            f"--config {name}{line}: not valid YAML ({error.problem}). Write `name: value`, indented with spaces."
+        ) from None
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"--config {name} cannot be read ({' '.join(str(error).split())}).") from None
 
 
 def no_settings(name: str, path: str) -> str:

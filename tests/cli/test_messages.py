@@ -30,6 +30,7 @@ FILES = {
     "trainer.yaml": "trainer: {max_stepz: 4}",
     "classes.yaml": "model: {init_args: {filters: [{class_path: ZeroVarianceFiltr}]}}",
     "broken.yaml": "trainer: {max_steps: 1\n  a: b: c",
+    "tabs.yaml": "trainer:\n\tmax_steps: 1\n",
 }
 QUICK = ["fit", "--config=nrt:quickstart"]
 SFT = [*QUICK, "--config=nrt:methods/sft"]
@@ -39,6 +40,9 @@ SFT = [*QUICK, "--config=nrt:methods/sft"]
 def files(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in FILES.items():
         Path(name).write_text(text)
+    Path("latin.yaml").write_bytes("# Größe\n".encode("latin-1"))
+    Path("folder").mkdir()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "of_mine", raising=False)
 
@@ -79,7 +83,12 @@ CASES = [
     ([*QUICK, "--config=key.yaml"], ["'modle.", "'model."]),
     ([*QUICK, "--config=trainer.yaml"], ["'trainer.max_stepz'", "'trainer.max_steps'"]),
     ([*QUICK, "--config=classes.yaml"], ["model.filters", "'ZeroVarianceFiltr'", "'ZeroVarianceFilter'"]),
-    ([*QUICK, "--config=broken.yaml"], ["line 2"]),
+    ([*QUICK, "--config=broken.yaml"], ["--config broken.yaml:2: not valid YAML"]),
+    ([*QUICK, "--config=tabs.yaml"], ["--config tabs.yaml:2: not valid YAML", "spaces"]),
+    ([*QUICK, "--config", "latin.yaml"], ["--config latin.yaml: not UTF-8", "0xf6"]),
+    ([*QUICK, "--config=folder"], ["--config folder: a directory"]),
+    (["export", "--config=tabs.yaml", "--out=m"], ["--config tabs.yaml:2: not valid YAML"]),
+    (["chat", "missing-model", "--question=x"], ["'missing-model': no such directory here"]),
     ([*QUICK, "--config=sample.yaml"], ["sample.yaml", "'sampled.yaml'"]),
     ([*QUICK, "--config=configs/methods/nrt_gm.yaml"], ["configs/methods/nrt_gm.yaml", "'nrt:methods/nrt_gm'"]),
     ([*QUICK, "sampled.yaml"], ["'sampled.yaml'", "--config"]),

@@ -67,9 +67,10 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
         return auto.from_pretrained(source, **kwargs)
     except Exception as error:  # damaged files raise many kinds
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
-        why = " ".join(str(error).split())
+        why = " ".join(str(error).split()).partition(". ")[0]
+        where = "" if Path(source).is_dir() else "no such directory here, and "
         raise InputError(
-            f"policy.model {source!r}: its {what} cannot be read. Give a local directory with config.json and "
+            f"policy.model {source!r}: {where}its {what} cannot be read. Give a local directory with config.json and "
             f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({kind}{why})"
         ) from error
 
