@@ -17,7 +17,7 @@ from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.strategies import Processes, check_precision, micro_batches_done
 from nrt_lightning.structures import Prompts, WindowStep
-from nrt_lightning.training.checks import check_method, method_of, warn_of_idle_parts
+from nrt_lightning.training.checks import check_method, check_sampled, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.sampling import SampledWindow, measure_signals, sample_window, score_window
 from nrt_lightning.training.window import apply_window_parts
@@ -56,6 +56,7 @@ class OnPolicyRollout(Callback):
         method = method_of(pl_module, type(self).__name__)
         check_precision(trainer, method.policy)
         check_method(method)
+        check_sampled(method)
         warn_of_idle_parts(method)
         method.engine.check(method.policy)
         data: Any = getattr(trainer, "datamodule", None)

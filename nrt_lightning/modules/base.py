@@ -28,6 +28,7 @@ from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.modules.gradients import GradientsOfOneStep
+from nrt_lightning.modules.positions import check_positions
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
 from nrt_lightning.modules.trusted_loading import TrustedLoading
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
@@ -92,6 +93,11 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @override
+    def on_fit_start(self) -> None:
+        """Check that the rows fit into the model, before anything is sampled."""
+        check_positions(self, getattr(self.trainer, "datamodule", None))
 
     # Batches
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,14 +23,15 @@ class SampledTokens:
         request: with the stops.
         rows: number of rows N.
         tokenizer: of the policy, to find a stop text.
+        unused: ids that are no tokens.
     """
 
-    def __init__(self, request: GenerationRequest, rows: int, tokenizer: Any) -> None:
+    def __init__(self, request: GenerationRequest, rows: int, tokenizer: Any, unused: Sequence[int] = ()) -> None:
         device = request.prompt_ids.device
         shape = (rows, request.max_new_tokens)
         self.stop_ids = torch.tensor(request.stop_ids, dtype=torch.long, device=device)
         self.stop_text = None if request.stop_text is None else StopText(tokenizer, request.stop_text)
-        self.banned_ids = torch.tensor(request.banned_ids, dtype=torch.long, device=device)
+        self.banned_ids = torch.tensor([*request.banned_ids, *unused], dtype=torch.long, device=device)
         self.token_ids = torch.zeros(shape, dtype=torch.long, device=device)  # [N, L]
         self.token_mask = torch.zeros(shape, dtype=torch.bool, device=device)  # [N, L]
         self.logprobs = torch.zeros(shape, device=device) if request.logprobs else None  # [N, L]

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
+from nrt_lightning.models.policy.vocabulary import position_limit, unused_ids
 from nrt_lightning.models.scoring.base import positions
 from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
@@ -61,7 +62,8 @@ class TransformersEngine(RolloutEngine):
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
         count = request.prompt_ids.shape[0]
         uniform = draws(request)  # [L, N]
-        sampled = SampledTokens(request, count * request.group_size, policy.tokenizer)
+        check_positions(policy, request)
+        sampled = SampledTokens(request, count * request.group_size, policy.tokenizer, unused_ids(policy))
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
@@ -131,6 +133,22 @@ class TransformersEngine(RolloutEngine):
             raise InputError(f"engine.fixed_shapes is true, but unsupported by this model: {reason}. Set it to null.")
         fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
         return FixedDecoder(model, cache, mask, limit) if fixed else GrowingDecoder(model, cache, mask)
+
+
+def check_positions(policy: Policy, request: GenerationRequest) -> None:
+    """Refuse a request whose rows may need more positions than the model has.
+
+    Raises:
+        InputError: before anything is computed.
+    """
+    limit = position_limit(policy.network)
+    longest = int(request.prompt_mask.sum(dim=1).max()) if len(request.prompt_ids) else 0
+    if limit is not None and request.max_new_tokens and longest + request.max_new_tokens > limit:
+        raise InputError(
+            f"policy.model {policy.source!r} has {limit} positions, and a text of {longest} tokens with "
+            f"{request.max_new_tokens} new ones needs {longest + request.max_new_tokens}. Lower max_trace_tokens or "
+            "max_answer_tokens of sampling, or data.max_prompt_tokens."
+        )
 
 
 def draws(request: GenerationRequest) -> Tensor:

@@ -66,6 +66,7 @@ class Rollouts(TensorStruct):
     signal_values: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured right after sampling
     overrun: Tensor | None = None  # [N] True where a token reached beyond the marker's text, which was then forced
     old_scores: Scores | None = None  # of the old policy, made before the first optimizer step; None: on-policy
+    temperature: float = 1.0  # of the sampling distribution; log-probs of traces and markers are under it
     credit: Credit | None = None  # where it was assigned over the whole window; None: assigned in the training step
 
     def __len__(self) -> int:
@@ -75,6 +76,15 @@ class Rollouts(TensorStruct):
     def length(self) -> int:
         """Tokens of the longest sequence, prompt and completion, with padding: P + C."""
         return self.prompt_ids.shape[1] + self.completion_ids.shape[1]
+
+    @property
+    def scales(self) -> Tensor | None:
+        """What the logits of each token are multiplied by, [N, C]: 1 / temperature for traces and markers, 1 for
+        answers. None if it is 1 for all."""
+        if self.temperature == 1.0:
+            return None
+        answers = self.segments.answer_mask
+        return torch.where(answers, 1.0, 1.0 / self.temperature)
 
     def select(self, prompts: Tensor, rows: Tensor) -> Rollouts:
         """The rollouts `rows` [n], which belong to `prompts` [b], both ascending; padding is cut to what they need."""

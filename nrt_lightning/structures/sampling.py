@@ -13,10 +13,12 @@ class Sampling:
         group_size: traces sampled for each prompt (K).
         max_trace_tokens: a trace that reaches this length without the marker is cut there and counted as truncated.
         max_answer_tokens: limit of an answer that the policy writes itself, in prediction or for training.
-        temperature: of the sampling distribution; 0 is greedy.
+        temperature: of the sampling distribution, under which log-probs of traces and markers are trained; confidences
+            in reference answers are those at 1. 0 is greedy, for evaluation only.
         answer_temperature: of the answers that the policy writes itself in training; null for that of the traces.
-        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
-        top_k: keep this many most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens with at least this probability; 1 keeps all. Below 1, training needs a
+            `sampler_correction` of the loss.
+        top_k: keep this many most probable tokens; 0 keeps all. Above 0, as `top_p` below 1.
         suppress_eos: never sample the end token inside a trace. A base that ends its texts with it shares the
             marker's probability with it until it has learned the marker.
         refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves

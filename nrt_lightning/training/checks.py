@@ -109,6 +109,26 @@ def check_response(loss: NRTLoss, sampling: Sampling) -> None:
         )
 
 
+def check_sampled(method: Method) -> None:
+    """Refuse to train on traces of another distribution than the one whose log-probs are trained.
+
+    Raises:
+        InputError: the temperature is 0, or top_p or top_k cuts the distribution and nothing corrects for it.
+    """
+    sampling = method.sampling
+    if sampling.temperature == 0:
+        raise InputError(
+            "sampling.temperature is 0, which is for evaluation: all traces of a group would be the same. Set it above "
+            "0 to train."
+        )
+    cut = f"sampling.top_p is {sampling.top_p}" if sampling.top_p < 1 else f"sampling.top_k is {sampling.top_k}"
+    if (sampling.top_p < 1 or sampling.top_k > 0) and method.loss.sampler_correction is None:
+        fix = "" if method.train_response else ", or set loss.sampler_correction to TruncatedImportance"
+        raise InputError(
+            f"{cut}, so traces are not samples of the policy that is trained. Set top_p to 1 and top_k to 0{fix}."
+        )
+
+
 def check_filters(filters: list[GroupFilter], sampling: Sampling) -> None:
     """Refuse filters that cannot work."""
     for filter_ in filters:

@@ -56,6 +56,7 @@ def sample_window(
     for batch in window:
         first, last = last, last + len(batch) * method.sampling.group_size
         batch.rollouts = assemble(batch, traces.select(first, last), policy.markup)
+        batch.rollouts.temperature = method.sampling.temperature or 1.0  # greedy traces have no distribution
         if answers is not None:
             part = slice(first, last)
             batch.rollouts.policy_answers = answers.apply(lambda tensor, part=part: tensor[part])  # type: ignore[misc]

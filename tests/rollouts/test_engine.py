@@ -5,6 +5,7 @@ import torch
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import InputError, Policy, TransformersEngine
+from nrt_lightning.models.policy.vocabulary import unused_ids
 from nrt_lightning.rollouts import GenerationRequest
 
 
@@ -54,6 +55,7 @@ def test_sampling_log_probs_are_those_of_a_plain_forward(tiny_dir):
         prompt = request.prompt_ids[row // 4][request.prompt_mask[row // 4]]
         with torch.no_grad():
             logits = policy.network(torch.cat([prompt, written])[None]).logits[0, len(prompt) - 1 : -1]
+        logits[:, unused_ids(policy)] = -torch.inf
         expected = (logits / 0.7).log_softmax(-1).gather(-1, written[:, None])[:, 0]
         torch.testing.assert_close(out.logprobs[row][out.token_mask[row]], expected, atol=3e-5, rtol=1e-4)
 
@@ -70,6 +72,7 @@ def test_greedy_equals_transformers_generate(tiny_dir):
         do_sample=False,
         eos_token_id=request.stop_ids,
         pad_token_id=0,
+        suppress_tokens=unused_ids(policy) or None,
     )[:, request.prompt_ids.shape[1] :]
     assert torch.equal(ours.token_ids, theirs[:, : ours.token_ids.shape[1]])
 

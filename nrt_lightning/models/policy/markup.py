@@ -157,13 +157,9 @@ def written(tokenizer: Any, ids: list[int]) -> str:
 def initialize_marker(model: PreTrainedModel, marker_id: int, eos_id: int) -> None:
     """Initialize the marker's rows of the input and output embeddings with the end token's.
 
-    The vocabulary grows if the marker does not fit. The model writes the end token when a text is complete, so a copy
+    `grow_vocabulary` has made room for it. The model writes the end token when a text is complete, so a copy
     of its row is soon emitted; the mean of all rows never was (docs/how_it_works.md).
     """
-    size = model.get_input_embeddings().weight.size(0)  # type: ignore[operator]
-    if marker_id >= size:
-        model.resize_token_embeddings(marker_id + 1, mean_resizing=False)
-        log.info("vocabulary grown from %d to %d rows for the marker", size, marker_id + 1)
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         for rows in embedding.parameters(recurse=False):  # weight and possibly bias; tied weights are copied twice
             rows[marker_id] = rows[eos_id]

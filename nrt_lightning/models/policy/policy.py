@@ -28,9 +28,10 @@ from nrt_lightning.models.policy.loading import (
     skeleton,
     stored_weights,
 )
-from nrt_lightning.models.policy.markup import add_markup, initialize_marker, with_turn_end
+from nrt_lightning.models.policy.markup import add_markup, with_turn_end
 from nrt_lightning.models.policy.modes import evaluating, training_mode
 from nrt_lightning.models.policy.trained_state import keep_only_trained
+from nrt_lightning.models.policy.vocabulary import fit_vocabulary
 from nrt_lightning.models.scoring.base import ScoringForward
 from nrt_lightning.models.scoring.best import BestScoring
 from nrt_lightning.models.sharding.base import NoSharding, Sharding
@@ -63,8 +64,7 @@ class Policy(nn.Module):
         scoring: the forward pass that computes log-probs; by default the cheapest that the model allows.
         adapter: train these few new weights and freeze the base; null trains all weights.
         quantization: how the frozen base is stored; null for `dtype`.
-        dropout: keep the base's own dropout in training. Rewards and losses come from one forward pass, so it would
-            make rewards random too; an adapter has its own setting.
+        dropout: keep the base's own in training, also in the forward pass that gives rewards; adapters have their own.
         tokenizer: of a live model.
 
     Raises:
@@ -76,6 +76,8 @@ class Policy(nn.Module):
         >>> policy.markup.marker
         '<|response_start|>'
     """
+
+    grows_vocabulary = True  # False where the tokenizer is not the model's
 
     def __init__(
         self,
@@ -171,8 +173,7 @@ class Policy(nn.Module):
         return stored_weights(self.source, self.dtype, self.quantization, as_stored=as_stored, **kwargs)
 
     def _prepare(self, model: PreTrainedModel) -> Any:
-        if self.marker_is_new:
-            initialize_marker(model, self.markup.marker_ids[0], self.tokenizer.eos_token_id)
+        fit_vocabulary(model, self)
         keep_layout(model)
         training_mode(model, checkpointing=self.activation_checkpointing, dropout=self.settings["dropout"])
         if self.adapter is None:

@@ -66,8 +66,14 @@ class PromptCopies(ScoringForward):
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:
         wanted = rollouts.segments.completion_mask  # [N, C]
         before, inputs = copies(rollouts, right=recurrent(model))
-        logprobs, entropies = score_positions(model, before, rollouts.completion_ids[wanted], inputs)  # [M]
+        targets, scales = rollouts.completion_ids[wanted], at(rollouts.scales, wanted)  # [M]
+        logprobs, entropies = score_positions(model, before, targets, inputs, scales)  # [M]
         return scatter_scores(logprobs, entropies, wanted)
+
+
+def at(values: Tensor | None, mask: Tensor) -> Tensor | None:
+    """The values where the mask is True, [M], if there are values."""
+    return None if values is None else values[mask]
 
 
 def copies(rollouts: Rollouts, *, right: bool = False) -> tuple[Tensor, dict[str, Any]]:
@@ -107,7 +113,11 @@ HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # model
 
 
 def score_positions(
-    model: PreTrainedModel, where: Tensor | tuple[Tensor, Tensor], targets: Tensor, inputs: dict[str, Any]
+    model: PreTrainedModel,
+    where: Tensor | tuple[Tensor, Tensor],
+    targets: Tensor,
+    inputs: dict[str, Any],
+    scales: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Log-probs of tokens and entropies of their distributions, with the head at the predicting positions only.
 
@@ -118,19 +128,23 @@ def score_positions(
         where: the predicting positions, as a mask [N, S] with M True, or as rows and columns [M].
         targets: the predicted tokens [M], in the mask's row-major order.
         inputs: of the model's forward.
+        scales: the logits of each token are multiplied by them, [M]; None for 1.
 
     Returns:
         Log-probs [M] with gradient and entropies [M] without.
     """
     head = model.get_output_embeddings()
-    if logits_are_final(model, head):
+    if logits_are_final(model, head) and (scales is None or head_layer(head).bias is None):
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
             linear, row = linear_head(head)  # read here: sharded weights are whole during the forward pass
             settings = HEADS.get(model, HeadSettings())
             keep = len(targets) * linear.out_features <= DENSE if settings.keep is None else settings.keep
+            predicting = hidden[where]  # [M, H]; scaled, they give scaled logits
+            if scales is not None:
+                predicting = predicting * scales.to(predicting.dtype).unsqueeze(-1)
             pair = linear_logprobs(
-                hidden[where], linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=row
+                predicting, linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=row
             )
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
@@ -139,6 +153,8 @@ def score_positions(
         return pair[:, 0], pair[:, 1].detach()
     with head_forward(head, lambda hidden: type(head).forward(head, hidden[where].unsqueeze(0))):
         logits = model(**accepted(model, inputs)).logits[0]  # [M, V]
+    if scales is not None:
+        logits = logits.float() * scales.unsqueeze(-1)
     return token_logprobs(logits, targets), entropy(logits.detach())
 
 

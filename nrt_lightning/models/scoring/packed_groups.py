@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from nrt_lightning.models.scoring.base import (
     ScoringForward,
+    at,
     logits_are_final,
     positions,
     scatter_scores,
@@ -70,7 +71,8 @@ class PackedGroups(ScoringForward):
             "use_cache": False,
         }
         with attending(model, layout):
-            scores = scatter_scores(*score_positions(model, row(layout.before()), targets, inputs), wanted)
+            scales = at(rollouts.scales, wanted)  # [M]
+            scores = scatter_scores(*score_positions(model, row(layout.before()), targets, inputs, scales), wanted)
         if baseline:
             scores.baseline_logprobs = baseline_logprobs(model, rollouts, layout)
         return scores

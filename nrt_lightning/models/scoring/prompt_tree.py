@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, positions, scatter_scores, score_positions
+from nrt_lightning.models.scoring.base import (
+    PromptCopies,
+    ScoringForward,
+    at,
+    positions,
+    scatter_scores,
+    score_positions,
+)
 from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -48,7 +55,8 @@ class PromptTree(ScoringForward):
             "use_cache": False,
         }
         wanted = rollouts.segments.completion_mask  # [N, C]
-        scores = scatter_scores(*score_positions(model, tree.before, rollouts.completion_ids[wanted], inputs), wanted)
+        targets, scales = rollouts.completion_ids[wanted], at(rollouts.scales, wanted)  # [M]
+        scores = scatter_scores(*score_positions(model, tree.before, targets, inputs, scales), wanted)
         if baseline:
             with torch.no_grad():
                 empty = PromptCopies()(model, rollouts.empty_traces())

@@ -12,7 +12,14 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from typing_extensions import override
 
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
-from nrt_lightning.models.scoring.base import ScoringForward, last_logits, positions, scatter_scores, score_positions
+from nrt_lightning.models.scoring.base import (
+    ScoringForward,
+    at,
+    last_logits,
+    positions,
+    scatter_scores,
+    score_positions,
+)
 from nrt_lightning.models.scoring.recurrence import cache_argument
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -99,10 +106,15 @@ def score_completions(model: PreTrainedModel, rollouts: Rollouts, prompts: Dynam
     later[:, 0] = False  # the prompt predicts the first token
     before = torch.zeros_like(later)
     before[:, :-1] = later[:, 1:]
-    scores = scatter_scores(*score_positions(model, before, rollouts.completion_ids[later], inputs), later)
-    opening = token_logprobs(first[groups], rollouts.completion_ids[:, 0])  # [N]
+    targets, scales = rollouts.completion_ids[later], rollouts.scales  # [M], [N, C]
+    scores = scatter_scores(*score_positions(model, before, targets, inputs, at(scales, later)), later)
+    if scales is None:
+        logits, index = first, groups
+    else:  # each row has its own
+        logits, index = first[groups].float() * scales[:, :1], torch.arange(len(groups), device=groups.device)
+    opening = token_logprobs(logits[index], rollouts.completion_ids[:, 0])  # [N]
     with torch.no_grad():
-        uncertain = entropy(first)[groups]  # [N]
+        uncertain = entropy(logits)[index]  # [N]
     begins = torch.zeros_like(wanted)
     begins[:, 0] = wanted[:, 0]
     scores.logprobs = torch.where(begins, opening.unsqueeze(1), scores.logprobs)

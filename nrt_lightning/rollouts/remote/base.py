@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from abc import abstractmethod
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
+from nrt_lightning.models.policy.vocabulary import unused_ids
 from nrt_lightning.models.policy.weights_state import weights_state
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.remote.jobs import Job, Line, gather, jobs_of
@@ -86,6 +88,7 @@ class RemoteEngine(RolloutEngine):
                 f"{longest}. Raise its limit, or lower data.max_prompt_tokens or sampling.max_trace_tokens."
                 f"{self.start_hint}"
             )
+        request = dataclasses.replace(request, banned_ids=[*request.banned_ids, *unused_ids(policy)])
         return gather(request, self.sample(jobs_of(request), request, progress), self.version, policy.tokenizer)
 
     @override

@@ -85,7 +85,7 @@ class Miniature:
         small = copy.deepcopy(policy)
         small.config = with_layers(self.scale.widths.applied(policy.config), layers)
         small.markup, small.marker_is_new = MARKER, False
-        small.weights, small.quantization = "random", None
+        small.weights, small.quantization, small.grows_vocabulary = "random", None, False
         self.policy = small.load()
         if precision.endswith("-true") and not precision.startswith(("32", "64")):
             self.policy.to(torch.bfloat16)  # stands for float16 too

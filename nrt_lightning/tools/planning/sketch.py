@@ -16,6 +16,8 @@ from nrt_lightning.tasks.tiny_tokenizer import build_tokenizer
 class Sketch(Policy):
     """Reads only a `config.json`; its tokenizer is a stand-in."""
 
+    grows_vocabulary = False
+
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings | {"pad_token": None})
 

@@ -141,7 +141,10 @@ def trace_knobs(measures: Measures) -> list[str]:
             "other prompts only its cross-entropy can teach it"
         )
     if measures.distinct < 0.5:
-        knobs.append(f"model.sampling.temperature: only {percent(measures.distinct)} of a group's traces are distinct")
+        knobs.append(
+            f"model.sampling.temperature: only {percent(measures.distinct)} of a group's traces are distinct; above 0, "
+            "log-probs of traces are trained at the same temperature"
+        )
     return knobs
 
 
