@@ -113,9 +113,9 @@ def test_the_in_process_sampler_is_the_trainers_old_policy(trainer):
         torch.testing.assert_close(weights(module)[name], value, atol=1e-4, rtol=1e-2)
 
 
-def test_another_temperature_is_corrected_up_to_the_cap(trainer):
-    sampling = Sampling(group_size=4, max_trace_tokens=12, temperature=1.7)
-    loss = NRTLoss(sampler_correction=TruncatedImportance(cap=1.2))
+def test_a_cut_distribution_is_corrected_up_to_the_cap(trainer):
+    sampling = Sampling(group_size=4, max_trace_tokens=12, temperature=1.7, top_k=8)
+    loss = NRTLoss(sampler_correction=TruncatedImportance(cap=0.8))
     _, recorder = fit(trainer, nrt_module(loss=loss, sampling=sampling), max_steps=1)
     metrics, rollouts = recorder.metrics[0], recorder.batches[0].rollouts
     assert metrics["train/ratio_max"] == 1.0, "of the policy to the old policy"
@@ -124,9 +124,10 @@ def test_another_temperature_is_corrected_up_to_the_cap(trainer):
     fresh.configure_model()
     sampled = rollouts.segments.trace_mask
     sampled = sampled | (rollouts.segments.marker_mask & rollouts.segments.marker_emitted[:, None])
+    assert rollouts.temperature == 1.7
     ratio = (fresh.policy.score(rollouts).logprobs - rollouts.sampling_logprobs).exp()[sampled]
     assert metrics["train/sampler_ratio_mean"] == pytest.approx(float(ratio.detach().mean()), rel=1e-4)
-    assert metrics["train/sampler_capped_share"] == pytest.approx(float((ratio > 1.2).float().mean()))
+    assert metrics["train/sampler_capped_share"] == pytest.approx(float((ratio > 0.8).float().mean()))
 
 
 def test_greedy_traces_cannot_be_corrected():
