@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture results results-second-bases real test test-faults test-slow test-vllm lint format \
+.PHONY: help install quickstart picture results results-second-bases real test test-wheel test-faults test-slow test-vllm lint format \
 	clean
 
 help: ## list the targets
@@ -60,6 +60,9 @@ test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two pr
 
 test-faults: $(INSTALLED) ## kill runs of many configurations and resume them
 	$(BIN)/python -m pytest tests/faults
+
+test-wheel: $(INSTALLED) ## build the wheel and try it in a fresh environment outside of the checkout
+	$(BIN)/python -m pytest -m slow tests/cli/test_configs.py -k wheel
 
 test-slow: $(INSTALLED) ## run the slow tests
 	$(BIN)/python -m pytest -m slow

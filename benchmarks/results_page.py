@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nrt_lightning.tools.comparison.outcome import Curve, read_curves
+from nrt_lightning.tools.comparison.figures import Curve, read_curves
 from nrt_lightning.tools.comparison.table import cell, row
 
 RUNS = Path("runs/compare")

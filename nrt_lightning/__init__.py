@@ -16,7 +16,7 @@ EXPORTS = {
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
-        "RestoreCheckpoint StopTraining TemplateTraces WorthlessCertainty"
+        "RestoreCheckpoint SameAnswers StopTraining TemplateTraces UnfinishedResponses WorthlessCertainty"
     ),
     "data": (
         "ChatTemplate FileSource Messages PlainTemplate PromptCompletion QADataModule QASource QuestionAnswer "

@@ -48,12 +48,12 @@ def _wrap(backend: Tokenizer, alphabet: list[str], tokens: list[str] | None = No
     )  # fmt: skip
 
 
-def save_model(directory: Path, tokenizer: PreTrainedTokenizerFast) -> str:
+def save_model(directory: Path, tokenizer: PreTrainedTokenizerFast, context: int = 256) -> str:
     """A random Llama for the tokenizer."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=256, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
+        num_key_value_heads=2, max_position_embeddings=context, initializer_range=0.3, bos_token_id=1, eos_token_id=2,
         pad_token_id=3,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(directory)

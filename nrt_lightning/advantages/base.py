@@ -63,7 +63,7 @@ def stabilized_rewards(values: Tensor, baseline_values: Tensor | None, use: Base
             2602.11549).
 
     Returns:
-        `[N]` in float32 or float64.
+        `[N]` in float32 or float64; not finite where a reward is not.
 
     Raises:
         InputError: if shapes differ or a required baseline is missing.
@@ -85,4 +85,5 @@ def stabilized_rewards(values: Tensor, baseline_values: Tensor | None, use: Base
         "baseline_values", baseline_values, "values", values, "Repeat the value of each prompt for its K rollouts."
     )
     gain = values - baseline_values
-    return gain.clamp(min=0) if use == "clip" else gain
+    # A gain of minus infinity stays what it is: clipped to 0 it would count in its group.
+    return gain.clamp(min=0).where(gain.isfinite(), gain) if use == "clip" else gain

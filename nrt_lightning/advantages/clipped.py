@@ -48,9 +48,17 @@ class ClippedAdvantages(AdvantageEstimator):
         """True if the other estimator needs log-probs."""
         return self.of.needs_logprobs
 
+    @property
+    def needs_batch(self) -> bool:  # type: ignore[override]
+        """True if the other estimator needs all rollouts of a window."""
+        return self.of.needs_batch
+
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
         """Advantages `[N]` of the rewards `values`."""
         advantages = self.of(values, group_ids, baseline_values)
-        std = group_statistics(advantages, group_ids, values.isfinite()).std
+        known = values.isfinite()
+        if self.needs_baseline and baseline_values is not None:
+            known = known & baseline_values.isfinite()
+        std = group_statistics(advantages, group_ids, known).std
         scaled = torch.where(std > 0, advantages / torch.where(std > 0, std, 1), 0)
         return scaled.clamp(-self.bound, self.bound)

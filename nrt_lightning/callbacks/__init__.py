@@ -11,8 +11,10 @@ from nrt_lightning.callbacks.collapse import (
     LostMarker,
     LowerLearningRate,
     RestoreCheckpoint,
+    SameAnswers,
     StopTraining,
     TemplateTraces,
+    UnfinishedResponses,
     WorthlessCertainty,
 )
 from nrt_lightning.callbacks.difficulty_gain import DifficultyGain
@@ -31,5 +33,6 @@ __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
     "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
     "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "ValidationTable", "WorthlessCertainty"
+    "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
+    "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

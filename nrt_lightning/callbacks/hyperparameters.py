@@ -22,7 +22,7 @@ class Hyperparameters(Callback):
 
     def __init__(self) -> None:
         self.logged: list[Any] = []  # loggers that have them
-        self.ends: list[tuple[Any, Any]] = []  # TensorBoard's writers with what is written when training ends
+        self.ends: list[tuple[Any, Any]] = []  # TensorBoard's loggers with what is written when training ends
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -48,10 +48,10 @@ class Hyperparameters(Callback):
         writer = logger.experiment._get_file_writer()
         writer.add_summary(experiment)
         writer.add_summary(start)
-        self.ends.append((writer, end))
+        self.ends.append((logger, end))  # a validation before the fit closes the writer
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for writer, end in self.ends:
-            writer.add_summary(end)
+        for logger, end in self.ends:
+            logger.experiment._get_file_writer().add_summary(end)
         self.ends.clear()

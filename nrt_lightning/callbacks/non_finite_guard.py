@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.rollouts.non_finite import NonFiniteLogits
@@ -43,10 +44,19 @@ class NonFiniteGuard(Callback):
     def __init__(self, max_in_a_row: int = 3) -> None:
         check_at_least("NonFiniteGuard.max_in_a_row", max_in_a_row, 1)
         self.max_in_a_row = max_in_a_row
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget an earlier run."""
         self.skipped = self.in_a_row = 0
         self.batch: Any = None
         self.rows: dict[str, None] = {}  # ids of the rows of this step, in order
         self.loss: Tensor | None = None  # the sum of this step's losses
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if begins(trainer, stage):
+            self.reset()
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -13,8 +13,9 @@ from typing_extensions import override
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.errors import InputError
+from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.strategies import Processes, micro_batches_done
+from nrt_lightning.strategies import Processes, check_precision, micro_batches_done
 from nrt_lightning.structures import Prompts, WindowStep
 from nrt_lightning.training.checks import check_method, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
@@ -53,6 +54,7 @@ class OnPolicyRollout(Callback):
         add_exact_resume(trainer)
         self.window = []
         method = method_of(pl_module, type(self).__name__)
+        check_precision(trainer, method.policy)
         check_method(method)
         warn_of_idle_parts(method)
         method.engine.check(method.policy)
@@ -71,6 +73,7 @@ class OnPolicyRollout(Callback):
                 f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
                 "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
             )
+        remember_prompts(pl_module, batch)
         place = batch.window
         if place.first or len(self.window) != place.size:  # resumed inside a window: sample it anew
             begun = place.epoch * place.size + place.index

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from typing_extensions import override
 
-from nrt_lightning.callbacks.run_folder import check_parent, in_run_folder, leaves_nothing
+from nrt_lightning.callbacks.collapse import CollapseDetector
+from nrt_lightning.callbacks.run_folder import begins, check_parent, in_run_folder, leaves_nothing
 from nrt_lightning.errors import InputError
 
 COLUMNS = {  # titles of figures
@@ -36,7 +38,8 @@ class ResultsFile(Callback):
     """Adds the test metrics and training time of a run to a JSON file, `{name: {metric: value}}`, and prints a table.
 
     With this callback, `nrt-lightning fit` tests on the held-out rows after training. It reads them before the first
-    step. A resumed run adds to the training time of its checkpoint.
+    step. A resumed run adds to the training time of its checkpoint. With a CollapseDetector, `collapse` is 1 if it has
+    raised an alarm.
 
     Args:
         path: the JSON file, relative to the run's folder; entries with other names are kept.
@@ -47,14 +50,16 @@ class ResultsFile(Callback):
     """
 
     def __init__(self, path: str, name: str) -> None:
-        self.path = Path(path)
+        self.path = self.given = Path(path)
         self.name = name
         self.seconds, self.cpu_seconds = 0.0, 0.0  # of training; CPU time of all threads of this process
         self._started: tuple[float, float] | None = None  # during training
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.path = in_run_folder(self.path, trainer.default_root_dir)
+        if begins(trainer, stage):
+            self.seconds, self.cpu_seconds = 0.0, 0.0
+        self.path = in_run_folder(self.given, trainer.default_root_dir)
         self.read()
         check_parent(self.path, "ResultsFile.path")
 
@@ -88,13 +93,13 @@ class ResultsFile(Callback):
             return
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
-        results = self.read() | {self.name: metrics | times}
+        results = self.read() | {self.name: metrics | times | collapse(trainer)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(temporary, self.path)
         print(f"\n{results_table(results)}\n\nwritten to {self.path}")
-        print(f"curves: tensorboard --logdir {trainer.default_root_dir}\n")
+        print("".join(f"curves: {where}\n" for where in curves(trainer)))
 
     def read(self) -> dict[str, dict[str, Any]]:
         """The contents of the file; empty if it does not exist."""
@@ -107,6 +112,13 @@ class ResultsFile(Callback):
         if not isinstance(results, dict) or not all(isinstance(run, dict) for run in results.values()):
             raise InputError(f"ResultsFile.path={self.path} is not a results file of runs by name. Move it away.")
         return results
+
+
+def collapse(trainer: Trainer) -> dict[str, float]:
+    """Whether the run's CollapseDetector has raised an alarm, whatever was logged; nothing without a detector."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    detectors = [callback for callback in callbacks if isinstance(callback, CollapseDetector)]
+    return {"collapse": float(any(detector.alarms for detector in detectors))} if detectors else {}
 
 
 def results_table(results: dict[str, dict[str, Any]]) -> str:
@@ -141,3 +153,15 @@ def cell(column: str, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if column in ("seconds", "trace_tokens") else f"{value:.3f}"
+
+
+def curves(trainer: Trainer) -> list[str]:
+    """Where the curves of the loggers with local files are, or the command that shows them."""
+    found = []
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            own, folder = Path(logger.log_dir).absolute(), Path(trainer.default_root_dir)
+            found.append(f"tensorboard --logdir {folder if own.is_relative_to(folder.absolute()) else logger.log_dir}")
+        elif isinstance(logger, CSVLogger):
+            found.append(str(Path(logger.log_dir, "metrics.csv")))
+    return found

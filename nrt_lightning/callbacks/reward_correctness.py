@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import CorrectnessMetric
@@ -61,6 +62,8 @@ class RewardCorrectness(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate"):
             return
+        if stage == "validate" or begins(trainer, stage):
+            self.last = None
         method = method_of(pl_module, type(self).__name__)
         if (self.sampling or method.sampling).group_size < 2:
             raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")

@@ -47,6 +47,11 @@ def unwritable(directory: Path) -> Path | None:
     return None if directory.is_dir() and os.access(directory, os.W_OK) else directory
 
 
+def begins(trainer: Any, stage: str) -> bool:
+    """True in the `setup` of a new run: callbacks that are used again forget the run before."""
+    return stage == "fit" and trainer.global_step == 0
+
+
 def leaves_nothing(trainer: Any) -> bool:
     """True under `fast_dev_run`, which writes no files."""
     return bool(trainer.fast_dev_run)

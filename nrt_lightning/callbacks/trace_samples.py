@@ -39,6 +39,7 @@ class TraceSamples(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         directory = trainer.log_dir or trainer.default_root_dir  # on all processes: it is broadcast
         self.file = None
+        self.last = self.last if trainer.global_step else -1
         without = [type(logger).__name__ for logger in trainer.loggers if not takes_text(logger)]
         if (
             getattr(trainer, "fast_dev_run", False)

@@ -13,7 +13,8 @@ from nrt_lightning.structures import Markup, Row
 
 ASKS_FOR_REASONING = "Question: {question}\nThink step by step, then answer.\nReasoning:"
 NAMES_THE_MARKER = 'Question: {question}\nThink step by step, then write "{marker}" and the answer alone.\nReasoning:'
-INSTRUCTION = 'Think step by step, then write "{marker}" and the answer alone.'
+ALONE = "and the answer alone."
+INSTRUCTION = f'Think step by step, then write "{{marker}}" {ALONE}'
 
 
 def default_template(tokenizer: PreTrainedTokenizerBase, markup: Markup | None = None) -> PromptTemplate:
@@ -27,6 +28,7 @@ def default_template(tokenizer: PreTrainedTokenizerBase, markup: Markup | None =
     """
     named = markup is not None and not markup.marker_token
     if tokenizer.chat_template:
+        named = named and ALONE not in str(tokenizer.chat_template)  # of an export: the instruction is in it
         return ChatTemplate(instruction=INSTRUCTION if named else None)
     return PlainTemplate(NAMES_THE_MARKER if named else ASKS_FOR_REASONING)
 

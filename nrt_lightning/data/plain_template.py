@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 from typing_extensions import override
 
-from nrt_lightning.data.templates import PromptTemplate, WorkedExample, in_jinja
+from nrt_lightning.data.templates import PromptTemplate, WorkedExample, in_jinja, without_end
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.continuation import token_ids
 from nrt_lightning.structures import Markup, Row  # noqa: F401  (Markup: in the example)
@@ -73,12 +73,22 @@ class PlainTemplate(PromptTemplate):
 
     @override
     def jinja(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        ids = token_ids(["x"], tokenizer, add_special_tokens=True)[0]
-        bos = "{{ bos_token }}" if ids[0] == tokenizer.bos_token_id else ""
-        system = "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] + \"\\n\\n\" }}"
+        system = "{% if messages[0]['role'] == 'system' %}"
+        system += "{{ messages[0]['content'] + \"\\n\\n\" if messages[0]['content'] else '' }}"
         if self.system_prompt:
             system += "{% else %}{{ " + in_jinja(self.filled(self.system_prompt) + "\n\n") + " }}"
         question = "messages[-1]['content']".join(
             f" ~ {in_jinja(part)} ~ " for part in self.filled(self.template).split("{question}")
         )
-        return f"{bos}{system}{{% endif %}}{{{{ {in_jinja(self._shown())} {question} '' }}}}"
+        return f"{self._start(tokenizer)}{system}{{% endif %}}{{{{ {in_jinja(self._shown())} {question} '' }}}}"
+
+    def _start(self, tokenizer: PreTrainedTokenizerBase) -> str:
+        """What the tokenizer adds before a text, in Jinja: bos, and the space that some write before a first word."""
+        texts = ["x", "1 x"]
+        own = [without_end(ids, tokenizer) for ids in token_ids(texts, tokenizer, add_special_tokens=True)]
+        bos = tokenizer.bos_token
+        with_bos = [("{{ bos_token }}", bos), ("{{ bos_token }}{{ ' ' }}", f"{bos} ")] if bos else []
+        for shown, start in (("", ""), *with_bos, ("{{ ' ' }}", " ")):
+            if token_ids([f"{start}{text}" for text in texts], tokenizer) == own:
+                return shown
+        return ""

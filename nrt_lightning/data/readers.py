@@ -80,14 +80,15 @@ def read_csv(path: Path, delimiter: str = ",") -> Records:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns, line = reader.fieldnames, reader.line_num + 1
-            repeated = twice(list(columns or ()))
+            columns, line = list(reader.fieldnames or ()), reader.line_num + 1
+            repeated = twice(columns)
             for record in reader:
                 origin = f"{path}:{line}"
+                _check_delimiter(columns, record, delimiter, path)
                 if None in record or None in record.values():
                     many = "more" if None in record else "fewer"
                     raise InputError(
-                        f"{origin}: {many} fields than the header's {len(columns or ())} columns. "
+                        f"{origin}: {many} fields than the header's {len(columns)} columns. "
                         "Put texts with delimiters, quotes or line breaks in double quotes."
                     )
                 yield origin, Repeated(record, repeated) if repeated else record
@@ -114,6 +115,17 @@ READERS: dict[str, Callable[[Path], Records]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
+
+
+def _check_delimiter(columns: list[str], record: dict[str, Any], delimiter: str, path: Path) -> None:
+    """Refuse a file of one column whose header and texts are divided by another delimiter."""
+    if len(columns) != 1:
+        return
+    first = "".join(map(str, [record.get(columns[0]), *(record.get(None, ()))]))  # type: ignore[call-overload]
+    other = next((d for d in (",", ";", "\t") if d != delimiter and d in columns[0] and d in first), None)
+    if other is not None:
+        kind = "a .tsv file with tabs" if delimiter == "\t" else "a .csv file with commas, or a .tsv file with tabs"
+        raise InputError(f"{path}:1: the columns seem to be divided by {other!r}. Save them as {kind}.")
 
 
 def _decode(data: bytes, path: Path, line: int) -> str:

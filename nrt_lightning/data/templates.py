@@ -97,8 +97,13 @@ class PromptTemplate(ABC):
             row, hidden = control.hide(rows[n])
             encoded[n] = hidden.encode(self.render(row, tokenizer), add_special_tokens=self.add_special_tokens)
         if self.add_special_tokens:  # some tokenizers append the end token, which must not precede the trace
-            return [ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids for ids in encoded]
+            return [without_end(ids, tokenizer) for ids in encoded]
         return encoded
+
+
+def without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Ids of a text without the end token that some tokenizers append."""
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
 def in_jinja(value: Any) -> str:

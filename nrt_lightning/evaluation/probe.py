@@ -11,6 +11,7 @@ from nrt_lightning.evaluation.evaluate import right_answers
 from nrt_lightning.models import Policy
 from nrt_lightning.rollouts import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.answering import after_marker, answer_limits, within
+from nrt_lightning.rollouts.sampled_tokens import generate
 from nrt_lightning.structures import Prompts, Scores
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.sampling import measure_signals, sample_window
@@ -70,4 +71,4 @@ def answers_after(policy: Policy, engine: RolloutEngine, prompts: Prompts, trace
     request = GenerationRequest(
         ids, mask, int(limits.max()), stop_ids=policy.eos_ids, temperature=0.0, stop_text=policy.markup.end_text
     )
-    return within(engine.generate(policy, request), limits)
+    return within(generate(engine, policy, request), limits)

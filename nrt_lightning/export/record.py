@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.export.prompts import seen_prompts, templates_of, training_template
+from nrt_lightning.models.policy.markup import RECORD
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
-FILE = "nrt_lightning.json"  # in an export
+FILE = RECORD  # in an export
 MARKUP = ("marker", "separator", "answer_end")
 LIMITS = ("max_trace_tokens", "max_answer_tokens")
 
@@ -31,6 +33,7 @@ class RunRecord:
         chat_template: Jinja text of the prompts in training; None if unknown.
         limits: tokens of a trace and of an answer, by the names of `Sampling`; without that of a trace if the policy
             writes none. Empty if unknown.
+        prompts: some that were trained on, `messages` and `ids`; an export compares its chat template with them.
     """
 
     method: dict[str, str] = field(default_factory=dict)
@@ -39,6 +42,7 @@ class RunRecord:
     command: str = ""
     chat_template: str | None = None
     limits: dict[str, int] = field(default_factory=dict)
+    prompts: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def writes_traces(self) -> bool:
@@ -51,17 +55,24 @@ class RunRecord:
         data = getattr(trainer, "datamodule", None)
         source = getattr(data, "sources", {}).get("train")
         own_batches = vars(module).get("text_encoder")  # of the user's dataloader, if there was one
-        template = getattr(data, "template", None) or getattr(own_batches, "template", None)
-        jinja = template.jinja(module.policy.tokenizer) if template is not None else None
+        seen = seen_prompts(module)
+        jinja = training_template(templates_of(data, own_batches, module), module.policy.tokenizer, seen)
         logged = sorted(trainer.callback_metrics.items())
         metrics = {name: float(value) for name, value in logged if name.startswith(("val/", "test/"))}
         program = "nrt-lightning" if sys.argv[0].endswith(("nrt-lightning", "__main__.py")) else sys.argv[0]
         command = shlex.join([program, *sys.argv[1:]])
-        return cls(module.describe(), "" if source is None else str(source), metrics, command, jinja, limits_of(module))
+        source = "" if source is None else str(source)
+        return cls(describe(module), source, metrics, command, jinja, limits_of(module), seen)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values."""
         return asdict(self)
+
+
+def describe(module: Any) -> dict[str, str]:
+    """The settings of a module's method, as text."""
+    found: dict[str, str] = (module if hasattr(module, "describe") else module.method).describe()
+    return found
 
 
 def limits_of(module: Any) -> dict[str, int]:

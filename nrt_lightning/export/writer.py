@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import AutoTokenizer, GenerationConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.card import model_card
 from nrt_lightning.export.directories import atomic_directory
 from nrt_lightning.export.forms import ExportForm, default_form
 from nrt_lightning.export.gathering import whole_policy
+from nrt_lightning.export.prompts import reproduces
 from nrt_lightning.export.record import ExportRecord, RunRecord, markup_settings
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
+
+log = logging.getLogger(__name__)
 
 
 def check_target(directory: Path, *, overwrite: bool) -> None:
@@ -90,14 +94,31 @@ def write_files(policy: Policy, directory: Path, form: ExportForm, record: RunRe
     tokenizer = copy.deepcopy(policy.tokenizer) if form.marker else AutoTokenizer.from_pretrained(policy.source)
     generation_config(policy).save_pretrained(directory)
     if form.marker:  # a card and a template for reasoning make no sense for a base
-        tokenizer.chat_template = record.chat_template or tokenizer.chat_template
-        kept = ExportRecord(markup_settings(policy), record.limits, prompts=record.chat_template is not None)
+        tokenizer.chat_template = checked_template(tokenizer, record)
+        known = tokenizer.chat_template is not None and (record.chat_template is not None or bool(record.prompts))
+        kept = ExportRecord(markup_settings(policy), record.limits, prompts=known)
         kept.write(directory)
         (directory / "README.md").write_text(model_card(policy, form, record), encoding="utf-8")
     tokenizer.save_pretrained(directory)
     for path in directory.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def checked_template(tokenizer: PreTrainedTokenizerBase, record: RunRecord) -> str | None:
+    """The chat template of an export: that of the run, or the base's where it gives the same prompts.
+
+    Of a run whose prompts are known, no template is kept that gives others.
+    """
+    template: str | None = record.chat_template or tokenizer.chat_template
+    if not record.prompts or template is None or reproduces(template, tokenizer, record.prompts):
+        return template
+    log.warning(
+        "the export has no chat template: neither the run's template nor the base's gives the token ids of the prompts "
+        "that were trained, such as %r. Make prompts as the run did, or train with PlainTemplate or ChatTemplate.",
+        record.prompts[0]["messages"][-1]["content"][:80],
+    )
+    return None
 
 
 def generation_config(policy: Policy) -> GenerationConfig:

@@ -22,10 +22,12 @@ from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.output import output_callbacks
 from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
+from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.export.record import RunRecord
 from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.modules.gradients import GradientsOfOneStep
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
 from nrt_lightning.modules.trusted_loading import TrustedLoading
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
@@ -41,7 +43,7 @@ from nrt_lightning.structures import Prompts
 log = logging.getLogger(__name__)
 
 
-class PolicyModule(TrustedLoading):
+class PolicyModule(GradientsOfOneStep, TrustedLoading):
     """Weights, optimizer, seeds, logging, evaluation and checkpoints of a policy."""
 
     def __init__(
@@ -110,7 +112,8 @@ class PolicyModule(TrustedLoading):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the training step (dropout) by counter."""
+        """Seed the training step (dropout) by counter, and keep a few prompts for exports."""
+        remember_prompts(self, batch)
         position = micro_batches_done(self.trainer)
         seed_all(counter_seed(run_seed(), 0, position, self.global_rank, "train"))
         self._started = time.perf_counter()
@@ -121,20 +124,6 @@ class PolicyModule(TrustedLoading):
     def processes(self) -> Processes:
         """The processes of the run; one without a trainer."""
         return Processes(None if self._trainer is None else self.trainer.strategy)
-
-    def backward_part(self, loss: Tensor) -> None:
-        """Run the backward pass of a micro-batch. Lightning runs it for the loss that the training step returns."""
-        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None)
-
-    @override
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        """Step and free the gradients, so that they take no memory during sampling."""
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        optimizer.zero_grad()
-
-    @override
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
-        """Do nothing. Lightning calls it after the training step, when gradients of micro-batches may exist."""
 
     # Logging
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nrt_lightning.models.policy.texts import decode, decode_answers
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
+from nrt_lightning.rollouts.sampled_tokens import generate
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -64,12 +65,12 @@ def write_answers(
         seed=seed,
         names=names_of(prompts),
     )
-    traces = engine.generate(policy, request) if thinking else nothing(prompts)
+    traces = generate(engine, policy, request) if thinking else nothing(prompts)
     request.prompt_ids, request.prompt_mask = after_marker(prompts, traces, policy.markup)
     request.max_new_tokens = max_answer_tokens
     request.stop_ids, request.stop_text = policy.eos_ids, policy.markup.end_text
     request.seed = seed + 1
-    answers = engine.generate(policy, request)
+    answers = generate(engine, policy, request)
     return Written(
         traces=traces,
         answers=answers,
@@ -85,7 +86,7 @@ def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_
         prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0,
         stop_text=policy.markup.end_text,
     )  # fmt: skip
-    return engine.generate(policy, request)
+    return generate(engine, policy, request)
 
 
 def answer_limits(prompts: Prompts) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from nrt_lightning.rollouts.answering import after_marker
 from nrt_lightning.rollouts.assembly import pick
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
+from nrt_lightning.rollouts.sampled_tokens import generate
 from nrt_lightning.structures import PolicyAnswers, Rollouts, Segments
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def write_policy_answers(
         seed=seed,
         names=[f"{name}\n{trace}" for name in names_of(prompts) for trace in range(per_prompt)],
     )
-    answers = engine.generate(policy, request)
+    answers = generate(engine, policy, request)
     return PolicyAnswers(answers.token_ids, answers.token_mask, answers.stopped)
 
 

@@ -1,15 +1,18 @@
-"""Tokens of rows that are being sampled, and the end of rows at a stop text."""
+"""Tokens of rows that are being sampled, and their end at a stop text."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.stop_text import Ending, StopText
+
+if TYPE_CHECKING:
+    from nrt_lightning.models.policy.policy import Policy
 
 
 class SampledTokens:
@@ -96,3 +99,20 @@ def end_at(generations: Generations, stop: StopText) -> Generations:
         ending=ending,
         stop_width=torch.where(by_text, width, generations.stopped.long()),
     )
+
+
+def generate(
+    engine: RolloutEngine, policy: Policy, request: GenerationRequest, progress: Progress | None = None
+) -> Generations:
+    """Continue the prompts of a request, by any engine: also by one that knows no stop text.
+
+    Args:
+        engine: samples.
+        policy: from whose weights.
+        request: prompts and settings.
+        progress: called as tokens are sampled.
+    """
+    found = engine.generate(policy, request, progress)
+    if request.stop_text is None or found.ending is not None:
+        return found
+    return end_at(found, StopText(policy.tokenizer, request.stop_text))

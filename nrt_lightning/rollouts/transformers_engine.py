@@ -13,11 +13,13 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.scoring.base import positions
+from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.non_finite import check_finite, is_finite
+from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
 
@@ -63,8 +65,10 @@ class TransformersEngine(RolloutEngine):
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
-            for prompts in request.prompt_mask.sum(dim=1).argsort(stable=True).split(per_batch):
-                self._decode(policy, request, prompts, uniform, sampled, progress)
+            lengths = request.prompt_mask.sum(dim=1)
+            for batch in lengths.argsort(stable=True).split(per_batch):
+                for prompts in equal_lengths(batch, lengths) if recurrent(policy.network) else [batch]:
+                    self._decode(policy, request, prompts, uniform, sampled, progress)
         return sampled.generations()
 
     def _decode(
@@ -79,11 +83,8 @@ class TransformersEngine(RolloutEngine):
         model, group_size = policy.network, request.group_size
         width = int(request.prompt_mask[prompts].sum(dim=1).max())
         mask = request.prompt_mask[prompts, -width:]  # [b, width]
-        cache = decoding_cache(model.config)
-        logits = forward(model, request.prompt_ids[prompts, -width:], mask.long(), positions(mask), cache)  # [b, V]
-        cache.batch_repeat_interleave(group_size)
-        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
-        decoder = self._decoder(model, cache, mask, request.max_new_tokens)
+        ids = request.prompt_ids[prompts, -width:]  # [b, width]
+        logits, decoder = self._start(model, ids, mask, group_size, request.max_new_tokens)  # [A, V]
         drop_share = max(self.drop_share, decoder.min_drop_share)
         rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
@@ -111,6 +112,17 @@ class TransformersEngine(RolloutEngine):
                     decoder.keep(keep)
                     rows, tokens = rows[keep], tokens[keep]
             logits = decoder.step(tokens)  # [A, V]
+
+    def _start(self, model: Any, ids: Tensor, mask: Tensor, group_size: int, new_tokens: int) -> tuple[Tensor, Decoder]:
+        """Process prompts [b, P]; the logits of the next token [A, V], and the decoder of A = b * group_size rows."""
+        if recurrent(model):
+            state = recurrent_decoder(model, ids.repeat_interleave(group_size, dim=0))
+            return state.first, state
+        cache = decoding_cache(model.config)
+        logits = forward(model, ids, mask.long(), positions(mask), cache)  # [b, V]
+        cache.batch_repeat_interleave(group_size)
+        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
+        return logits, self._decoder(model, cache, mask, new_tokens)
 
     def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
         limit = mask.shape[1] + new_tokens

@@ -20,7 +20,7 @@ class GainOverBaseline(ScoreSignal):
 
     Args:
         aggregator: aggregates the confidences in the answer's tokens to one number.
-        clip: set negative gains to 0.
+        clip: set negative gains to 0. A gain that is not finite stays so, and its rollout is left out.
 
     Example:
         >>> from nrt_lightning.rewards import ArithmeticMean
@@ -44,4 +44,4 @@ class GainOverBaseline(ScoreSignal):
             raise InputError("GainOverBaseline needs baseline_logprobs: score the answers after the empty trace.")
         gain = self.aggregator(evidence.answer_logprobs, mask, baseline).value
         gain = gain - self.aggregator(baseline, mask, baseline).value  # [N]
-        return gain.clamp(min=0) if self.clip else gain
+        return gain.clamp(min=0).where(gain.isfinite(), gain) if self.clip else gain

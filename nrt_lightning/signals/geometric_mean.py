@@ -60,10 +60,11 @@ numbers. Use WeightedSumOfSignals, or a signal of at least 0.
     def combine(self, values: dict[str, Tensor]) -> Tensor:
         weights = {name: self.weights.get(name, 1.0) for name in values}
         for name, value in values.items():
-            if weights[name] and bool((value < 0).any()):
+            negative = (value < 0) & value.isfinite()  # others are left out of their groups: log gives NaN
+            if weights[name] and bool(negative.any()):
                 raise InputError(
                     f"signals.{name} declares minimum={self.signals[name].minimum}, but its value is "
-                    f"{float(value[value < 0].min()):.3g}. Correct its minimum, or use WeightedSumOfSignals."
+                    f"{float(value[negative].min()):.3g}. Correct its minimum, or use WeightedSumOfSignals."
                 )
         logs = [weights[name] * value.log() for name, value in values.items() if weights[name]]  # log 0 is -inf
         return (torch.stack(logs).sum(dim=0) / sum(weights.values())).exp()

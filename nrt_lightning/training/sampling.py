@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.sharding.memory import peak_memory, reset_peak_memory
 from nrt_lightning.rollouts import Generations, Progress, assemble, respond, trace_request, write_policy_answers
+from nrt_lightning.rollouts.sampled_tokens import generate
 from nrt_lightning.signals import RolloutEvidence
 from nrt_lightning.structures import Prompts
 from nrt_lightning.training.method import Method
@@ -47,7 +48,7 @@ def sample_window(
     reset_peak_memory(policy.device)
     # An engine with its own weights reads none here, and processes must not communicate in a thread.
     with nullcontext() if engine.own_weights else policy.gathered():
-        traces = engine.generate(policy, request, progress)
+        traces = generate(engine, policy, request, progress)
         if method.needs_policy_answers:
             answers = write_policy_answers(policy, engine, prompts, traces, method.sampling, seed + 1)
     peak, seconds = peak_memory(policy.device), time.perf_counter() - started

@@ -5,8 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nrt_lightning.advantages import BatchNormalized, GroupNormalized, LeaveOneOut
+from nrt_lightning import Policy
+from nrt_lightning.advantages import BatchNormalized, ClippedAdvantages, GroupNormalized, LeaveOneOut
 from nrt_lightning.errors import InputError
+from nrt_lightning.training.method import Method
 
 INF, NAN = float("inf"), float("nan")
 ESTIMATORS = [
@@ -69,7 +71,7 @@ def test_a_group_of_one_gives_zero_not_nan(estimator) -> None:
 
 
 @each
-@pytest.mark.parametrize("broken", [NAN, INF])
+@pytest.mark.parametrize("broken", [NAN, INF, -INF])
 def test_a_reward_that_is_not_finite_gets_zero_and_is_excluded(estimator, broken) -> None:
     group_ids = torch.tensor([0, 1, 0, 0, 1])
     values = torch.tensor([0.9, 0.2, broken, 0.4, 0.6])
@@ -80,11 +82,13 @@ def test_a_reward_that_is_not_finite_gets_zero_and_is_excluded(estimator, broken
     torch.testing.assert_close(advantages[kept], estimator(values[kept], group_ids[kept], baseline[kept]))
 
 
-def test_minus_infinity_is_excluded_or_clipped_to_zero() -> None:
+def test_minus_infinity_is_excluded_with_clipping_too() -> None:
     values, group_ids = torch.tensor([-INF, 0.5, 1.0]), torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(LeaveOneOut()(values, group_ids), torch.tensor([0.0, -0.5, 0.5]))
-    clipped = LeaveOneOut(baseline="clip")(values, group_ids, torch.zeros(3))
-    torch.testing.assert_close(clipped, LeaveOneOut()(values.clamp(min=0), group_ids))
+    for clip in (LeaveOneOut(baseline="clip"), GroupNormalized(baseline="clip"), BatchNormalized(baseline="clip")):
+        clipped = clip(values, group_ids, torch.zeros(3))
+        assert clipped[0] == 0
+        torch.testing.assert_close(clipped[1:], clip(values[1:], group_ids[1:], torch.zeros(2)))
 
 
 def test_a_group_without_a_finite_reward_is_zero() -> None:
@@ -190,6 +194,23 @@ def test_only_batch_normalization_needs_the_batch() -> None:
     assert not any(estimator.needs_batch for estimator in ESTIMATORS)
     assert all(estimator.needs_batch for estimator in BATCH)
     assert [estimator.needs_group for estimator in BATCH] == [True, False, True, False]
+
+
+def test_clipped_advantages_of_the_batch_need_the_batch() -> None:
+    assert not ClippedAdvantages().needs_batch
+    clipped = ClippedAdvantages(of=BatchNormalized(), bound=10.0)
+    assert clipped.needs_batch
+    values, group_ids = torch.tensor([1.0, 0.0, 0.3, 0.4]), torch.tensor([0, 0, 1, 1])
+    whole = clipped(values, group_ids)
+    assert whole[0] == pytest.approx(1 / 2**0.5)  # of its group's deviation
+    assert Method(Policy("embedded:registers-base"), advantage=clipped).needs_window
+
+
+def test_a_baseline_that_is_not_finite_does_not_count_in_the_clipped_scale() -> None:
+    clipped = ClippedAdvantages(of=GroupNormalized(baseline="subtract", scale="none"), bound=10.0)
+    values, group_ids = torch.tensor([0.9, 0.4, 0.7]), torch.zeros(3, dtype=torch.long)
+    advantages = clipped(values, group_ids, torch.tensor([0.1, 0.1, -INF]))
+    torch.testing.assert_close(advantages[:2], clipped(values[:2], group_ids[:2], torch.full((2,), 0.1)))
 
 
 def test_the_unscaled_form_is_leave_one_out_up_to_a_factor() -> None:

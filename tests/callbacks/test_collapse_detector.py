@@ -15,6 +15,7 @@ from nrt_lightning import (
     InputError,
     LinearSchedule,
     LowerLearningRate,
+    OnPolicyRollout,
     RegisterPrograms,
     RestoreCheckpoint,
     Sampling,
@@ -169,6 +170,8 @@ def test_a_resumed_run_remembers_what_was_seen(quiet_trainer, tmp_path):
     )
     assert again.past[:3] == detector.past
     assert [vitals.step for vitals in again.past] == [1, 2, 3, 4]
+    again.load_state_dict(detector.state_dict() | {"alarms": [2]})
+    assert again.alarms == [2]
 
 
 def test_a_resumed_run_measures_and_restores_as_the_uninterrupted_one(quiet_trainer, tmp_path):
@@ -238,6 +241,36 @@ def test_the_gain_of_whole_responses_is_that_of_the_reference_answer(quiet_train
         return detector.past[-1].gain
 
     assert gain(train_response=True) == pytest.approx(gain(), abs=1e-4) != 0
+
+
+class ForgetAnswers(L.Callback):
+    """Replaces all answers that the policy writes by one, or lets none of them end."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        written = batch.rollouts.policy_answers
+        if trainer.global_step and self.how == "same":
+            written.ids, written.mask = torch.full_like(written.ids, 9), torch.ones_like(written.mask)
+        elif trainer.global_step:
+            written.ended = torch.zeros_like(written.ended)
+
+
+@pytest.mark.parametrize(("how", "words"), [("same", "the same: variety 0.1"), ("cut", "no longer finished: 0%")])
+def test_lost_answers_of_whole_responses_are_seen_where_traces_stay_sound(quiet_trainer, caplog, how, words):
+    """The traces are those of a policy that has solved the task."""
+    detector = CollapseDetector(every_n_steps=1, patience=2)
+    made = quiet_trainer(callbacks=[detector, OnPolicyRollout(), ForgetAnswers(how)], max_steps=3)
+    sampling = Sampling(group_size=4, max_trace_tokens=24, max_answer_tokens=8, suppress_eos=True)
+    still = {"optimizer": lambda params: torch.optim.SGD(params, lr=0.0)}
+    module = nrt_module(policy=taught_policy(), sampling=sampling, train_response=True, **still)
+    made.fit(module, registers(train=RegisterPrograms("train", 24), batch_size=8))
+    assert detector.past[0].finished_rate > 0.9
+    assert detector.past[0].answer_variety > 0.8
+    assert detector.alarms == [3]
+    assert words in caplog.text
+    assert "collapse/finished_rate" in made.callback_metrics
 
 
 @pytest.mark.slow

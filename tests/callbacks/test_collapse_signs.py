@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from nrt_lightning import EmptyTraces, LostGain, LostMarker, TemplateTraces, WorthlessCertainty
+from nrt_lightning import (
+    EmptyTraces,
+    LostGain,
+    LostMarker,
+    SameAnswers,
+    TemplateTraces,
+    UnfinishedResponses,
+    WorthlessCertainty,
+)
 from nrt_lightning.callbacks.collapse import Vitals
 from nrt_lightning.callbacks.collapse.signs import default_signs
 
@@ -36,6 +44,8 @@ def test_a_policy_that_needs_no_trace_any_more_shows_no_sign():
         ({"gain": 0.5, "answer_logprob": -0.9}, LostGain),  # partly, and answers have become less likely
         ({"gain": 0.1, "answer_logprob": -0.14, "distinct": 0.9, "trace_entropy": 0.5}, LostGain),  # wholly
         ({"marker_rate": 0.3}, LostMarker),
+        ({"finished_rate": 0.4}, UnfinishedResponses),
+        ({"answer_variety": 0.13}, SameAnswers),
     ],
 )
 def test_each_sign_is_seen_by_itself(change, sign):

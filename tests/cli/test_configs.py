@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
-import sys
-import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from installed import build_wheel, install
 
 from cli.small_runs import SMALL
 from nrt_lightning import InputError
@@ -101,16 +99,8 @@ def test_extras_that_pages_name_exist() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the checkout."""
     pytest.importorskip("setuptools", minversion="77")
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "nrt_lightning", source / "nrt_lightning", ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*command, "--wheel-dir", str(target), str(source)], check=True, cwd=source)
-    (path,) = target.glob("*.whl")
-    return path
+    return build_wheel(tmp_path_factory.mktemp("built"))
 
 
 def test_the_wheel_has_all_files_of_the_package(wheel: Path) -> None:
@@ -121,23 +111,19 @@ def test_the_wheel_has_all_files_of_the_package(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_the_wheel_works_outside_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
-    venv.create(tmp_path / "venv", with_pip=False)
-    python = tmp_path / "venv" / "bin" / "python"
-    (site,) = (tmp_path / "venv").glob("lib/python*/site-packages")
-    (site / "others.pth").write_text("".join(f"{path}\n" for path in sys.path if path.endswith("site-packages")))
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps", "--no-index", "--quiet"]
-    subprocess.run([*install, str(wheel)], check=True)
+    commands, site = install(wheel, tmp_path / "venv")
     folder = tmp_path / "empty"
     folder.mkdir()
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
 
     def command(*words: str) -> str:
-        words = (str(tmp_path / "venv" / "bin" / "nrt-lightning"), *words)
+        words = (str(commands / "nrt-lightning"), *words)
         done = subprocess.run(words, cwd=folder, env=variables, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    where = subprocess.run([python, "-c", "import nrt_lightning; print(nrt_lightning.__file__)"], cwd=folder,
+    code = "import nrt_lightning; print(nrt_lightning.__file__)"
+    where = subprocess.run([commands / "python", "-c", code], cwd=folder,
                            env=variables, capture_output=True, text=True, check=True)  # fmt: skip
     assert where.stdout.startswith(str(site))
     assert "nrt:methods/nrt_gm" in command("configs")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from subwords import byte_level, save_model
 from tiny import BASE, save_tiny
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, BertConfig
 
 from cli.small_runs import CONFIGS
 from nrt_lightning import InputError, RegisterPrograms
@@ -150,9 +152,16 @@ def test_names_that_yaml_would_read_otherwise() -> None:
         (["--model=./missing"], r"--model='\./missing'"),
         (["--model=./bare"], r"--model='\./bare': [^\n]*$"),
         (["--model=./slow"], "slow.*eos_token"),
+        (["--model=./damaged"], r"--model='\./damaged': [^\n]*tokenizer cannot be read[^\n]*$"),
+        (["--model=./bare/../rows.csv"], "is a file"),
+        (["--model="], "--model=''.*empty"),
+        (["--model=./weightless"], r"--model='\./weightless': no weights"),
+        (["--model=./encoder"], r"--model='\./encoder' \(bert\) is an encoder"),
+        (["--model=./mixed"], r"--model='\./mixed' has 40 embeddings.*ids up to 6\d"),
         (["--output=run.txt"], r"--output='run\.txt'.*\.yaml"),
         (["--output=rows.csv"], r"--output='rows\.csv' exists"),
-        (["--data=long.csv", MODEL], r"long\.csv.*256 tokens"),
+        (["--data=long.csv", MODEL], r"long\.csv.*20 of 20 rows, first long\.csv:2, .*256 tokens"),
+        (["--data=outlier.csv", MODEL], r"up to 5\d\d\d tokens.*1 of 21 rows, first outlier\.csv:22,.*256 tokens"),
     ],
 )
 def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], message: str) -> None:
@@ -160,8 +169,17 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], 
     write_csv("other.csv", ("x", "y", "z"), [("1 + 1?", 2, 3)] * 20)
     write_csv("few.csv", ("question", "answer"), [("1 + 1?", 2)] * 3)
     write_csv("long.csv", ("question", "answer"), [("a1b2c3" * 60, "a1")] * 20)
+    write_csv("outlier.csv", ("question", "answer"), [("a1b2c3", "a1")] * 20 + [("a" * 5000, "a1")])
     Path("empty.jsonl").write_text("")
     Path("bare").mkdir()
+    shutil.copytree(BASE, "damaged")
+    Path("damaged/tokenizer.json").write_text("{}")
+    for name in ("weightless", "encoder", "mixed"):
+        shutil.copytree(BASE, name)
+    Path("weightless/model.safetensors").unlink()
+    BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64).save_pretrained("encoder")
+    smaller = json.loads(Path("mixed/config.json").read_text()) | {"vocab_size": 40}
+    Path("mixed/config.json").write_text(json.dumps(smaller))
     shutil.copytree(BASE, "slow")
     tokenizer = AutoTokenizer.from_pretrained("slow")
     tokenizer.eos_token = None
@@ -169,6 +187,12 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(options: list[str], 
     with pytest.raises(InputError, match=message):
         run(["init", *options])
     assert not Path("run.yaml").exists()
+
+
+def test_the_commands_to_go_on_with(capsys: pytest.CaptureFixture[str]) -> None:
+    init(output="my run.yaml")
+    commands = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  nrt-lightning ")]
+    assert commands == ["preflight", "plan", "fit", "validate", "export", "chat"]
 
 
 def test_nothing_is_written_over() -> None:
@@ -263,6 +287,77 @@ def test_a_chat_template_and_a_token_to_pad_with_are_found(tmp_path: Path, capsy
     assert "no chat template" in capsys.readouterr().out
 
 
+CHAT = "{% for m in messages %}<s>{{ m['role'] }}: {{ m['content'] }}</s>{% endfor %}<s>assistant:"
+THINKING = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}<think>"
+
+
+def uncommented(text: str) -> str:
+    """The config with the commented template in the place of null."""
+    kept = [line for line in text.splitlines() if not line.startswith("    template: null")]
+    start = next(number for number, line in enumerate(kept) if line.strip() == "# template:")
+    lines = (line.replace("    # ", "    ", 1) if number >= start else line for number, line in enumerate(kept))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("template", [None, CHAT, THINKING], ids=["plain", "chat", "drops traces"])
+def test_the_place_for_worked_examples_is_a_template_once_it_is_no_comment(
+    template: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = template
+    save_model(tmp_path / "m", tokenizer, context=1024)
+    write_csv("rows.csv", ("question", "answer"), [(f"{n} + 1 =", n + 1) for n in range(40)])
+    before = init("--data=rows.csv", "--model=./m")
+    assert data_of(before)["template"] is None
+    Path("shown.yaml").write_text(uncommented(Path("run.yaml").read_text()))
+    caplog.set_level("INFO")
+    assert run(["fit", "--config=shown.yaml", "--trainer.fast_dev_run=true"]) is not None
+    asked = caplog.text
+    kind = "ChatTemplate" if template == CHAT else "PlainTemplate"
+    assert f"Prompts are made by {kind}(" in asked
+    assert "6 + 9 = 15, 15 - 8 = 7\n| Answer: 7" in asked
+
+
+def test_template_and_marker_are_those_of_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What `init` says is what is printed before training."""
+    tokenizer = byte_level()
+    tokenizer.chat_template, tokenizer.pad_token = CHAT, None
+    save_model(tmp_path / "m", tokenizer, context=1024)
+    write_csv("rows.csv", ("question", "answer"), [(f"{n} + 1 =", n + 1) for n in range(40)])
+    policy = init("--data=rows.csv", "--model=./m")["model"]["init_args"]["policy"]["init_args"]
+    assert (policy["marker"], policy["answer_end"]) == (None, None)
+    told, text = " ".join(capsys.readouterr().out.split()), Path("run.yaml").read_text()
+    assert "null takes '\\nAnswer:'" in text
+    assert "null takes '</s>'" in text
+    caplog.set_level("INFO")
+    assert run(["fit", "--config=run.yaml", "--trainer.fast_dev_run=true"]) is not None
+    asked = " ".join(caplog.text.split())
+    markup = re.search(r"Between trace and answer: marker (.+?, answer ends with '.+?' \(.+?\))", asked)
+    assert markup is not None
+    assert f"marker {markup[1]}" in told
+    assert 'Think step by step, then write "Answer:" and the answer alone.' in told
+    assert 'Think step by step, then write "Answer:" and the answer alone.' in asked
+
+
+def test_rows_that_just_fit_are_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    """The limits then leave no room for longer ones."""
+    write_csv("rows.csv", ("question", "answer"), [("1 + 1?", "2")] * 20 + [("a1" * 85, "a1")])
+    config = init("--data=rows.csv", MODEL)
+    settings, data = config["model"]["init_args"], data_of(config)
+    found = re.search(r"prompts up to (\d+) tokens", capsys.readouterr().out)
+    assert found is not None
+    assert data["max_prompt_tokens"] >= int(found[1])
+    assert 16 <= 256 - data["max_prompt_tokens"] - data["max_answer_tokens"] <= settings["sampling"]["max_trace_tokens"]
+
+
+def test_rows_that_repeat_a_question_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    write_csv("rows.csv", ("question", "answer"), [(f"{n % 15} + 1?", n) for n in range(20)])
+    init("--data=rows.csv")
+    assert "5 repeat the question of an earlier row" in " ".join(capsys.readouterr().out.split())
+
+
 def test_limits_leave_room_for_all_rows_and_a_trace() -> None:
     write_csv("rows.csv", ("question", "answer"), programs(40))
     rows, model = RowFacts.read("rows.csv", None, None), facts(1e6)
@@ -270,7 +365,7 @@ def test_limits_leave_room_for_all_rows_and_a_trace() -> None:
     prompt = settings["data.init_args.max_prompt_tokens"].value
     answer = settings["data.init_args.max_answer_tokens"].value
     trace = settings["model.init_args.sampling.max_trace_tokens"].value
-    prompts, answers = rows.tokens(model.tokenizer)
+    prompts, answers = rows.tokens(model)
     assert max(prompts) < prompt
     assert max(answers) < answer
     assert trace > 100

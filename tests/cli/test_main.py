@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import runpy
 import shlex
 import subprocess
@@ -146,7 +147,26 @@ def test_results_are_tested_written_and_printed(nrt: Command, capsys: pytest.Cap
     out = capsys.readouterr().out
     assert "mine  |" in out
     assert "other |       0.500" in out
-    assert "tensorboard --logdir out" in out
+    assert "curves" not in out, "there is no logger"
+
+
+@pytest.mark.parametrize(
+    ("logger", "shown"),
+    [
+        (["TensorBoardLogger", "save_dir=.", "name=tb", "version=v"], "tensorboard --logdir out"),
+        (["CSVLogger", "save_dir=.", "name=csv", "version=v"], "csv/v/metrics.csv"),
+    ],
+)
+def test_where_the_curves_are_is_printed(
+    nrt: Command, capsys: pytest.CaptureFixture[str], logger: list[str], shown: str
+) -> None:
+    kind, *settings = logger
+    results = ["--trainer.callbacks=nrt_lightning.ResultsFile", "--trainer.callbacks.path=results.json",
+               "--trainer.callbacks.name=mine"]  # fmt: skip
+    nrt("fit", *results, f"--trainer.logger={kind}", *(f"--trainer.logger.{setting}" for setting in settings))
+    [where] = re.findall(r"^curves: (.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert where.endswith(shown)
+    assert Path(where.split()[-1]).exists()
 
 
 # The other module

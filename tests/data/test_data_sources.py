@@ -137,6 +137,10 @@ GOOD = '{"question": "q", "answer": "a"}\n'
         ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "CSV", "quotes"]),
         ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "empty"]),
         ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "UTF-8"]),
+        ("d.csv", "question,answer,question\na,b,c\n", [":2", "column 'question' stands twice"]),
+        ("d.csv", "question;answer\na, or b;c\n", [":1", "';'", "commas"]),
+        ("d.csv", "question\tanswer\na\tc\n", [":1", "'\\t'", ".tsv"]),
+        ("d.tsv", "question,answer\na,c\n", [":1", "','", ".tsv file with tabs"]),
         ("d.parquet", "no parquet", ["arquet"]),
         ("d.jsnl", GOOD, ["'.jsnl'", "'.jsonl'"]),
     ],
@@ -148,6 +152,12 @@ def test_bad_files_name_file_line_column_and_fix(tmp_path, name, content, words)
         FileSource(str(path)).rows()
     for word in [str(path), *words]:
         assert word in str(error.value)
+
+
+def test_a_file_of_one_column_may_hold_any_text(tmp_path):
+    (tmp_path / "d.csv").write_text("question\na; b\n")
+    rows = FileSource(str(tmp_path / "d.csv"), require_answers=False).rows()
+    assert [row.question for row in rows] == ["a; b"]
 
 
 def test_bad_rows_are_counted(tmp_path):

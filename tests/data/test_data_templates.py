@@ -148,7 +148,7 @@ def test_a_chat_template_that_drops_the_traces_is_refused(chat_tokenizer):
 def test_the_jinja_of_a_template_renders_what_the_template_does(chat_tokenizer, template, markup):
     template = template.with_markup(markup)
     jinja = template.jinja(chat_tokenizer)
-    for messages in (QUESTION, [SYSTEM, *QUESTION]):
+    for messages in (QUESTION, [SYSTEM, *QUESTION], [{**SYSTEM, "content": ""}, *QUESTION]):
         shown = chat_tokenizer.apply_chat_template(
             messages, chat_template=jinja, tokenize=False, add_generation_prompt=True
         )

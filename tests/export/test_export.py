@@ -9,10 +9,12 @@ import shutil
 import pytest
 import torch
 from tiny import ANSWERS, BASE, QUESTIONS, make_prompts, save_tiny
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import AdapterFiles, FourBit, InputError, LoRA, Merged, Policy, WholeModel, export_policy
 from nrt_lightning.data import ChatTemplate, PlainTemplate
+from nrt_lightning.data.default_template import fit_together
 from nrt_lightning.export import RunRecord
 from nrt_lightning.export import writer as writer_file
 from nrt_lightning.rollouts import GenerationRequest, TransformersEngine
@@ -153,6 +155,23 @@ def test_the_chat_template_gives_the_prompts_of_training(tmp_path, template):
         assert ids == template.encode(row, policy.tokenizer)
 
 
+@pytest.mark.parametrize("system", [None, "Sum.", ""])
+@pytest.mark.parametrize("adds_bos", [False, True])
+def test_prompts_of_tokenizers_that_begin_with_a_space_come_back(tmp_path, subword_dir, system, adds_bos):
+    policy = Policy(subword_dir).load()
+    if adds_bos:
+        backend = policy.tokenizer.backend_tokenizer
+        backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    template = PlainTemplate("Question: {question}\nAnswer:")
+    record = RunRecord(chat_template=template.jinja(policy.tokenizer))
+    tokenizer = AutoTokenizer.from_pretrained(export_policy(policy, tmp_path / "m", record=record))
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    row = Row("0", [*turns, {"role": "user", "content": "6 + 9"}])
+    ids = tokenizer.apply_chat_template(row.messages, add_generation_prompt=True, return_dict=False)
+    assert ids == template.encode(row, policy.tokenizer)
+    assert (ids[0] == 1) == adds_bos
+
+
 def test_the_card_says_where_it_comes_from(tmp_path):
     record = RunRecord({"aggregator": "Prob()"}, "train.jsonl", {"val/exact_match": 0.5}, "nrt-lightning fit", None)
     card = (export_policy(trained(), tmp_path / "m", record=record) / "README.md").read_text()
@@ -199,3 +218,22 @@ def test_forms_that_a_policy_does_not_have_are_refused(tmp_path, adapter, form, 
     with pytest.raises(InputError, match=message):
         export_policy(Policy(BASE, adapter=adapter), tmp_path / "m", form)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_keeps_a_marker_that_is_text(subword_dir, tmp_path):
+    policy = Policy(subword_dir, " =>", separator="", answer_end="\n\n").load()
+    template = fit_together(None, policy.tokenizer, policy)
+    record = RunRecord(chat_template=template.jinja(policy.tokenizer))
+    directory = export_policy(policy, tmp_path / "m", record=record)
+    again = Policy(str(directory))
+    assert again.markup == policy.markup
+    assert not again.marker_is_new
+    assert len(again.tokenizer) == len(AutoTokenizer.from_pretrained(subword_dir)), "no token is added"
+    prompts = fit_together(None, again.tokenizer, again)
+    assert again.markup == policy.markup
+    assert prompts.render(ROWS[0], again.tokenizer).count("=>") == template.render(ROWS[0], policy.tokenizer).count(
+        "=>"
+    )
+    card = (directory / "README.md").read_text()
+    assert "` =>` (ordinary text" in card
+    assert "split the output" in card

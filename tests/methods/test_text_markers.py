@@ -1,5 +1,6 @@
 """Markers of ordinary tokens: log-probs, masks and rewards equal those of sequences put together by hand."""
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 from subwords import byte_level, save_model
 
-from nrt_lightning import GeometricMean, NRTModule, PlainTemplate, Policy, Sampling
+from nrt_lightning import GeometricMean, NRTModule, PlainTemplate, Policy, Sampling, TransformersEngine
 from nrt_lightning.data import MemorySource, QADataModule
 from nrt_lightning.data.default_template import fit_together
 from nrt_lightning.data.encoding import PromptEncoder
@@ -17,9 +18,9 @@ from nrt_lightning.models.scoring.packed_groups import PackedGroups
 from nrt_lightning.models.scoring.prompt_tree import PromptTree
 from nrt_lightning.rollouts import RolloutEngine, assemble, respond
 from nrt_lightning.rollouts.answering import after_marker
-from nrt_lightning.rollouts.engine import Generations
-from nrt_lightning.rollouts.sampled_tokens import end_at
-from nrt_lightning.rollouts.stop_text import StopText
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations
+from nrt_lightning.rollouts.sampled_tokens import end_at, generate
+from nrt_lightning.rollouts.stop_text import Ending, StopText
 from nrt_lightning.structures import PolicyAnswers, Row
 
 MARKERS = {  # separator, end of answers, its usual number of tokens
@@ -179,3 +180,21 @@ def test_a_step_trains_and_counts_markers_that_are_cut_into(case, quiet_trainer)
     logged = trainer.callback_metrics
     assert float(logged["rollout/marker_rate"]) == sum(case.emitted) / 4
     assert float(logged["rollout/marker_overrun_share"]) == (0.25 if not case.emitted[3] else 0.0)
+
+
+class Deaf(RolloutEngine):
+    """An engine of a user that knows no stop text."""
+
+    def generate(self, policy, request, progress=None):
+        return TransformersEngine().generate(policy, dataclasses.replace(request, stop_text=None), progress)
+
+
+def test_an_engine_that_knows_no_stop_text_still_finds_markers(subword_policy):
+    policy = subword_policy
+    ids = torch.tensor([policy.tokenizer("Question: 6")["input_ids"]] * 2)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    request = GenerationRequest(ids, mask, 16, policy.eos_ids, 8, seed=1, stop_text="e")
+    one, other = generate(TransformersEngine(), policy, request), generate(Deaf(), policy, request)
+    assert (one.ending > Ending.TOKEN).any()
+    for name in ("token_ids", "token_mask", "ending", "stop_width", "stopped"):
+        assert torch.equal(getattr(one, name), getattr(other, name)), name

@@ -3,8 +3,10 @@ import pytest
 import torch
 from short_runs import nrt_module
 from torch.utils.data import DataLoader
+from transformers import AutoTokenizer
 
 from nrt_lightning import (
+    ChatTemplate,
     GeometricMean,
     Method,
     OnPolicyRollout,
@@ -13,10 +15,12 @@ from nrt_lightning import (
     RegisterPrograms,
     Sampling,
     SFTModule,
+    export_policy,
 )
 from nrt_lightning.callbacks.collapse import CollapseDetector
-from nrt_lightning.data import TextBatches
+from nrt_lightning.data import PromptEncoder, PromptTemplate, TextBatches
 from nrt_lightning.export.record import RunRecord
+from nrt_lightning.structures import Row
 
 
 def questions(count):
@@ -47,6 +51,52 @@ def test_the_template_of_a_dataloader_is_exported(trainer):
     run = trainer(max_steps=1)
     run.fit(module, DataLoader(questions(1), batch_size=1))
     assert "Q: " in RunRecord.of(run, module).chat_template
+
+
+def test_an_export_has_no_template_that_makes_other_prompts(trainer, tmp_path, caplog):
+    """The dataloader yields `Prompts` of the user's own, and the base has a chat template."""
+    module = nrt_module()
+    policy = module.policy
+    policy.tokenizer.chat_template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+
+    class Upside(PromptTemplate):
+        def render(self, row, tokenizer):
+            return row.question[::-1]
+
+    def loader(template):
+        encoder = PromptEncoder(policy.tokenizer, template.with_markup(policy.markup))
+        rows = encoder.encode([Row(str(n), [{"role": "user", "content": f"a{n}+1?a:"}], "a2") for n in range(4)])
+        return DataLoader(rows, batch_size=2, collate_fn=rows.collate)
+
+    run = trainer(max_steps=1)
+    run.fit(module, loader(Upside()))
+    directory = export_policy(policy, tmp_path / "other", record=RunRecord.of(run, module))
+    assert AutoTokenizer.from_pretrained(directory).chat_template is None
+    assert "no chat template" in caplog.text
+    again = nrt_module(policy=policy)
+    run = trainer(max_steps=1)
+    run.fit(again, loader(ChatTemplate()))
+    directory = export_policy(policy, tmp_path / "same", record=RunRecord.of(run, again))
+    assert AutoTokenizer.from_pretrained(directory).chat_template == policy.tokenizer.chat_template
+
+
+def test_the_template_of_an_encoder_of_the_users_own_is_exported(trainer):
+    class Mine(OwnModule):
+        def training_step(self, batch, batch_idx):
+            scores = self.method.score(batch)
+            return self.method.compute_loss(batch, scores, self.method.assign_credit(batch, scores)).loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.policy.parameters(), lr=0.0)
+
+    module = Mine()
+    module.policy.load()
+    module.policy.tokenizer.chat_template = "{% for m in messages %}[{{ m['content'] }}]{% endfor %}"
+    run = trainer(max_steps=1, callbacks=[OnPolicyRollout()])
+    run.fit(module, DataLoader(questions(2), batch_size=1))
+    found = RunRecord.of(run, module)
+    assert found.chat_template == PlainTemplate().jinja(module.policy.tokenizer)
+    assert len(found.prompts) == 1
 
 
 def test_integer_answers_and_limits_in_supervised_training(trainer):

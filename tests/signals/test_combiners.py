@@ -23,7 +23,7 @@ from nrt_lightning import (
     Repetition,
     WeightedSumOfSignals,
 )
-from nrt_lightning.signals import SignalCombiner
+from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 
 NAMES = ("a", "b", "c")
 weights = st.fixed_dictionaries({name: st.floats(0, 10, allow_subnormal=False) for name in NAMES})
@@ -111,3 +111,14 @@ def test_negative_weights_are_for_sums() -> None:
         GeometricMeanOfSignals({"f": Format()}, {"f": -1.0})
     with pytest.raises(InputError, match=r"weights.*0"):
         GeometricMeanOfSignals({"f": Format()}, {"f": 0})
+
+
+def test_a_clipped_gain_of_minus_infinity_leaves_its_rollout_out() -> None:
+    logprobs = torch.tensor([[-torch.inf, -0.5], [-0.2, -0.3]])
+    mask, baseline = torch.ones(2, 2, dtype=torch.bool), torch.full((2, 2), -1.0)
+    gain = GainOverBaseline(LogProb(), clip=True)
+    found = gain(ScoreEvidence(None, logprobs, mask, baseline))
+    assert found.isfinite().tolist() == [False, True]
+    for cls in (WeightedSumOfSignals, GeometricMeanOfSignals):
+        combined = cls({"gain": gain, "format": Format()}).combine({"gain": found, "format": torch.ones(2)})
+        assert combined.isfinite().tolist() == [False, True]

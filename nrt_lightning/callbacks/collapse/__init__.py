@@ -12,12 +12,15 @@ from nrt_lightning.callbacks.collapse.signs import (
     EmptyTraces,
     LostGain,
     LostMarker,
+    SameAnswers,
     TemplateTraces,
+    UnfinishedResponses,
     WorthlessCertainty,
 )
 from nrt_lightning.callbacks.collapse.vitals import Vitals
 
 __all__ = [
     "CollapseAction", "CollapseDetector", "CollapseSign", "EmptyTraces", "LostGain", "LostMarker", "LowerLearningRate",
-    "RestoreCheckpoint", "StopTraining", "TemplateTraces", "Vitals", "WorthlessCertainty"
+    "RestoreCheckpoint", "SameAnswers", "StopTraining", "TemplateTraces", "UnfinishedResponses", "Vitals",
+    "WorthlessCertainty"
 ]  # fmt: skip

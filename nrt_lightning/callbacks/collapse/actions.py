@@ -35,6 +35,10 @@ class CollapseAction(ABC):
         """Called when training starts, after `load_state_dict` in a resumed run; does nothing by default."""
         return None
 
+    def reset(self) -> None:
+        """Forget an earlier run; does nothing by default."""
+        return None
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs; nothing by default."""
         return {}
@@ -108,6 +112,10 @@ class RestoreCheckpoint(CollapseAction):
         self.directory = directory
         self.every_n_measurements = every_n_measurements
         self.keep = keep
+        self.reset()
+
+    @override
+    def reset(self) -> None:
         self.step: int | None = None  # optimizer step of the checkpoint, if this run has written it
         self.healthy = 0  # measurements
         self.files: list[int] = []  # steps of the checkpoints that this run has written and not removed

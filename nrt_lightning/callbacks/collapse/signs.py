@@ -133,6 +133,44 @@ class LostMarker(CollapseSign):
         return None
 
 
+@dataclass(frozen=True)
+class UnfinishedResponses(CollapseSign):
+    """The policy no longer finishes its responses, where these are trained.
+
+    Args:
+        keep: fraction of the best rate so far of finished responses below which this is a sign.
+        min_rate: no sign if the best rate was lower.
+    """
+
+    keep: float = 0.5
+    min_rate: float = 0.1
+
+    @override
+    def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
+        best = max((vitals.finished_rate for vitals in past), default=0.0)
+        if best >= self.min_rate and now.finished_rate < self.keep * best:
+            return f"responses are no longer finished: {now.finished_rate:.0%}, after {best:.0%}"
+        return None
+
+
+@dataclass(frozen=True)
+class SameAnswers(CollapseSign):
+    """The policy writes the same answer to different questions, where its answers are trained.
+
+    Args:
+        min_variety: different answers, divided by different reference answers, below which this is a sign.
+    """
+
+    min_variety: float = 0.25
+
+    @override
+    def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
+        if now.answer_variety < self.min_variety:
+            return f"answers to different questions are the same: variety {now.answer_variety:.2f}"
+        return None
+
+
 def default_signs() -> list[CollapseSign]:
     """One sign of each class."""
-    return [EmptyTraces(), TemplateTraces(), LostGain(), WorthlessCertainty(), LostMarker()]
+    traces: list[CollapseSign] = [EmptyTraces(), TemplateTraces(), LostGain(), WorthlessCertainty(), LostMarker()]
+    return [*traces, UnfinishedResponses(), SameAnswers()]

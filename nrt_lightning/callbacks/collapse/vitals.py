@@ -27,6 +27,8 @@ class Vitals:
     trace_entropy: float  # nats per token
     distinct: float  # 1 if all traces of a group differ, 0 if all are the same
     marker_rate: float  # fraction of traces that end with an emitted marker
+    finished_rate: float = 1.0  # fraction of trained responses that the policy ended itself, trace and answer
+    answer_variety: float = 1.0  # different answers to the recent prompts, by different reference answers, at most 1
 
 
 def measure_vitals(policy: Policy, rollouts: Rollouts, recent: list[PromptAndTrace], step: int) -> Vitals:

@@ -9,7 +9,7 @@ from pathlib import Path
 from nrt_lightning.cli.parser import PlainParser
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.tools.comparison import Comparison, Outcome, markdown_table, run_all, write_csv
-from nrt_lightning.tools.comparison.plot import draw
+from nrt_lightning.tools.comparison.plot import check_matplotlib, draw
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> None:
     options.pop("config")
     check_at_least("jobs", jobs, 1)
     comparison = Comparison(**options.as_dict())
+    if plot:
+        check_matplotlib()  # before the runs, which take hours
     failed = run_all(comparison, jobs)
     report(comparison, plot=plot)
     if failed:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.cli.parser import PlainParser
-from nrt_lightning.cli.starter import Machine, ModelFacts, RowFacts, fill, settings_for, told
+from nrt_lightning.cli.starter import Machine, ModelFacts, RowFacts, fill, settings_for, told, with_place
 from nrt_lightning.configs import FOLDER
 from nrt_lightning.errors import InputError
 
+NEXT = ("preflight", "plan", "fit", "validate --ckpt_path=best", "export --out=trained", "chat trained")
 TEMPLATE = "own_data"  # the config that is written if no rows and no model are given
 
 
@@ -41,15 +42,17 @@ def main(args: list[str]) -> None:
     rows = None if options.data is None else RowFacts.read(options.data, options.question, options.answer)
     machine = None if model is None and rows is None else Machine.here()
     settings = settings_for(options.output, rows, model, machine)
-    text = starting_config(options.output, fill((FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), settings))
+    text = fill((FOLDER / f"{TEMPLATE}.yaml").read_text(encoding="utf-8"), settings)
+    text = starting_config(options.output, with_place(text, model))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("x", encoding="utf-8") as file:
         file.write(text)
     print(told(rows, model, machine, text))
     print(f"written to {options.output}. Next:")
-    for command in ("preflight", "plan", "fit", "validate --ckpt_path=best"):
+    for command in NEXT:
         word, _, rest = command.partition(" ")
-        print(f"  nrt-lightning {word} --config {shlex.quote(options.output)} {rest}".rstrip())
+        config = f" --config {shlex.quote(options.output)}" if word != "chat" else ""
+        print(f"  nrt-lightning {word}{config} {rest}".rstrip())
 
 
 def starting_config(output: str, text: str) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer
 
+from nrt_lightning.data.default_template import default_template
+from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
-from nrt_lightning.models.policy.loading import read, resolve, skeleton
+from nrt_lightning.models.policy.loading import check_model, read, resolve, skeleton
+from nrt_lightning.models.policy.markup import add_markup, with_turn_end
+from nrt_lightning.structures import Markup
+
+WEIGHTS = ("*.safetensors", "*.bin", "*.gguf")
 
 
 @dataclass
@@ -33,8 +42,8 @@ class ModelFacts:
             config, tokenizer = read(AutoConfig, "config", source), read(AutoTokenizer, "tokenizer", source)
         except InputError as error:
             raise InputError(f"--model={name!r}: {' '.join(str(error).split())}") from error
-        if getattr(config, "is_encoder_decoder", False):
-            raise InputError(f"--model={name!r} is an encoder-decoder. NRT needs a causal language model.")
+        check_model(config, tokenizer, f"--model={name!r}")
+        check_weights(source, f"--model={name!r}")
         if tokenizer.eos_token_id is None:
             raise InputError(
                 f"--model={name!r}: its tokenizer has no eos_token. Set eos_token in tokenizer_config.json to the "
@@ -69,6 +78,22 @@ class ModelFacts:
         """True if the tokenizer has a chat template."""
         return bool(self.tokenizer.chat_template)
 
+    @cached_property
+    def prepared(self) -> tuple[Any, bool, Markup]:
+        """The tokenizer as the policy has it, whether the marker is new to it, and the markup of the defaults."""
+        tokenizer = copy.deepcopy(self.tokenizer)
+        if self.pad_token is not None:
+            tokenizer.pad_token = self.pad_token
+        is_new, markup = add_markup(tokenizer, None, None, None)
+        end = default_template(tokenizer, markup).turn_end(tokenizer)
+        return tokenizer, is_new, with_turn_end(markup, tokenizer, end, None)
+
+    @property
+    def template(self) -> PromptTemplate:
+        """The template of the defaults, with the policy's marker."""
+        tokenizer, _, markup = self.prepared
+        return default_template(tokenizer, markup).with_markup(markup)
+
     @property
     def layers(self) -> int:
         """Number of layers."""
@@ -85,6 +110,19 @@ class ModelFacts:
         """Rough size of what a forward pass keeps of one token for the backward pass, with its logits."""
         kept = 4 if checkpointing else 72  # bytes for each number of a layer's output
         return getattr(self.shape, "hidden_size", 4096) * self.layers * kept + 8 * len(self.tokenizer)
+
+
+def check_weights(source: str, name: str) -> None:
+    """Check that a local directory has files of weights.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = Path(source)
+    if folder.is_dir() and not [path for kind in WEIGHTS for path in folder.glob(kind)]:
+        raise InputError(
+            f"{name}: no weights in the directory ({', '.join(WEIGHTS)}). Copy or download the model again."
+        )
 
 
 def size_text(weights: int) -> str:

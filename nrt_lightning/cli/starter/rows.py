@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from nrt_lightning.cli.starter.columns import find_format
+from nrt_lightning.cli.starter.model import ModelFacts
 from nrt_lightning.data import FileSource
-from nrt_lightning.data.default_template import default_template
+from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.data.formats import Messages, PromptCompletion, QuestionAnswer, RowFormat
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.continuation import token_ids
 from nrt_lightning.structures import Row
 
 FEWEST = 12  # rows: 8 to train on, 2 for validation, 2 for the test
@@ -59,12 +59,17 @@ class RowFacts:
         assert isinstance(self.format, PromptCompletion)
         return f"prompt in column {self.format.prompt!r}, completion in column {self.format.completion!r}"
 
-    def tokens(self, tokenizer: Any) -> tuple[list[int], list[int]]:
-        """Lengths of prompts, under the default template, and of answers with their end token."""
-        rows = self.rows[:MEASURED]
-        prompts = default_template(tokenizer).encode_all(rows, tokenizer)
-        answers = token_ids([f" {row.answer}" for row in rows], tokenizer)
-        return [len(ids) for ids in prompts], [len(ids) + 1 for ids in answers]
+    def tokens(self, model: ModelFacts) -> tuple[list[int], list[int]]:
+        """Lengths of prompts under the default template, and of answers with their end."""
+        encoder = PromptEncoder(model.prepared[0], model.template, sys.maxsize, sys.maxsize)
+        encoded = encoder.fitting(self.rows[:MEASURED])
+        rows = [encoded[index] for index in range(len(encoded))]
+        return [len(row.prompt_ids) for row in rows], [len(row.answer_ids) for row in rows]
+
+    @property
+    def repeated(self) -> int:
+        """Rows whose conversation stands in an earlier one."""
+        return len(self.rows) - len({str(row.messages) for row in self.rows})
 
 
 def limit(lengths: Sequence[int], step: int) -> int:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nrt_lightning.cli.starter.examples import example_tokens
 from nrt_lightning.cli.starter.machine import GIB, Machine
 from nrt_lightning.cli.starter.model import ModelFacts, size_text
 from nrt_lightning.cli.starter.rows import RowFacts, limit
 from nrt_lightning.cli.starter.text import Setting
 from nrt_lightning.errors import InputError
+from nrt_lightning.structures import Markup
 
 Settings = dict[str, Setting]
 
 MODEL, DATA, POLICY = "model.init_args", "data.init_args", "model.init_args.policy.init_args"
 SMALL = 30e6  # weights of a model that is trained whole
-EXAMPLES = 128  # tokens of prompts for worked examples that may be added to the template
+EXAMPLES = 128  # fewest tokens of prompts for worked examples that may be added to the template
 SHORTEST = 16  # tokens of a trace that must fit into the context
 
 
@@ -40,14 +43,10 @@ def settings_for(output: str, rows: RowFacts | None, model: ModelFacts | None, m
     trace = Pace.of(model, machine).trace
     if rows is not None and model is not None:
         prompt, answer = lengths(rows, model)
-        free = (model.context or sum((prompt, answer, trace, EXAMPLES))) - prompt - answer
+        room = max(EXAMPLES, limit([example_tokens(model)], 32))
+        free = (model.context or sum((prompt, answer, trace, room))) - prompt - answer
         trace = min(trace, free)
-        if trace < SHORTEST:
-            raise InputError(
-                f"--data={rows.path!r}: prompts of up to {prompt} tokens and answers of up to {answer} leave no room "
-                f"for a trace in the {model.context} tokens of {model.name!r}. Take a model with more, or shorter rows."
-            )
-        found |= of_lengths(prompt, min(EXAMPLES, free - trace), trace, answer)
+        found |= of_lengths(prompt, min(room, free - trace), trace, answer)
     if model is not None and machine is not None:
         found |= of_model(model, machine) | of_memory(model, machine, trace)
     return found
@@ -100,9 +99,24 @@ def of_machine(machine: Machine, pace: Pace) -> Settings:
 
 
 def lengths(rows: RowFacts, model: ModelFacts) -> tuple[int, int]:
-    """Limits of prompts and answers in tokens, above those of all rows."""
-    prompts, answers = rows.tokens(model.tokenizer)
-    return limit(prompts, 32), limit(answers, 8)
+    """Limits of prompts and answers in tokens, above those of all rows.
+
+    Raises:
+        InputError: they leave no room for a trace; names the first row that is too long.
+    """
+    prompts, answers = rows.tokens(model)
+    context = model.context or sys.maxsize
+    most = context - SHORTEST
+    if max(prompts) + max(answers) > most:
+        long = [row.origin for row, *sizes in zip(rows.rows, prompts, answers, strict=False) if sum(sizes) > most]
+        which = f"{len(long)} of {len(rows.rows)} rows, first {long[0]}, leave" if long else "together they leave"
+        raise InputError(
+            f"--data={rows.path!r}: prompts of up to {max(prompts)} tokens and answers of up to {max(answers)}; "
+            f"{which} no room for a trace in the {context} tokens of {model.name!r}. Shorten or remove such rows, or "
+            "take a model with more."
+        )
+    above = limit(prompts, 32), limit(answers, 8)
+    return above if sum(above) <= most else (max(prompts), max(answers))
 
 
 def of_lengths(prompt: int, examples: int, trace: int, answer: int) -> Settings:
@@ -136,11 +150,12 @@ def of_model(model: ModelFacts, machine: Machine) -> Settings:
     }
     if model.pad_token is not None:
         found[f"{POLICY}.pad_token"] = Setting(model.pad_token, "pads; the tokenizer names no padding token")
-    if model.chat:
-        found[f"{DATA}.template"] = Setting(None, "the tokenizer's chat template")
-    else:
-        text = "a plain text that asks for reasoning, because the tokenizer has no chat template"
-        found[f"{DATA}.template"] = Setting(None, text)
+    _, is_new, markup = model.prepared
+    found[f"{POLICY}.marker"] = Setting(
+        None, f"text that ends a trace; null takes {markup.marker!r}, {known(markup, is_new=is_new)}"
+    )
+    found[f"{POLICY}.answer_end"] = Setting(None, f"text or token that ends an answer; null takes {markup.end!r}")
+    found[f"{DATA}.template"] = Setting(None, template_text(model))
     if whole:
         found[f"{POLICY}.adapter"] = Setting(None, "all weights are trained, for the model is small; LoRA trains few")
         if gpu and machine.bfloat16:
@@ -149,6 +164,20 @@ def of_model(model: ModelFacts, machine: Machine) -> Settings:
         value = {"class_path": "nrt_lightning.FourBit"}
         found[f"{POLICY}.quantization"] = Setting(value, "the base in 4 bits: in 16 it would fill the GPU")
     return found
+
+
+def template_text(model: ModelFacts) -> str:
+    """What `template: null` takes."""
+    if model.chat:
+        return "the tokenizer's chat template"
+    return "a plain text that asks for reasoning, because the tokenizer has no chat template"
+
+
+def known(markup: Markup, *, is_new: bool) -> str:
+    """What a marker is to the model."""
+    if is_new:
+        return "a new token, because the tokenizer cannot write a text"
+    return "a token of the model" if markup.marker_token else "a text that the prompts name"
 
 
 def learning_rate(count: int, *, whole: bool) -> Setting:

@@ -33,7 +33,8 @@ class LoRA(Adapter):
     Args:
         rank: inner dimension of the updates.
         alpha: numerator of the scale.
-        dropout: of the updates' inputs, in training.
+        dropout: of the updates' inputs, in training: in the forward pass of the loss, and so of rewards that are not
+            computed before.
         targets: names of the adapted linear layers, for instance `[q_proj, v_proj]`; `all-linear` for all except the
             output head.
         dora: train the magnitude of each output separately from its direction (DoRA, arXiv 2402.09353).

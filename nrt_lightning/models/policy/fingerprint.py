@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.loading import shape_of
+from nrt_lightning.structures import Markup
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -38,7 +39,11 @@ def check_same_policy(saved: dict[str, Any], policy: Policy) -> None:
     if policy.turn_end is None and policy.settings["answer_end"] is None and "markup" in saved:
         policy.markup = dataclasses.replace(policy.markup, **{name: saved["markup"][name] for name in ENDS})
     here = fingerprint(policy)
-    other = [f"{key} {saved[key]} (here {value})" for key, value in here.items() if saved.get(key, value) != value]
+    differ = {key: (saved[key], value) for key, value in here.items() if saved.get(key, value) != value}
+    if "markup" in differ:
+        before, now = differ["markup"]
+        differ["markup"] = str(Markup(**before)), str(Markup(**now))
+    other = [f"{key} {before} (here {now})" for key, (before, now) in differ.items()]
     if other:
         seed = " Random weights also need the same seed_everything." if policy.weights == "random" else ""
         raise InputError(

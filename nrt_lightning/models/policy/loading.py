@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.randomness import forked_rng
@@ -33,6 +35,8 @@ def resolve(model: str | os.PathLike) -> str:
             known = [path.parent.name for path in assets.glob("*/config.json")]
             raise InputError(f"policy.model {model!r}: no such embedded base.{nearest(name, known)}")
         return str(assets / name)
+    if not name.strip():
+        raise InputError(f"policy.model {name!r} is empty. Give a local directory, a hub id, or {EMBEDDED}NAME.")
     path = Path(name).expanduser()
     try:
         there = path.exists()
@@ -40,6 +44,8 @@ def resolve(model: str | os.PathLike) -> str:
         raise InputError(f"policy.model {name[:100]!r} is no path ({error.__class__.__name__}). Correct it.") from None
     local = not isinstance(model, str) or name.startswith((".", "/", "~")) or name.count("/") > 1 or there
     if local and not path.is_dir():
+        if path.is_file():
+            raise InputError(f"policy.model '{name}' is a file. Give its directory.")
         raise InputError(f"policy.model '{name}': no such directory.")
     if not local and "/" in name and path.parent.is_dir():
         beside = [f"{path.parent}/{other.name}" for other in path.parent.iterdir() if other.is_dir()]
@@ -59,10 +65,12 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
     """A configuration or tokenizer, read by a class of transformers; `what` is its name in the error."""
     try:
         return auto.from_pretrained(source, **kwargs)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # damaged files raise many kinds
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        why = " ".join(str(error).split())
         raise InputError(
             f"policy.model {source!r}: its {what} cannot be read. Give a local directory with config.json and "
-            f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({error})"
+            f"tokenizer.json, a hub id, or {EMBEDDED}NAME. ({kind}{why})"
         ) from error
 
 
@@ -135,7 +143,59 @@ def stored_weights(
         as_stored: load them in the dtype of their files. The files are then mapped into memory, one copy for all
             processes of a machine.
         kwargs: of transformers.
+
+    Raises:
+        InputError: the files are missing or damaged, or those of another configuration.
     """
     if quantization:
         kwargs["quantization_config"] = quantization.config(dtype)
-    return AutoModelForCausalLM.from_pretrained(source, dtype="auto" if as_stored else dtype, **kwargs)
+    try:
+        return AutoModelForCausalLM.from_pretrained(source, dtype="auto" if as_stored else dtype, **kwargs)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"policy.model {source!r}: its weights cannot be read. Copy or download the model again. "
+            f"({' '.join(str(error).split())})"
+        ) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise InputError(
+            f"policy.model {source!r}: its weights have other shapes than its config.json says. Copy or download the "
+            "model again."
+        ) from error
+
+
+def check_model(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise `InputError` unless a model is causal and its tokenizer is its own."""
+    check_causal(config, name)
+    check_vocabulary(tokenizer, config, name)
+
+
+def check_causal(config: PretrainedConfig, name: str) -> None:
+    """Check that a model predicts the next token from those before it.
+
+    Raises:
+        InputError: it is an encoder, or has one.
+    """
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(f"{name} is an encoder-decoder. NRT needs a causal language model.")
+    kind = config.get_text_config().model_type
+    if kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False):
+        raise InputError(
+            f"{name} ({kind}) is an encoder, whose tokens see those after them. NRT needs a causal language model."
+        )
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, config: PretrainedConfig, name: str) -> None:
+    """Check that a model has an embedding for every token, apart from tokens that were added to its tokenizer.
+
+    Raises:
+        InputError: the tokenizer belongs to another model.
+    """
+    size, added = getattr(config.get_text_config(), "vocab_size", None), tokenizer.added_tokens_decoder
+    largest = max((index for index in tokenizer.get_vocab().values() if index not in added), default=0)
+    if size is not None and largest >= size:
+        raise InputError(
+            f"{name} has {size} embeddings, but its tokenizer writes ids up to {largest}. Give the tokenizer of this "
+            "model."
+        )

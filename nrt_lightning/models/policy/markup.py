@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from nrt_lightning.structures.markup import Markup
 
 log = logging.getLogger(__name__)
 
+RECORD = "nrt_lightning.json"  # of an export
 NEW_TOKEN = "<|response_start|>"  # the paper's kind of marker
 ENDS_OF_THOUGHT = ("</think>", "</thinking>", "</thought>", "[/THINK]", "<|END_THINKING|>", "<|end_of_thought|>",
                    "</seed:think>", "<|/think|>")  # fmt: skip
@@ -60,19 +63,28 @@ def add_marker(tokenizer: PreTrainedTokenizerBase, marker: str) -> bool:
 
 
 def add_markup(
-    tokenizer: PreTrainedTokenizerBase, marker: str | None, separator: str | None, answer_end: str | None
+    tokenizer: PreTrainedTokenizerBase,
+    marker: str | None,
+    separator: str | None,
+    answer_end: str | None,
+    source: str = "",
 ) -> tuple[bool, Markup]:
     """The markup of a policy; True with it if the marker was added to the tokenizer.
 
     Args:
         tokenizer: of the policy.
-        marker: its text; None for `find_marker`.
+        marker: its text; None for that of an export, or `find_marker`.
         separator: text between marker and answer; None for one space, or nothing after a token, a tag or white space.
         answer_end: text or token that ends an answer; None for the tokenizer's end token.
+        source: directory of the model, perhaps an export.
 
     Raises:
         InputError: a text that the tokenizer cannot write, or a marker with another meaning.
     """
+    if marker is None and (exported := exported_markup(source)):
+        marker = exported["marker"]
+        separator = exported.get("separator") if separator is None else separator
+        answer_end = exported.get("answer_end") if answer_end is None else answer_end
     marker = find_marker(tokenizer) if marker is None else marker
     is_new, marker_id = add_marker(tokenizer, marker), own_token(tokenizer, marker)
     marker_ids = (marker_id,) if marker_id is not None else text_ids(tokenizer, marker, "policy.marker")
@@ -96,15 +108,26 @@ def with_turn_end(
     Raises:
         InputError: a text that the tokenizer cannot write.
     """
-    found = turn_end or str(tokenizer.eos_token)
+    kept = markup.end if not markup.end_token else tokenizer.eos_token  # an export's
+    found = turn_end or str(kept)
     if answer_end is not None and turn_end is not None and answer_end != turn_end:
         log.info("policy.answer_end %r ends answers; turns of the template end with %r.", answer_end, turn_end)
-    elif answer_end is None and found != tokenizer.eos_token:
+    elif answer_end is None and found not in (tokenizer.eos_token, markup.end):
         log.info("turns of the template end with %r, and so do answers; eos is %r.", found, tokenizer.eos_token)
     end = found if answer_end is None else answer_end
     end_id = own_token(tokenizer, end)
     end_ids = (end_id,) if end_id is not None else text_ids(tokenizer, end, "policy.answer_end", after="0")
     return dataclasses.replace(markup, end=end, end_ids=end_ids, end_token=end_id is not None)
+
+
+def exported_markup(source: str) -> dict[str, str]:
+    """The texts that an export keeps of its policy (`nrt_lightning.json`); empty for other models."""
+    try:
+        kept = json.loads(Path(source, RECORD).read_text(encoding="utf-8"))["policy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    texts = isinstance(kept, dict) and all(isinstance(text, str) for text in kept.values())
+    return kept if texts and kept.get("marker") else {}
 
 
 def own_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

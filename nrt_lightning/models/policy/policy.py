@@ -20,6 +20,7 @@ from nrt_lightning.models.adapters.quantization import Quantization, keep_layout
 from nrt_lightning.models.policy.digests import base_digest, weights_digest
 from nrt_lightning.models.policy.loading import (
     check_live,
+    check_model,
     random_weights,
     read,
     resolve,
@@ -28,7 +29,7 @@ from nrt_lightning.models.policy.loading import (
     stored_weights,
 )
 from nrt_lightning.models.policy.markup import add_markup, initialize_marker, with_turn_end
-from nrt_lightning.models.policy.modes import evaluating
+from nrt_lightning.models.policy.modes import evaluating, training_mode
 from nrt_lightning.models.policy.trained_state import keep_only_trained
 from nrt_lightning.models.scoring.base import ScoringForward
 from nrt_lightning.models.scoring.best import BestScoring
@@ -62,6 +63,8 @@ class Policy(nn.Module):
         scoring: the forward pass that computes log-probs; by default the cheapest that the model allows.
         adapter: train these few new weights and freeze the base; null trains all weights.
         quantization: how the frozen base is stored; null for `dtype`.
+        dropout: keep the base's own dropout in training. Rewards and losses come from one forward pass, so it would
+            make rewards random too; an adapter has its own setting.
         tokenizer: of a live model.
 
     Raises:
@@ -91,6 +94,7 @@ class Policy(nn.Module):
         scoring: ScoringForward = BestScoring(),  # noqa: B008  (frozen settings)
         adapter: Adapter | None = None,
         quantization: Quantization | None = None,
+        dropout: bool = False,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         super().__init__()
@@ -116,17 +120,16 @@ class Policy(nn.Module):
         else:
             self.source, self.dtype = resolve(model), getattr(torch, dtype)
             self.config = self._read("config", AutoConfig)
-        if getattr(self.config, "is_encoder_decoder", False):
-            raise InputError(f"policy.model {self.source!r} is an encoder-decoder; NRT needs a causal language model.")
         self.tokenizer: Any = tokenizer or self._read("tokenizer", AutoTokenizer)
         set_pad_token(self.tokenizer, pad_token)
         check_tokenizer(self.tokenizer)
+        check_model(self.config, self.tokenizer, f"policy.model {self.source!r}")
         if quantization is not None:
             quantization.check()
         if adapter is not None:
             adapter.check(live or skeleton(self.config, **remote_code))
             keep_only_trained(self)
-        self.marker_is_new, self.markup = add_markup(self.tokenizer, marker, separator, answer_end)
+        self.marker_is_new, self.markup = add_markup(self.tokenizer, marker, separator, answer_end, self.source)
         self.turn_end: str | None = None  # of the data's template, where it is known
         self.sharding: Sharding = NoSharding()
         self.model: Any = self._prepare(live) if self.live else None  # PreTrainedModel, or PeftModel with an adapter
@@ -171,11 +174,7 @@ class Policy(nn.Module):
         if self.marker_is_new:
             initialize_marker(model, self.markup.marker_ids[0], self.tokenizer.eos_token_id)
         keep_layout(model)
-        if self.activation_checkpointing:
-            name = "activation_checkpointing_enable"  # versions that have it warn about the old name
-            enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
-        model.train()  # from_pretrained returns eval mode, and Lightning keeps the mode
+        training_mode(model, checkpointing=self.activation_checkpointing, dropout=self.settings["dropout"])
         if self.adapter is None:
             return model
         if self.marker_is_new:

@@ -119,8 +119,9 @@ class InitialBaseline(BaselineScorer):
 
     @override
     def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        if self.cache is not None:
+        if self.cache is not None and self.policy[0] is policy:
             return
+        self.initial = InitialModel()  # of this policy, whatever was scored before
         with policy.gathered():
             path = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
         self.cache, self.policy = AnswerCache(path), [policy]

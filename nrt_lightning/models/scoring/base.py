@@ -16,6 +16,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
+from nrt_lightning.models.scoring.recurrence import padded_right, recurrent
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
@@ -64,18 +65,27 @@ class PromptCopies(ScoringForward):
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:
         wanted = rollouts.segments.completion_mask  # [N, C]
-        before, inputs = copies(rollouts)
+        before, inputs = copies(rollouts, right=recurrent(model))
         logprobs, entropies = score_positions(model, before, rollouts.completion_ids[wanted], inputs)  # [M]
         return scatter_scores(logprobs, entropies, wanted)
 
 
-def copies(rollouts: Rollouts) -> tuple[Tensor, dict[str, Any]]:
-    """The positions [N, P + C] that predict completion tokens, and the model's inputs, each with its prompt."""
+def copies(rollouts: Rollouts, *, right: bool = False) -> tuple[Tensor, dict[str, Any]]:
+    """The positions [N, P + C] that predict completion tokens, and the model's inputs, each with its prompt.
+
+    Args:
+        rollouts: N completions.
+        right: move all padding to the right, where no state of a causal model can see it.
+    """
     prompts, wanted = rollouts.group_ids, rollouts.segments.completion_mask  # [N], [N, C]
     ids = torch.cat([rollouts.prompt_ids[prompts], rollouts.completion_ids], dim=1)  # [N, P + C]
     mask = torch.cat([rollouts.prompt_mask[prompts], wanted], dim=1)  # [N, P + C]
     before = torch.zeros_like(mask)
     before[:, rollouts.prompt_ids.shape[1] - 1 : -1] = wanted  # the position before a token predicts it
+    if right:
+        order = padded_right(mask)
+        predicted = torch.cat([torch.zeros_like(rollouts.prompt_mask[prompts]), wanted], dim=1).gather(1, order)
+        ids, mask, before = ids.gather(1, order), mask.gather(1, order), predicted.roll(-1, dims=1)
     inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": positions(mask), "use_cache": False}
     return before, inputs
 

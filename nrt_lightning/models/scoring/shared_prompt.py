@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.models.scoring.base import ScoringForward, last_logits, positions, scatter_scores, score_positions
+from nrt_lightning.models.scoring.recurrence import cache_argument
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def checkpoints_activations(model: PreTrainedModel) -> bool:
 
 def cache_refusal(model: PreTrainedModel, length: int) -> str | None:
     """The reason why a cache does not keep a whole sequence of this length, or None if it does."""
+    if cache_argument(model) != "past_key_values":
+        return f"{type(model).__name__} takes no cache of keys and values"
     for layer in DynamicCache(config=model.config).layers:
         if type(layer) is DynamicSlidingWindowLayer:
             if layer.sliding_window < length:

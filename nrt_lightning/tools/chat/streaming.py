@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from transformers import DynamicCache
 from typing_extensions import override
 
 from nrt_lightning.rollouts import GenerationRequest, Generations, Progress, TransformersEngine
@@ -43,8 +42,9 @@ class StreamingEngine(TransformersEngine):
         return generations
 
     @override
-    def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
-        return WritingDecoder(super()._decoder(model, cache, mask, new_tokens), self.write)
+    def _start(self, *args: Any) -> tuple[Tensor, Decoder]:
+        logits, decoder = super()._start(*args)
+        return logits, WritingDecoder(decoder, self.write)
 
 
 class WritingDecoder(Decoder):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ import yaml
 
 from nrt_lightning.configs import resolve
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.tools.comparison.figures import read_curves, read_figures
 from nrt_lightning.tools.comparison.held_out import check_test_data
+from nrt_lightning.tools.comparison.inputs import config_texts, named_files
 
 
 @dataclass(frozen=True)
@@ -46,25 +48,32 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the command, the callbacks and the contents of the configs."""
-        configs = [word for before, word in pairwise(self.arguments) if before == "--config"]
-        texts = [Path(resolve(path)).read_text() for path in configs]
-        return hashlib.sha256(json.dumps([self.arguments, self.seed, self.callbacks, texts]).encode()).hexdigest()
+        """Digest of the command, the callbacks and the contents of the configs and of all files that these name."""
+        content: list[Any] = [self.arguments, self.seed, self.callbacks, config_texts(self.arguments)]
+        if files := named_files(self.arguments, self.base):
+            content.append(files)
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     @property
     def finished(self) -> bool:
         """True if the run has written its figures.
 
         Raises:
-            InputError: they belong to another command or to other configs.
+            InputError: they belong to another command or to other files, they are damaged, or what is in the directory
+                is of no run and would be deleted.
         """
-        if not self.results.exists():
-            return False
         kept = self.directory / "fingerprint"
-        if not kept.exists() or kept.read_text() != self.fingerprint:
+        if not self.results.exists():
+            if not kept.exists() and self.directory.exists() and any(self.directory.iterdir()):
+                raise InputError(f"directory {self.directory} holds files of no run. Move them, or give another one.")
+            return False
+        if not kept.exists() or kept.read_bytes() != self.fingerprint.encode():
             raise InputError(
-                f"directory {self.directory} holds a run of other configs or options. Remove it, or give another one."
+                f"directory {self.directory} holds a run of other configs, files or options. Remove it, or give "
+                "another one."
             )
+        read_figures(self.results, self.name)
+        read_curves(self.directory / "metrics.csv")
         return True
 
 
@@ -117,6 +126,7 @@ class Comparison:
             for word in words:
                 if not word.startswith("--"):
                     check_config(word, f"methods.{name}")
+        check_names(self.methods, self.bases)
         for field_name in ("without_callbacks", "leave_out"):
             for name in getattr(self, field_name):
                 if name not in self.methods:
@@ -175,6 +185,34 @@ def short(base: str) -> str:
     ('registers-base', 'runs_reports-base-1_model')
     """
     return base.removeprefix("embedded:").strip("./").replace("/", "_")
+
+
+def check_names(methods: Iterable[str], bases: Sequence[str]) -> None:
+    """Refuse methods and bases whose runs would share a directory, or a row of the table.
+
+    >>> check_names(["gm"], ["x/y", "x_y"])
+    Traceback (most recent call last):
+    nrt_lightning.errors.InputError: bases: 'x/y' and 'x_y' would both be called 'x_y' in directories and tables. \
+Compare them in two directories, or give a link of another name.
+    """
+    for name in methods:
+        if not name or name != Path(name).name or name in (".", ".."):
+            raise InputError(f"methods.{name}: a name of a directory is made of it. Write it without /, . and ..")
+    seen: dict[str, str] = {}
+    for base in bases:
+        if (other := seen.setdefault(short(base), base)) != base:
+            raise InputError(
+                f"bases: {other!r} and {base!r} would both be called {short(base)!r} in directories and tables. "
+                "Compare them in two directories, or give a link of another name."
+            )
+    of_both: dict[str, tuple[str, str]] = {}
+    for method in methods:
+        for base in bases:
+            if (first := of_both.setdefault(f"{method}-{short(base)}", (method, base))) != (method, base):
+                raise InputError(
+                    f"methods.{first[0]} from {first[1]!r} and methods.{method} from {base!r} would share a directory. "
+                    "Give a method another name."
+                )
 
 
 def check_config(path: str, name: str) -> None:

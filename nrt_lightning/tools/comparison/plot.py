@@ -19,6 +19,20 @@ LABELS = {
 DECILES = range(1, 11)
 
 
+def check_matplotlib() -> None:
+    """Refuse plots without matplotlib.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "The plot needs matplotlib: pip install 'nrt-lightning[plot]', or give --plot=false."
+        ) from error
+
+
 def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Draw a plot and write it to a file.
 
@@ -29,14 +43,11 @@ def draw(path: Path, outcomes: Sequence[Outcome]) -> None:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import colormaps
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError(
-            "The plot needs matplotlib: pip install 'nrt-lightning[plot]', or give --plot=false."
-        ) from error
+    check_matplotlib()
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     groups = grouped(outcomes)
     measure = next(name for name in MEASURES if any(name in o.figures for o in outcomes) or name == MEASURES[-1])
     figure = Figure(figsize=(15, 0.22 * len(groups) + 3), layout="constrained")

@@ -129,10 +129,14 @@ def scale_down(config: PretrainedConfig, lengths: Lengths) -> Scale:
     """Choose small, unambiguous sizes, so that a step is fast."""
     widths, draw = Widths.of(config), random.Random(0)
     tied = widths.hidden == widths.heads * widths.head_size
-    for _ in range(100_000):
-        prompt, answer = draw.randint(9, 60), draw.randint(5, 40)
+    for attempt in range(100_000):
+        # A chunk is about as long as a completion of CHUNK tokens, and is told from it only if both are long.
+        prompt, answer = draw.randint(9, 60), draw.randint(5, 40 if attempt < 20_000 else 400)
         small = Lengths(lengths.prompts, lengths.group_size, prompt, STEPS, answer, thinking=lengths.thinking)
-        chunk = max(3, math.ceil(small.rollouts * small.completion / lengths.chunks))
+        positions = small.rollouts * small.completion
+        least = math.ceil(positions / lengths.chunks)
+        most = least if lengths.chunks == 1 else (positions - 1) // (lengths.chunks - 1)  # for as many chunks
+        chunk = max(3, draw.randint(least, max(least, most)))
         kv_heads = 1 if widths.kv_heads == 1 else draw.randint(2, 7)
         heads, size = kv_heads * (widths.heads // widths.kv_heads), 2 * draw.randint(3, 12)
         narrow = Widths(

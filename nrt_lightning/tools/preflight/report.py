@@ -20,7 +20,7 @@ def report(measures: Measures, verdict: Verdict, title: str) -> str:
     """
     setup = measures.setup
     size = f"{measures.rows} questions, {setup.group_size} traces each, at most {setup.max_trace_tokens} tokens"
-    looked_at = [f"marker {setup.marker!r}" + (", new to the base" if setup.marker_is_new else "")]
+    looked_at = [f"{setup.markup}" + ("; the marker is new to the base" if setup.marker_is_new else "")]
     looked_at += [f"prompts by {setup.template}"] if setup.template else []
     parts = [
         "\n".join([f"{title}: {size}", *map(wrapped, looked_at)]),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nrt_lightning.rewards import RewardAggregator
+from nrt_lightning.structures import Markup
 from nrt_lightning.training.method import Method
 
 
@@ -22,7 +23,7 @@ class Setup:
     signals: list[str]  # the configured ones
     template: str  # that made the prompts; empty if it is unknown
     examples: int  # worked examples in it
-    marker: str  # its text
+    markup: Markup  # what is between trace and answer, and what ends the answer
     marker_is_new: bool  # True if the base does not know it
 
     @classmethod
@@ -38,6 +39,6 @@ class Setup:
             signals=[] if method.signals is None else list(method.signals.signals),
             template="" if template is None else str(template),
             examples=len(getattr(template, "examples", None) or ()),
-            marker=policy.markup.marker,
+            markup=policy.markup,
             marker_is_new=policy.marker_is_new,
         )

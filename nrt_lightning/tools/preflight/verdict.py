@@ -12,6 +12,7 @@ FEW = 2  # worked examples; two sufficed for an instruct model of 135 million we
 RARE = 0.05  # fraction of traces that end with the marker, below which most of them are cut before an answer
 UNKNOWN = 0.05  # confidence in an answer token below which the base does not know what follows the marker
 NEEDED = 1 / 200  # fraction of useful traces: 0.5 % were too few and 1.3 % enough at K = 8 (docs/how_it_works.md)
+KNOWN = ("\nAnswer:", " =>", "\n####")  # texts that many bases write before an answer
 SPECIFIC = 2.0  # standard errors by which the best trace of a group must exceed the best of another row
 
 
@@ -70,11 +71,11 @@ def prompt_knobs(measures: Measures, can_start: str) -> list[str]:
     lost = max(measures.without_trace.confidence, measures.after_best_trace.confidence) < UNKNOWN
     trouble = []
     if rare:
-        trouble.append(f"{percent(measures.ended_by_marker)} of the traces end with the marker {setup.marker!r}")
+        trouble.append(f"{percent(measures.ended_by_marker)} of the traces end with the marker {setup.markup.marker!r}")
     if lost:
         trouble.append(
-            f"an answer token after {setup.marker!r} has a confidence of {measures.after_best_trace.confidence:.2g} "
-            "even after the best trace"
+            f"an answer token after {setup.markup.marker!r} has a confidence of "
+            f"{measures.after_best_trace.confidence:.2g} even after the best trace"
         )
     if (trouble or can_start == "no") and setup.examples < FEW:
         why = " and ".join(trouble) or "the base may not know what is asked"
@@ -84,9 +85,10 @@ def prompt_knobs(measures: Measures, can_start: str) -> list[str]:
         )
     if trouble:
         new = "a new token means nothing to the base" if setup.marker_is_new else "the base may know another one better"
+        others = " or ".join(repr(marker) for marker in KNOWN if marker != setup.markup.marker)
         knobs.append(
             f"model.policy.marker: {' and '.join(trouble)}; {new}, so try a text that it writes by itself after such "
-            "prompts, such as '\\nAnswer:' or ' =>'"
+            f"prompts, such as {others}"
         )
     if measures.trace_tokens < 1:
         knobs.append("data.template: most traces are empty; ask for reasoning in the prompt")

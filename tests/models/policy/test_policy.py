@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import BASE, save_tiny
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BertConfig
 
 from nrt_lightning import InputError, Policy
 
@@ -134,6 +134,48 @@ def test_a_path_and_a_file():
     assert Policy(Path(BASE)).source == BASE
     with pytest.raises(InputError, match=r"policy\.model '.*config\.json'"):
         Policy(f"{BASE}/config.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder: (folder / "model.safetensors").unlink(), r"weights cannot be read.*model\.safetensors"),
+        (lambda folder: truncate(folder / "model.safetensors", 3000), "weights cannot be read"),
+        (lambda folder: set_config(folder, intermediate_size=7), "other shapes"),
+    ],
+)
+def test_weights_that_cannot_be_read_are_named(tmp_path, change, message):
+    shutil.copytree(BASE, tmp_path / "m")
+    change(tmp_path / "m")
+    policy = Policy(tmp_path / "m")
+    with pytest.raises(InputError, match=rf"policy\.model '.*/m': [^\n]*{message}[^\n]*$"):
+        policy.load()
+
+
+def truncate(path: Path, size: int) -> None:
+    path.write_bytes(path.read_bytes()[:size])
+
+
+def set_config(folder: Path, **values) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | values))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+    shutil.copytree(BASE, tmp_path / "m")
+    set_config(tmp_path / "m", vocab_size=40)
+    with pytest.raises(InputError, match="has 40 embeddings"):
+        Policy(tmp_path / "m")
+
+
+def test_an_encoder_is_refused(tmp_path):
+    """Its tokens see the answer that they predict."""
+    shutil.copytree(BASE, tmp_path / "m")
+    BertConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=64).save_pretrained(
+        tmp_path / "m"
+    )
+    with pytest.raises(InputError, match=r"\(bert\) is an encoder"):
+        Policy(tmp_path / "m")
 
 
 def test_encoder_decoder_is_refused(tmp_path):

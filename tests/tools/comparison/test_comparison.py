@@ -26,11 +26,11 @@ if "--fail=true" in sys.argv:
 with open(place.parent / "started.txt", "a") as file:
     file.write(results["name"] + "\\n")
 score = 0.5 + 0.1 * config["seed_everything"]
-figures = {"exact_match": score, "exact_match_forced": score, "seconds": 2.0}
+figures = {"exact_match": score, "exact_match_forced": score, "seconds": 2.0, "collapse": 1.0}
 figures |= {f"gain_decile_{d}": 11.0 - d for d in range(1, 11)}
 pathlib.Path(results["path"]).write_text(json.dumps({results["name"]: figures}))
-lines = ["epoch,step,rollout/trace_entropy,val/exact_match_forced,collapse/alarm"]
-lines += [f"0,{step},{2.0 - step / 10},{step / 10 if step % 5 == 0 else ''},{float(step == 9)}" for step in range(10)]
+lines = ["epoch,step,rollout/trace_entropy,val/exact_match_forced"]
+lines += [f"0,{step},{2.0 - step / 10},{step / 10 if step % 5 == 0 else ''}" for step in range(10)]
 (place / "metrics.csv").write_text("\\n".join(lines))
 """
 
@@ -114,6 +114,85 @@ def test_a_run_of_other_configs_is_refused_before_anything_runs(tmp_path, stand_
     assert len(started(tmp_path)) == 2
 
 
+@pytest.mark.parametrize("option", ["--model={}", "--data.train={}", "--config={}"])
+def test_files_that_options_name_are_part_of_the_fingerprint(tmp_path, stand_in, option):
+    named = tmp_path / "named.yaml"
+    named.write_text("class_path: nrt_lightning.NRTModule\n")
+    settings = {"methods": {"gm": [option.format(named)]}, "seeds": [0]}
+    run_all(comparison(tmp_path, **settings))
+    assert run_all(comparison(tmp_path, **settings)) == []
+    named.write_text("class_path: nrt_lightning.SFTModule\n")
+    with pytest.raises(InputError, match=r"directory .*gm-0"):
+        run_all(comparison(tmp_path, **settings))
+
+
+def test_files_that_configs_name_and_those_of_a_base_are_part_of_the_fingerprint(tmp_path):
+    rows, config, base = tmp_path / "rows.csv", tmp_path / "data.yaml", tmp_path / "base"
+    rows.write_text("question,answer\n1+1,2\n")
+    config.write_text("data: {init_args: {train: [rows.csv]}}\n")
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    run = comparison(tmp_path, configs=[str(config)], bases=[str(base)]).runs[0]
+    before = run.fingerprint
+    assert run.fingerprint == before
+    rows.write_text("question,answer\n1+1,3\n")
+    other = run.fingerprint
+    assert other != before
+    (base / "config.json").write_text('{"a": 1}')
+    assert run.fingerprint != other
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"bases": ["x/y", "x_y"]}, "bases: 'x/y' and 'x_y'"),
+        ({"bases": ["./mine", "mine"]}, "bases: './mine' and 'mine'"),
+        ({"methods": {"a": [], "a-b": []}, "bases": ["b-c", "c"]}, r"methods\.a from 'b-c' and methods\.a-b from 'c'"),
+        ({"methods": {"../a": []}}, r"methods\.\.\./a"),
+    ],
+)
+def test_runs_that_would_share_a_directory_are_refused(tmp_path, settings, message):
+    with pytest.raises(InputError, match=message):
+        comparison(tmp_path, **settings)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"gm-0": 3}', '{"gm-0": {"exact_match": "x"}}', "\x00"])
+def test_damaged_results_are_named_before_anything_runs(tmp_path, stand_in, content):
+    run_all(comparison(tmp_path, seeds=[0]))
+    comparison(tmp_path).runs[0].results.write_text(content)
+    with pytest.raises(InputError, match=r"gm-0/results\.json is damaged.*Remove"):
+        run_all(comparison(tmp_path))
+    assert len(started(tmp_path)) == 2
+
+
+def test_damaged_curves_are_named_with_their_line(tmp_path, stand_in):
+    run_all(comparison(tmp_path, seeds=[0]))
+    curves = comparison(tmp_path).runs[0].directory / "metrics.csv"
+    curves.write_text(curves.read_text() + "\n0,x,1.0,\n")
+    with pytest.raises(InputError, match=r"metrics\.csv:12 is damaged"):
+        run_all(comparison(tmp_path))
+
+
+def test_files_of_no_run_are_never_deleted(tmp_path, stand_in):
+    mine = tmp_path / "runs" / "gm-0" / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    with pytest.raises(InputError, match=r"gm-0 holds files of no run"):
+        run_all(comparison(tmp_path))
+    assert mine.exists()
+
+
+def test_a_missing_matplotlib_is_found_before_the_runs(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    config = tmp_path / "comparison.yaml"
+    config.write_text("{configs: [], methods: {gm: []}, seeds: [0]}")
+    with pytest.raises(InputError, match=r"matplotlib.*--plot=false"):
+        main(["--config", str(config), f"--directory={tmp_path / 'runs'}"])
+    assert not (tmp_path / "runs").exists()
+    main(["--config", str(config), f"--directory={tmp_path / 'runs'}", "--plot=false"])
+
+
 def test_a_failed_run_is_named_with_its_last_words_and_the_others_go_on(tmp_path, stand_in, capsys):
     made = comparison(tmp_path, methods={"bad": ["--fail=true"], "good": []}, seeds=[0])
     assert [run.name for run in run_all(made)] == ["bad-0"]
@@ -168,6 +247,20 @@ def test_a_real_run_leaves_what_the_table_needs(tmp_path):
     measured = {"exact_match", "trace_entropy", "seconds", "cpu_seconds", "gain_decile_1", "gain_decile_10"}
     assert measured <= outcome.figures.keys()
     assert [step for step, _ in outcome.curves["val/exact_match"]] == [0, 1]
+
+
+def test_an_alarm_is_in_the_results_whatever_the_logger_skips(tmp_path):
+    quickstart = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
+    small = ["--data.train.size=32", "--data.val.size=8", "--data.test.size=8", "--trainer.max_steps=2",
+             "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=50"]  # fmt: skip
+    always = {"signs": [{"class_path": "nrt_lightning.EmptyTraces", "init_args": {"min_tokens": 100}}]}
+    watch = {"every_n_steps": 1, "patience": 1, **always}
+    made = Comparison(
+        [str(quickstart)], {"rlvr": ["nrt:methods/rlvr"]}, seeds=[0], options=small, directory=str(tmp_path / "runs"),
+        callbacks=[{"class_path": "nrt_lightning.CollapseDetector", "init_args": watch}],
+    )  # fmt: skip
+    assert run_all(made) == []
+    assert Outcome.of(made.runs[0]).figures["collapse"] == 1.0
 
 
 def test_intervals_are_student_s():

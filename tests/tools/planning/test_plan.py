@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from nrt_lightning.tools.planning.miniature import Miniature, of_all_layers
 from nrt_lightning.tools.planning.optimizer import measure_optimizer
 from nrt_lightning.tools.planning.plan import Machine, make_plan
 from nrt_lightning.tools.planning.report import report
-from nrt_lightning.tools.planning.sizes import Lengths, Widths
+from nrt_lightning.tools.planning.sizes import CHUNK, Lengths, Widths, scale_down
 from nrt_lightning.tools.planning.sketch import Skeleton, Sketch
 
 ROOT = Path(__file__).parents[3]
@@ -334,3 +335,15 @@ def test_peaks_on_a_gpu_are_those_measured(tmp_path):
     small = sketch(tmp_path, work, dtype="bfloat16")
     needs = of_all_layers(small, LENGTHS, "bf16-true", lambda mini: mini.learn(**LEARN))
     assert sum(needs.memory.values()) == pytest.approx(real, rel=0.2)
+
+
+@pytest.mark.parametrize("lengths", [(8, 8, 88, 128, 11), (8, 8, 71, 115, 22), (8, 8, 255, 96, 30), (4, 8, 40, 118, 8),
+                                     (2, 4, 64, 119, 8), (1, 2, 64, 120, 8), (32, 8, 64, 120, 7)])  # fmt: skip
+def test_a_completion_may_be_as_long_as_a_chunk_of_the_output_head(lengths):
+    """Then a chunk's size is near that of a completion, but stands for another one."""
+    whole = Lengths(*lengths)
+    scale = scale_down(tiny_config("llama"), whole)
+    assert scale.full[scale.chunk] == min(CHUNK, whole.rollouts * whole.completion)
+    assert scale.full[scale.lengths.completion] == whole.completion
+    chunks = math.ceil(scale.lengths.rollouts * scale.lengths.completion / scale.chunk)
+    assert chunks == whole.chunks

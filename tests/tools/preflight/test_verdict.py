@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nrt_lightning.structures import Markup
 from nrt_lightning.tools.preflight import Measures, Sample, Setup, report, verdict
 from nrt_lightning.tools.preflight.measures import (
     Aggregation,
@@ -21,7 +22,8 @@ from nrt_lightning.tools.preflight.report import first_figures
 
 SETUP = Setup(
     group_size=8, max_trace_tokens=32, suppress_eos=False, aggregator="a", aggregators=["a", "b"], signals=[],
-    template="PlainTemplate()", examples=0, marker="<|start|>", marker_is_new=True,
+    template="PlainTemplate()", examples=0, markup=Markup("<|start|>", (7,), True, end="<eos>", end_ids=(2,)),
+    marker_is_new=True,
 )  # fmt: skip
 GOOD = Measures(
     rows=128, setup=SETUP, checked=True,
@@ -99,9 +101,14 @@ def test_a_marker_that_is_never_written_has_three_cures():
     assert "0.1 %" in found.knobs[0]
     assert "'<|start|>'" in found.knobs[1]
     assert "new token" in found.knobs[1]
-    few = replace(GOOD, ended_by_marker=0.03, setup=replace(SETUP, marker="Answer:", marker_is_new=False, examples=2))
+    markup = Markup("\nAnswer:", (7, 8), False, " ")
+    few = replace(GOOD, ended_by_marker=0.03, setup=replace(SETUP, markup=markup, marker_is_new=False, examples=2))
     assert names(verdict(few)) == ["model.policy.marker"]
     assert "new token" not in verdict(few).knobs[0]
+    assert "'\\nAnswer:'" in found.knobs[1]
+    suggestions = verdict(few).knobs[0].partition("such as")[2]
+    assert "' =>'" in suggestions
+    assert "Answer" not in suggestions, "the marker that is hardly written is no cure"
 
 
 def test_answers_that_the_base_never_writes_after_the_marker():
@@ -118,7 +125,7 @@ def test_a_no_names_worked_examples_unless_the_prompt_has_them():
 
 def test_the_report_names_marker_template_and_signals():
     text = report(replace(GOOD, signals={"reward": SIGNAL, "format": SIGNAL}), verdict(GOOD), "model")
-    assert "marker '<|start|>', new to the base" in text
+    assert "marker '<|start|>' (token, id 7), answer ends with '<eos>' (token, id 2); the marker is new to" in text
     assert "prompts by PlainTemplate()" in text
     assert "reward *" in text
     assert "a *" not in text, "with signals no aggregation is the configured reward"

@@ -1,0 +1,142 @@
+"""Whether a scoring forward is right for a model: tried once on a few tokens, against each sequence alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, accepted
+from nrt_lightning.structures import Rollouts, Segments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
+
+LEAST = {torch.float32: 1e-4, torch.float64: 1e-6}  # nats
+HALF = 0.1  # nats, in 16 bits
+LENGTHS = {"prompts": (3, 5), "completions": (4, 6, 5, 3), "answers": (2, 1)}  # ragged: 2 prompts, 4 completions
+DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by scoring forward, nats
+
+
+def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
+    """True if a scoring forward gives the log-probs of plain forward passes of each sequence alone.
+
+    The model is tried once, in eval mode and without random numbers. In half precision the bound is four times the
+    difference of `PromptCopies`, which computes the same with another shape.
+
+    Args:
+        model: with its weights.
+        scoring: a scoring forward that does not refuse the model.
+
+    Raises:
+        InputError: not even `PromptCopies` is right, so the model cannot be trained.
+    """
+    known = DIFFERENCES.setdefault(model, {})
+    if type(scoring) not in known:
+        with frozen(model):
+            if PromptCopies not in known:
+                check_causal(model)
+                known[PromptCopies] = difference(model, PromptCopies())
+            try:
+                known[type(scoring)] = difference(model, scoring)
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
+                known[type(scoring)] = float("inf")  # the model does not take such masks or caches
+    found, copies = known[type(scoring)], known[PromptCopies]
+    least = LEAST.get(model.dtype, HALF)
+    if not copies <= 10 * least:
+        raise InputError(
+            f"policy.model: {type(model).__name__} gives other log-probs in a padded batch than alone (they differ by "
+            f"{copies:.2g} nats), so it can be neither scored nor trained. Choose another model."
+        )
+    return found <= max(least, 4 * copies)
+
+
+def check_causal(model: PreTrainedModel) -> None:
+    """Check that tokens do not depend on later ones.
+
+    Raises:
+        InputError: they do, as in a model with an encoder's attention.
+    """
+    rollouts = few_rollouts(model)
+    whole = alone(model, rollouts, 1)  # [c]
+    half = len(whole) // 2
+    rollouts.segments.trace_mask[1, half:] = False
+    found = float((alone(model, rollouts, 1) - whole[:half]).abs().max())
+    if not found <= 10 * LEAST.get(model.dtype, HALF):
+        raise InputError(
+            f"policy.model: {type(model).__name__} reads later tokens (log-probs of a text's beginning change by "
+            f"{found:.2g} nats with its end), so it cannot write. Choose a causal language model."
+        )
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """A context in eval mode and without gradient, which leaves the modes of all modules as they were."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def difference(model: PreTrainedModel, scoring: ScoringForward) -> float:
+    """The largest difference of log-probs between a scoring forward and each sequence alone, in nats."""
+    rollouts = few_rollouts(model)
+    scores = scoring(model, rollouts, baseline=True)
+    assert scores.baseline_logprobs is not None
+    empty, found = rollouts.empty_traces(), 0.0
+    for sequences, values in ((rollouts, scores.logprobs), (empty, scores.baseline_logprobs)):
+        for row in range(len(sequences)):
+            whole = alone(model, sequences, row)  # [c]
+            own = whole[-int(sequences.answer_mask[row].sum()) :] if sequences is empty else whole
+            found = max(found, float((values[row][: len(own)].float() - own).abs().max()))
+    return found
+
+
+def alone(model: PreTrainedModel, rollouts: Rollouts, row: int) -> Tensor:
+    """Log-probs of a completion by a forward pass of its sequence alone, without padding and cache. [c]"""
+    prompt = int(rollouts.group_ids[row])
+    before = rollouts.prompt_ids[prompt][rollouts.prompt_mask[prompt]]
+    after = rollouts.completion_ids[row][rollouts.segments.completion_mask[row]]
+    inputs: dict[str, Any] = {"input_ids": torch.cat([before, after]).unsqueeze(0), "use_cache": False}
+    logits = model(**accepted(model, inputs)).logits[0, len(before) - 1 : -1]
+    return logits.float().log_softmax(-1).gather(-1, after.unsqueeze(1)).squeeze(1)
+
+
+def few_rollouts(model: PreTrainedModel) -> Rollouts:
+    """Two prompts and four completions of different lengths, without meaning."""
+    device, vocabulary = model.device, model.config.get_text_config().vocab_size
+
+    def ragged(lengths: tuple[int, ...], first: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
+        width = max(lengths)
+        column, own = torch.arange(width, device=device), torch.tensor(lengths, device=device).unsqueeze(1)
+        mask = column >= width - own if left else column < own  # [n, width]
+        ids = (torch.arange(first, first + mask.numel(), device=device).view_as(mask) * 13 + 5) % vocabulary
+        return ids * mask, mask
+
+    prompts, prompt_mask = ragged(LENGTHS["prompts"], 0, left=True)
+    completions, mask = ragged(LENGTHS["completions"], 20)
+    answers, answer_mask = ragged(LENGTHS["answers"], 50)
+    none = torch.zeros_like(mask)
+    return Rollouts(
+        prompt_ids=prompts,
+        prompt_mask=prompt_mask,
+        answer_ids=answers,
+        answer_mask=answer_mask,
+        completion_ids=completions,
+        segments=Segments(mask, none, none, marker_emitted=none[:, 0]),
+        group_ids=torch.tensor([0, 0, 1, 1], device=device),
+        truncated=none[:, 0],
+        marker_ids=(3 % vocabulary,),
+    )
