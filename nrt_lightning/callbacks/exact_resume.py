@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
+from nrt_lightning.callbacks.out_of_memory import NameOutOfMemory
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
@@ -228,9 +229,11 @@ def add_exact_resume(trainer: Any) -> None:
     keep_metrics(trainer)
     set_checkpoint_io(trainer)
     callbacks: list[Callback] = trainer.callbacks
+    kind: type[Callback]
     for kind in (NonFiniteGuard, ExactResume):
         if not any(isinstance(callback, kind) for callback in callbacks):
             first = (number for number, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
             callbacks.insert(next(first, len(callbacks)), kind())
-    if not any(isinstance(callback, SaveOnSignal) for callback in callbacks):
-        callbacks.append(SaveOnSignal())
+    for kind in (SaveOnSignal, NameOutOfMemory):
+        if not any(isinstance(callback, kind) for callback in callbacks):
+            callbacks.append(kind())
