@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
+from nrt_lightning.callbacks.out_of_memory import NameOutOfMemory
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
@@ -28,6 +29,7 @@ from nrt_lightning.strategies.position import Position, go_on, read_position, se
 from nrt_lightning.structures import Prompts, WindowStep
 
 log = logging.getLogger(__name__)
+PARTS = ("optimizer_states", "lr_schedulers", "global_step")
 KEY = "nrt_lightning_position"  # in a checkpoint
 
 
@@ -107,15 +109,18 @@ class ExactResume(Callback):
         if trainer.state.fn != TrainerFn.FITTING:
             return
         loops = checkpoint.get("loops", {}).get("fit_loop")
-        check_optimizer(checkpoint, trainer.ckpt_path)
+        check_optimizer(checkpoint, trainer.ckpt_path, whole=trainer.strategy.lightning_restore_optimizer)
         if not loops:
             raise InputError(
                 f"ckpt_path={str(trainer.ckpt_path)!r} holds no position of training, so it cannot be resumed. Give "
                 "another checkpoint, or load its weights into a new run."
             )
         data: dict[str, Any] = checkpoint.get(type(trainer.datamodule).__qualname__, {})
-        steps = data.get("epoch_steps") if isinstance(trainer.datamodule, QADataModule) else None
-        position = read_position(loops, trainer.accumulate_grad_batches, steps)
+        try:
+            steps = data.get("epoch_steps") if isinstance(trainer.datamodule, QADataModule) else None
+            position = read_position(loops, trainer.accumulate_grad_batches, steps)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise damaged(trainer.ckpt_path, error) from error
         position.validate |= checkpoint.get(KEY, {}).get("validating", False) and not position.lost
         settle(loops, position)
         if "processed" in data:
@@ -185,12 +190,31 @@ def follow_moved(trainer: Any, states: dict[Any, Any]) -> None:
             state[name] = moved(state[name])
 
 
-def check_optimizer(checkpoint: dict[str, Any], path: Any) -> None:
+def damaged(path: Any, error: Exception) -> InputError:
+    """The error for a checkpoint whose position cannot be read."""
+    return InputError(
+        f"ckpt_path={str(path)!r} holds a position of training that is damaged ({type(error).__name__}: {error}). Give "
+        "another checkpoint, or load its weights into a new run."
+    )
+
+
+def check_optimizer(checkpoint: dict[str, Any], path: Any, *, whole: bool = True) -> None:
     """Check that a checkpoint has the state of its optimizers.
 
+    Args:
+        checkpoint: its contents.
+        path: of the checkpoint.
+        whole: False if the strategy reads optimizers from elsewhere.
+
     Raises:
-        InputError: names the checkpoint.
+        InputError: names the checkpoint and what it lacks.
     """
+    missing = [name for name in PARTS if name not in checkpoint and whole]
+    if missing and checkpoint.get("loops"):
+        raise InputError(
+            f"ckpt_path={str(path)!r} has no {' and no '.join(missing)}, so it cannot be resumed. Give another "
+            "checkpoint, or load its weights into a new run."
+        )
     for state in checkpoint.get("optimizer_states", []):
         keeps = any("betas" in group or group.get("momentum") for group in state["param_groups"])
         if keeps and not state["state"] and checkpoint.get("global_step"):
@@ -205,9 +229,11 @@ def add_exact_resume(trainer: Any) -> None:
     keep_metrics(trainer)
     set_checkpoint_io(trainer)
     callbacks: list[Callback] = trainer.callbacks
+    kind: type[Callback]
     for kind in (NonFiniteGuard, ExactResume):
         if not any(isinstance(callback, kind) for callback in callbacks):
             first = (number for number, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
             callbacks.insert(next(first, len(callbacks)), kind())
-    if not any(isinstance(callback, SaveOnSignal) for callback in callbacks):
-        callbacks.append(SaveOnSignal())
+    for kind in (SaveOnSignal, NameOutOfMemory):
+        if not any(isinstance(callback, kind) for callback in callbacks):
+            callbacks.append(kind())

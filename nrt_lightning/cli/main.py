@@ -179,7 +179,7 @@ def main() -> None:
         sys.path.append(os.getcwd())  # to find classes and functions of the user, as `python -m` does
     try:
         run()
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, MisconfigurationException, torch.OutOfMemoryError) as error:
         message = input_error(error)
         if message is None:
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.strategies.checkpoint_contents import check_contents, check_weights, name_faults
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        check_finite(checkpoint, path)
+        check_weights(checkpoint, path)
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -58,8 +60,15 @@ class SafeCheckpointIO(TorchCheckpointIO):
         if "://" in str(path):
             return super().load_checkpoint(path, *args, **settings)
         found = undamaged(Path(path))
-        checkpoint = super().load_checkpoint(found, *args, **settings)
-        check_finite(checkpoint, found)
+        try:
+            checkpoint = super().load_checkpoint(found, *args, **settings)
+        except pickle.UnpicklingError as error:
+            problem = " ".join(str(error).split())[:200]
+            raise InputError(
+                f"The checkpoint {found} holds more than tensors and plain values, and is not read ({problem}). If you "
+                "trust it, load it in Python and save its state_dict."
+            ) from None
+        check_contents(checkpoint, found)
         return checkpoint
 
     @override
@@ -122,6 +131,8 @@ def damage(path: Path) -> str | None:
             torch.load(path, weights_only=True, map_location="meta")  # of an old format, or damaged
             return None
         with zipfile.ZipFile(path) as file:
+            if not any(name.endswith("/data.pkl") for name in file.namelist()):
+                return "it is an archive of something else"
             bad = file.testzip()  # compares the checksums that torch.save has written
     except Exception as error:  # torch raises many kinds
         return f"it cannot be read ({type(error).__name__})"
@@ -144,24 +155,9 @@ def undamaged(path: Path) -> Path:
     raise InputError(f"The checkpoint {path} cannot be used: {problem}. Give another checkpoint.")
 
 
-def check_finite(checkpoint: dict[str, Any], path: Any) -> None:
-    """Check that the weights of a checkpoint are finite.
-
-    Raises:
-        InputError: names the checkpoint and the weight.
-    """
-    for name, weight in checkpoint.get("state_dict", {}).items():
-        if not torch.is_tensor(weight) or not weight.is_floating_point() or not weight.numel():
-            continue
-        if not all(bound.isfinite() for bound in torch.aminmax(weight)):
-            raise InputError(
-                f"The weight {name} is not finite, so the checkpoint {path} is neither written nor used. Resume an "
-                "earlier one, with a lower learning rate or other rows."
-            )
-
-
 def set_checkpoint_io(trainer: Any) -> None:
     """Let a trainer write checkpoints safely, unless it has another `CheckpointIO`."""
     strategy = trainer.strategy
     if type(getattr(strategy, "_checkpoint_io", None)) in (type(None), TorchCheckpointIO):
         strategy._checkpoint_io = SafeCheckpointIO()
+    name_faults(strategy)

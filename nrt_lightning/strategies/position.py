@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 COUNTERS = ("ready", "started", "processed", "completed")
@@ -74,6 +75,9 @@ def read_position(loops: dict[str, Any], accumulate: int, epoch_steps: int | Non
     """
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]["current"]
     total, current = batches["total"], batches["current"]
+    for name, count in chain(total.items(), current.items(), epochs.items()):
+        if count < 0:
+            raise ValueError(f"{name}={count}")
     done, within = total["processed"], total["ready"] > total["processed"]  # within: saved inside a micro-batch
     processed = epochs["processed"] == epochs["started"] and not within  # the end of the epoch has been processed
     if epoch_steps is None:

@@ -14,7 +14,8 @@ from nrt_lightning.strategies.checkpoint_io import SafeCheckpointIO, before_of, 
 
 
 def state(number: int, size: int = 1000) -> dict:
-    return {"global_step": number, "state_dict": {"weight": torch.full((size,), float(number))}}
+    weights = {"weight": torch.full((size,), float(number))}
+    return {"global_step": number, "state_dict": weights, "pytorch-lightning_version": "2.6.0"}
 
 
 @pytest.fixture

@@ -34,6 +34,8 @@ def check_same_policy(saved: dict[str, Any], policy: Policy) -> None:
         saved: fingerprint of the checkpoint's policy.
         policy: the policy into which the checkpoint would be loaded.
     """
+    if not isinstance(saved, dict) or not isinstance(saved.get("markup", {}), dict):
+        raise InputError(f"The checkpoint is damaged: the policy in it is {str(saved)[:60]!r}. Give another.")
     if policy.turn_end is None and policy.settings["answer_end"] is None and "markup" in saved:
         policy.markup = dataclasses.replace(policy.markup, **{name: saved["markup"][name] for name in ENDS})
     here = fingerprint(policy)
