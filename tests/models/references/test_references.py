@@ -163,6 +163,6 @@ def test_a_reference_may_have_a_device_of_its_own(policy):
     policy.live = True
     reference.load(policy)
     assert reference.frozen[0].device.type == "cpu"  # a copy; it moves at its first use
-    with pytest.raises(NotImplementedError):  # nothing can be computed there, so it was there
+    with pytest.raises((NotImplementedError, RuntimeError)):  # nothing can be computed there, so it was there
         reference.logprobs(sampled(policy))
     assert reference.frozen[0].device.type == "meta"
