@@ -165,7 +165,7 @@ def test_a_resumed_run_replaces_its_own_files_in_a_folder_that_has_moved(trainer
     fit(trainer, saves(tmp_path / "one"), max_steps=2)
     shutil.move(tmp_path / "one", tmp_path / "other")
     fit(trainer, saves(tmp_path / "other"), tmp_path / "other" / "last.ckpt", max_steps=4)
-    assert {path.name for path in (tmp_path / "other").iterdir()} == {"last.ckpt", "epoch=0-step=4.ckpt"}
+    assert {path.name for path in (tmp_path / "other").glob("[!.]*")} == {"last.ckpt", "epoch=0-step=4.ckpt"}
 
 
 def test_the_newest_to_resume_is_exact(trainer, tmp_path, caplog):
