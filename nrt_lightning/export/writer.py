@@ -18,6 +18,7 @@ from nrt_lightning.export.forms import ExportForm, default_form
 from nrt_lightning.export.gathering import whole_policy
 from nrt_lightning.export.prompts import reproduces
 from nrt_lightning.export.record import ExportRecord, RunRecord, markup_settings
+from nrt_lightning.models.policy.vocabulary import unused_ids
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -122,8 +123,10 @@ def checked_template(tokenizer: PreTrainedTokenizerBase, record: RunRecord) -> s
 
 
 def generation_config(policy: Policy) -> GenerationConfig:
-    """The base's generation config, with the tokens that end an answer as its end tokens."""
+    """The base's generation config; it ends at tokens that end an answer, and never writes ids that are no tokens."""
     config = copy.deepcopy(policy.network.generation_config)
     config.eos_token_id = policy.eos_ids if len(policy.eos_ids) > 1 else policy.eos_ids[0]
     config.pad_token_id = policy.tokenizer.pad_token_id
+    if unused := unused_ids(policy):
+        config.suppress_tokens = unused
     return config

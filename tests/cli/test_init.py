@@ -301,7 +301,7 @@ def uncommented(text: str) -> str:
 
 @pytest.mark.parametrize("template", [None, CHAT, THINKING], ids=["plain", "chat", "drops traces"])
 def test_the_place_for_worked_examples_is_a_template_once_it_is_no_comment(
-    template: str | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    template: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = template
@@ -310,16 +310,17 @@ def test_the_place_for_worked_examples_is_a_template_once_it_is_no_comment(
     before = init("--data=rows.csv", "--model=./m")
     assert data_of(before)["template"] is None
     Path("shown.yaml").write_text(uncommented(Path("run.yaml").read_text()))
-    caplog.set_level("INFO")
+    printed: list[str] = []
+    monkeypatch.setattr("nrt_lightning.data.datamodule.rank_zero_info", printed.append)
     assert run(["fit", "--config=shown.yaml", "--trainer.fast_dev_run=true"]) is not None
-    asked = caplog.text
+    [asked] = printed
     kind = "ChatTemplate" if template == CHAT else "PlainTemplate"
     assert f"Prompts are made by {kind}(" in asked
     assert "6 + 9 = 15, 15 - 8 = 7\n| Answer: 7" in asked
 
 
 def test_template_and_marker_are_those_of_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What `init` says is what is printed before training."""
     tokenizer = byte_level()
@@ -331,9 +332,10 @@ def test_template_and_marker_are_those_of_the_run(
     told, text = " ".join(capsys.readouterr().out.split()), Path("run.yaml").read_text()
     assert "null takes '\\nAnswer:'" in text
     assert "null takes '</s>'" in text
-    caplog.set_level("INFO")
+    printed: list[str] = []
+    monkeypatch.setattr("nrt_lightning.data.datamodule.rank_zero_info", printed.append)
     assert run(["fit", "--config=run.yaml", "--trainer.fast_dev_run=true"]) is not None
-    asked = " ".join(caplog.text.split())
+    asked = " ".join(" ".join(printed).split())
     markup = re.search(r"Between trace and answer: marker (.+?, answer ends with '.+?' \(.+?\))", asked)
     assert markup is not None
     assert f"marker {markup[1]}" in told

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import ANSWERS, BASE, QUESTIONS, make_prompts, save_tiny
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from nrt_lightning import AdapterFiles, FourBit, InputError, LoRA, Merged, Policy, WholeModel, export_policy
 from nrt_lightning.data import ChatTemplate, PlainTemplate
@@ -78,6 +78,7 @@ def test_an_adapter_is_read_by_peft(tmp_path, base, padded):
     policy = trained(model=BASE if base == "embedded" else padded, adapter=LoRA(rank=4))
     directory = export_policy(policy, tmp_path / "m", AdapterFiles())
     model = AutoPeftModelForCausalLM.from_pretrained(directory)
+    model.generation_config = GenerationConfig.from_pretrained(directory)  # peft reads the base's
     assert generated(model, AutoTokenizer.from_pretrained(directory)) == greedy(policy)
     assert not (directory / "model.safetensors").exists()
 

@@ -68,6 +68,8 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
     except Exception as error:  # damaged files raise many kinds
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         why = " ".join(str(error).split()).partition(". ")[0]
+        if "trust_remote_code" in str(error):
+            why += "; set trust_remote_code to true if you trust it"
         where = "" if Path(source).is_dir() else "no such directory here, and "
         raise InputError(
             f"policy.model {source!r}: {where}its {what} cannot be read. Give a local directory with config.json and "

@@ -125,6 +125,7 @@ def test_weights_after_a_rollout_are_those_before_it():
 )
 def test_the_tests_of_rollouts_can_fail(monkeypatch):
     monkeypatch.setattr("nrt_lightning.models.policy.policy.keep_layout", lambda model: None)
+    monkeypatch.setattr("nrt_lightning.models.scoring.best.is_right", lambda *_: True)  # it repacks too
     policy = qlora()
     rollouts = sampled(dequantized(policy))
     _, before = gradients(policy, rollouts)

@@ -122,6 +122,7 @@ def test_flops_are_those_counted(tmp_path, rank):
     needs = Miniature(policy, LENGTHS, "32-true", WORK.layers).learn(**LEARN)
     flops = Work(Skeleton(policy), Widths.of(policy.config), LENGTHS).learning(needs, 1, baseline=True, reference=False)
     real = build(WORK, rank)
+    real.score(fixed_rollouts(WORK))  # the first use compares forward passes
     with flop_counter() as counter:
         real.score(fixed_rollouts(WORK), baseline=True).logprobs.sum().backward()
     assert sum(flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.05)
