@@ -98,8 +98,6 @@ SCENARIOS = {  # 24 rows / 3 = 8 micro-batches an epoch
 DEFAULT = (
     "two resumes across an epoch's end",
     "odd cadence, window 4, accumulation 4",
-    "validation after the save",
-    "signals",
 )
 
 
