@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from functools import lru_cache
 from typing import Any
 
 from nrt_lightning.functional.continuation import continuations, token_ids
@@ -38,6 +39,11 @@ class ControlText:
             tokens.update([markup.marker] * markup.marker_token + [markup.end] * markup.end_token)
         names = sorted((re.escape(token) for token in tokens if token.strip()), key=len, reverse=True)
         self.pattern = re.compile("|".join(names)) if names else None
+
+    @classmethod
+    def of(cls, tokenizer: Any, markup: Markup | None = None) -> ControlText:
+        """The one of a tokenizer; its thousands of tokens are collected once, and again if some are added."""
+        return _made(tokenizer, markup, len(tokenizer))
 
     def found(self, text: str) -> bool:
         """True if the tokenizer would read a control token in a text."""
@@ -83,6 +89,11 @@ class ControlText:
 
         messages = [turn | {"content": self.pattern.sub(replaced, turn["content"])} for turn in row.messages]
         return dataclasses.replace(row, messages=messages), Hidden(self, hidden)
+
+
+@lru_cache(maxsize=4)
+def _made(tokenizer: Any, markup: Markup | None, size: int) -> ControlText:
+    return ControlText(tokenizer, markup)
 
 
 @dataclasses.dataclass

@@ -129,7 +129,7 @@ class PromptEncoder:
         if not 0 <= self.max_dropped_share <= 1:
             raise InputError(f"max_dropped_share={self.max_dropped_share} is out of range. Give a number from 0 to 1.")
         check_tokenizer(self.tokenizer)
-        self.control = ControlText(self.tokenizer, self.template.markup)
+        self.control = ControlText.of(self.tokenizer, self.template.markup)
 
     def encode(self, rows: Sequence[Row], name: str = "data") -> EncodedRows:
         """The rows that fit, encoded, with a report of the others. The log and errors begin with `name`."""

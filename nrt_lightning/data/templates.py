@@ -89,7 +89,7 @@ class PromptTemplate(ABC):
 
         Control tokens of the template are control tokens; the same text inside a row is text.
         """
-        control = ControlText(tokenizer, self.markup)
+        control = ControlText.of(tokenizer, self.markup)
         held = {n for n, row in enumerate(rows) if any(control.found(turn["content"]) for turn in row.messages)}
         texts = ["" if n in held else self.render(row, tokenizer) for n, row in enumerate(rows)]
         encoded = token_ids(texts, tokenizer, add_special_tokens=self.add_special_tokens)

@@ -67,9 +67,9 @@ class TransformersEngine(RolloutEngine):
         per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
-            lengths = request.prompt_mask.sum(dim=1)
+            lengths, has_state = request.prompt_mask.sum(dim=1), recurrent(policy.network)
             for batch in lengths.argsort(stable=True).split(per_batch):
-                for prompts in equal_lengths(batch, lengths) if recurrent(policy.network) else [batch]:
+                for prompts in equal_lengths(batch, lengths) if has_state else [batch]:
                     self._decode(policy, request, prompts, uniform, sampled, progress)
         return sampled.generations()
 

@@ -113,6 +113,16 @@ class WorthlessCertainty(CollapseSign):
         return None
 
 
+def fallen_from(rate: float, past: list[float], keep: float, least: float) -> float | None:
+    """The best rate of the past, if that was at least `least` and the rate is below the fraction `keep` of it.
+
+    >>> fallen_from(0.2, [0.9, 0.8], keep=0.5, least=0.5), fallen_from(0.6, [0.9, 0.8], keep=0.5, least=0.5)
+    (0.9, None)
+    """
+    best = max(past, default=0.0)
+    return best if best >= least and rate < keep * best else None
+
+
 @dataclass(frozen=True)
 class LostMarker(CollapseSign):
     """The policy no longer ends its traces with the marker.
@@ -127,8 +137,8 @@ class LostMarker(CollapseSign):
 
     @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        best = max((vitals.marker_rate for vitals in past), default=0.0)
-        if best >= self.min_rate and now.marker_rate < self.keep * best:
+        best = fallen_from(now.marker_rate, [vitals.marker_rate for vitals in past], self.keep, self.min_rate)
+        if best is not None:
             return f"traces no longer end with the marker: {now.marker_rate:.0%}, after {best:.0%}"
         return None
 
@@ -147,8 +157,8 @@ class UnfinishedResponses(CollapseSign):
 
     @override
     def __call__(self, now: Vitals, past: list[Vitals]) -> str | None:
-        best = max((vitals.finished_rate for vitals in past), default=0.0)
-        if best >= self.min_rate and now.finished_rate < self.keep * best:
+        best = fallen_from(now.finished_rate, [vitals.finished_rate for vitals in past], self.keep, self.min_rate)
+        if best is not None:
             return f"responses are no longer finished: {now.finished_rate:.0%}, after {best:.0%}"
         return None
 

@@ -14,6 +14,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.modes import evaluating
 from nrt_lightning.functional.validation import DTYPES, check_choice, check_tokenizer
 from nrt_lightning.models.adapters.base import Adapter, warn_of_frozen_marker
 from nrt_lightning.models.adapters.quantization import Quantization, keep_layout
@@ -29,7 +30,7 @@ from nrt_lightning.models.policy.loading import (
     stored_weights,
 )
 from nrt_lightning.models.policy.markup import add_markup, with_turn_end
-from nrt_lightning.models.policy.modes import evaluating, training_mode
+from nrt_lightning.models.policy.modes import training_mode
 from nrt_lightning.models.policy.trained_state import keep_only_trained
 from nrt_lightning.models.policy.vocabulary import fit_vocabulary
 from nrt_lightning.models.scoring.base import ScoringForward
@@ -106,8 +107,7 @@ class Policy(nn.Module):
         live: Any = None if isinstance(model, str | os.PathLike) else settings.pop("model")
         self.live = live is not None
         self.settings: dict[str, Any] = settings
-        self.weights = weights
-        self.activation_checkpointing = activation_checkpointing
+        self.weights, self.activation_checkpointing = weights, activation_checkpointing
         remote_code = {"trust_remote_code": trust_remote_code}
         self.hub_kwargs = remote_code | ({"revision": revision} if revision else {})
         self.model_kwargs = remote_code | ({"attn_implementation": attn_implementation} if attn_implementation else {})

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.modes import evaluating
 from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, accepted
 from nrt_lightning.structures import Rollouts, Segments
 
@@ -41,14 +40,15 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
     """
     known = DIFFERENCES.setdefault(model, {})
     if type(scoring) not in known:
-        with frozen(model):
+        with evaluating(model):
             if PromptCopies not in known:
                 check_causal(model)
                 known[PromptCopies] = difference(model, PromptCopies())
-            try:
-                known[type(scoring)] = difference(model, scoring)
-            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
-                known[type(scoring)] = float("inf")  # the model does not take such masks or caches
+            if type(scoring) not in known:
+                try:
+                    known[type(scoring)] = difference(model, scoring)
+                except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
+                    known[type(scoring)] = float("inf")  # the model does not take such masks or caches
     found, copies = known[type(scoring)], known[PromptCopies]
     least = LEAST.get(model.dtype, HALF)
     if not copies <= 10 * least:
@@ -75,19 +75,6 @@ def check_causal(model: PreTrainedModel) -> None:
             f"policy.model: {type(model).__name__} reads later tokens (log-probs of a text's beginning change by "
             f"{found:.2g} nats with its end), so it cannot write. Choose a causal language model."
         )
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """A context in eval mode and without gradient, which leaves the modes of all modules as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def difference(model: PreTrainedModel, scoring: ScoringForward) -> float:
