@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -30,6 +31,8 @@ class FakeVLLM:
         self.routes, self.tokenizer = ROUTES, self.policy.tokenizer
         self.raw_logprobs = self.keep_weights = self.no_numbers = False
         self.failing = 0  # so many answers are 500
+        self.silent: set[str] = set()  # paths that are not answered
+        self.broken: set[str] = set()  # paths that are answered with 500
         self.started = 0
 
     def restart(self, source: str) -> None:
@@ -40,6 +43,10 @@ class FakeVLLM:
     def reply(self, method: str, path: str, body: dict, token: str | None) -> tuple[int, object]:
         if path.startswith("/v1") and self.token is not None and token != f"Bearer {self.token}":
             return 401, {"error": "Unauthorized"}
+        if path in self.broken:
+            return 500, {"error": {"message": "out of memory"}}
+        if path == "/health":
+            return 200, ""
         if self.failing and path == "/v1/completions":
             self.failing -= 1
             return 500, {"error": {"message": "engine dead"}}
@@ -110,7 +117,10 @@ def listening(fake: FakeVLLM, port: int = 0):
         def do_GET(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length) or "{}")
-            with turn, torch.no_grad():
+            while self.path in fake.silent:
+                time.sleep(0.02)
+            free = self.path == "/health"  # answered while the model writes
+            with nullcontext() if free else turn, torch.no_grad():
                 status, value = fake.reply(self.command, self.path, body, self.headers.get("Authorization"))
             text = json.dumps(value).encode()
             self.send_response(status)
@@ -124,10 +134,13 @@ def listening(fake: FakeVLLM, port: int = 0):
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *args: None  # a client that has gone
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
     finally:
+        fake.silent.clear()
         server.shutdown()
         server.server_close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.errors import InputError
@@ -60,7 +61,7 @@ class Server(Connection):
     def connect(self) -> None:
         """Read the name and the limits of the served model."""
         try:
-            served = self.call("GET", "/v1/models", timeout=QUICK)["data"]
+            served = self.quick("GET", "/v1/models")["data"]
         except Unreachable as error:
             raise InputError(
                 f"engine.urls {self.url}: no server answers ({error}). Start one with `nrt-lightning serve`, and wait "
@@ -103,13 +104,16 @@ class Server(Connection):
 
     # Requests
 
-    def complete(self, job: Job, parameters: dict[str, Any], model: str | None = None) -> list[Line]:
+    def complete(
+        self, job: Job, parameters: dict[str, Any], model: str | None = None, canceled: Event | None = None
+    ) -> list[Line]:
         """Sample the continuations of a prompt.
 
         Args:
             job: the prompt.
             parameters: of the sampling.
             model: name of the model or adapter; None for the model that the server was started with.
+            canceled: set when the lines are no longer needed.
 
         Raises:
             Unreachable: the connection was lost.
@@ -126,7 +130,7 @@ class Server(Connection):
             "skip_special_tokens": False,
         }
         try:
-            choices = self.call("POST", "/v1/completions", body)["choices"]
+            choices = self.call("POST", "/v1/completions", body, canceled=canceled)["choices"]
         except Refused as error:
             if "Out of range float values" not in str(error):
                 raise
@@ -139,9 +143,13 @@ class Server(Connection):
             for choice in sorted(choices, key=lambda choice: choice["index"])
         ]
 
+    def quick(self, method: str, path: str, body: Any = None) -> Any:
+        """Make a request that samples nothing."""
+        return self.call(method, path, body, timeout=QUICK)
+
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """Make a request that samples nothing, and repeat it until it is answered."""
-        return self.insist(lambda: self.call(method, path, body, timeout=QUICK))
+        return self.insist(lambda: self.quick(method, path, body))
 
     def load(self, path: str, body: Any) -> None:
         """Make the server load weights.

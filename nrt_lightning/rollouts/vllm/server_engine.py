@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import TruncatedImportance
 from nrt_lightning.rollouts.engine import GenerationRequest, Progress
 from nrt_lightning.rollouts.remote.base import RemoteEngine
-from nrt_lightning.rollouts.remote.connection import Refused, Unreachable
+from nrt_lightning.rollouts.remote.connection import Failed, Refused, Unreachable
 from nrt_lightning.rollouts.remote.jobs import Job, Line, run_concurrently
 from nrt_lightning.rollouts.remote.processes import on_rank_zero, rank
 from nrt_lightning.rollouts.vllm.parameters import sampling_parameters
@@ -30,6 +31,7 @@ from nrt_lightning.rollouts.vllm.sync import WeightSync, best_sync
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
 
+log = logging.getLogger(__name__)
 RESTORING = Lock()  # several threads may notice a restarted server at the same time
 AT_ONCE = 256  # concurrent prompts per server
 
@@ -45,7 +47,8 @@ class VLLMServerEngine(RemoteEngine):
         sync: how weights are sent; null for the adapter alone if vLLM can load it, and all weights otherwise.
         directory: where weights are written for the servers, readable by the trainer and by the servers; null for a
             temporary directory on this machine.
-        patience: seconds without an answer after which the run ends.
+        patience: seconds without a sign of life after which the run ends. While a server samples, its `/health` is
+            asked.
         token_variable: environment variable with the servers' bearer token, if they have one.
         sampler_correction: off-policy correction for a loss whose `sampler_correction` is null; null for none.
         tolerance: largest mean difference between the log-probs of sampler and trainer after weights were sent, in
@@ -105,7 +108,26 @@ class VLLMServerEngine(RemoteEngine):
         with atomic_directory(target) if rank() == 0 else nullcontext() as directory:
             self.sync.write(policy, directory)
         before, self.current = self.current, (name, target)
-        on_rank_zero(partial(self.replace, before))
+        try:
+            on_rank_zero(partial(self.replace, before))
+        except BaseException:  # some servers may have the version; the one before stays the current one
+            self.current = before
+            if rank() == 0:
+                self.discard(name, target)
+            raise
+
+    def discard(self, name: str, directory: Path) -> None:
+        """Remove a version that not all servers could load."""
+        assert self.sync is not None
+        for server in self.servers:
+            try:
+                if server.is_alive():
+                    self.sync.unload(server, name)
+            except (Unreachable, Failed, Refused) as error:
+                log.warning(
+                    "%s may still hold the weights %s, which others could not load: %s", server.url, name, error
+                )
+        shutil.rmtree(directory, ignore_errors=True)
 
     def new_version(self, version: int) -> tuple[str, Path]:
         """Name and directory of a version."""
@@ -153,7 +175,7 @@ class VLLMServerEngine(RemoteEngine):
 
         def complete() -> list[Line]:
             try:
-                return server.complete(job, parameters, model)
+                return server.complete(job, parameters, model, canceled)
             except Refused as error:
                 if error.status != 404:
                     raise

@@ -82,7 +82,8 @@ class ServerSettings:
     @property
     def url(self) -> str:
         """Address for a trainer on this machine."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 def server_command(model: str | Path, serve: ServerSettings, rank: int | None = None) -> list[str]:

@@ -76,7 +76,7 @@ class AdapterSync(WeightSync):
 
     @override
     def loaded(self, server: Server, name: str) -> bool:
-        return any(entry["id"] == name for entry in server.call("GET", "/v1/models")["data"])
+        return any(entry["id"] == name for entry in server.quick("GET", "/v1/models")["data"])
 
     @override
     def unload(self, server: Server, name: str) -> None:
@@ -102,7 +102,7 @@ class WeightsSync(WeightSync):
     def load(self, server: Server, name: str, directory: Path) -> None:
         server.load("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(directory)}})
         for _ in range(100):  # refused while any request uses a part of the cache
-            if server.call("POST", "/reset_prefix_cache")["success"]:
+            if server.quick("POST", "/reset_prefix_cache")["success"]:
                 break
             time.sleep(0.1)
         else:
@@ -110,11 +110,11 @@ class WeightsSync(WeightSync):
                 f"engine.urls {server.url} keeps cached results of older weights, since it is serving other requests. "
                 "Start a server for this run alone."
             )
-        server.call("POST", "/update_weight_version", {"new_version": name})
+        server.quick("POST", "/update_weight_version", {"new_version": name})
 
     @override
     def loaded(self, server: Server, name: str) -> bool:
-        return server.call("GET", "/weight_info")["weight_version"] == name
+        return server.quick("GET", "/weight_info")["weight_version"] == name
 
 
 def adapter_refusal(policy: Policy) -> str | None:
