@@ -16,9 +16,10 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.strategies import Processes, check_precision, micro_batches_done
-from nrt_lightning.structures import Prompts, WindowStep
+from nrt_lightning.structures import Prompts, Segments, WindowStep
 from nrt_lightning.training.checks import check_method, check_sampled, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
+from nrt_lightning.training.micro_batches import loss_segments
 from nrt_lightning.training.sampling import SampledWindow, measure_signals, sample_window, score_window
 from nrt_lightning.training.window import apply_window_parts
 
@@ -83,6 +84,7 @@ class OnPolicyRollout(Callback):
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(filled, field.name))
         batch.window = place
+        batch.step = step_segments(trainer, pl_module.method, self.window, place, batch_idx)
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
         """The window's micro-batches with rollouts, scores and credit, as far as these come before the steps.
@@ -152,6 +154,28 @@ class OnPolicyRollout(Callback):
         pl_module.log("rollout/tokens_per_second", sampled.tokens / max(sampled.seconds, 1e-9), batch_size=prompts)
         pl_module.log("rollout/seconds", sampled.seconds, batch_size=prompts)
         pl_module.log("rollout/peak_memory_mib", sampled.peak_memory / 2**20, batch_size=prompts)
+
+
+def step_segments(
+    trainer: Any, method: Method, window: list[Prompts], place: WindowStep, batch_idx: int
+) -> list[Segments]:
+    """The tokens that carry a loss, of all micro-batches of the optimizer step that begins here.
+
+    None if no step begins here, or if not all of its micro-batches have been sampled.
+
+    Args:
+        trainer: of the run.
+        method: that the loss is of.
+        window: with rollouts.
+        place: of this micro-batch in the window.
+        batch_idx: of this micro-batch in the epoch.
+    """
+    count = trainer.accumulate_grad_batches
+    if count == 1 or batch_idx % count or place.size * place.epochs % count:
+        return []
+    first, rest = place.epoch * place.size + place.index, trainer.num_training_batches - batch_idx
+    numbers = range(first, first + int(min(count, rest)))  # the last step of an epoch may be shorter
+    return [loss_segments(method, window[number % place.size]) for number in numbers]
 
 
 def steps_within(trainer: Trainer, window: WindowStep) -> bool:

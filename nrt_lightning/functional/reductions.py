@@ -38,10 +38,10 @@ class Reduction(ABC):
         return masked_sum(values * (self.weights(mask, values.dtype) if weights is None else weights), mask)
 
     def count(self, mask: Tensor) -> Tensor:
-        """The part of the divisor that depends on the mask, a scalar; 1 if none does."""
+        """The part of the divisor that depends on the batch, a scalar; 1 if none does."""
         return torch.ones((), device=mask.device)
 
-    def balance(self, masks: Sequence[Tensor], mean: Callable[[Tensor], Tensor]) -> Tensor:
+    def balance(self, masks: Sequence[Tensor], mean: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Factors that make the mean over processes equal to the reduction of one large batch.
 
         Args:
@@ -49,17 +49,16 @@ class Reduction(ABC):
             mean: averages a tensor over all processes.
 
         Returns:
-            `[M]`: `count / mean(count)` of each mask, to multiply the reduced values with.
+            `[M]`: `count / mean(count)` of each mask, to multiply the reduced values with; and `[M]`: `mean(count)`.
 
         Example:
             >>> mask = torch.tensor([[True, True, True], [True, False, False]])
             >>> TokenMean().balance([mask], mean=lambda counts: torch.full_like(counts, 8.0))  # 4 tokens, 8 on average
-            tensor([0.5000])
+            (tensor([0.5000]), tensor([8.]))
         """
-        if not self.counts_tokens:
-            return torch.ones(len(masks), device=masks[0].device)
         counts = torch.stack([self.count(mask) for mask in masks]).float()
-        return counts / mean(counts).clamp(min=1e-9)
+        sizes = mean(counts)
+        return counts / sizes.clamp(min=1e-9), sizes
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,8 @@ class SequenceSumConstant(Reduction):
 
     Args:
         divisor: the constant, in tokens; 512 in the authors' script.
-        average: divide by the number of sequences too, so that gradients accumulated over micro-batches of equal size
-            agree with those of one large batch.
+        average: divide by the number of sequences too, as that of one large batch. False averages over micro-batches
+            and processes instead.
 
     Raises:
         InputError: if `divisor` is not above 0.
@@ -98,6 +97,10 @@ class SequenceSumConstant(Reduction):
         """`1 / divisor` on every token, over the number of sequences if averaged."""
         count = mask.shape[0] if self.average else 1
         return mask.to(dtype) / (self.divisor * max(count, 1))
+
+    def count(self, mask: Tensor) -> Tensor:
+        """The number of sequences if averaged, with and without tokens."""
+        return torch.tensor(mask.shape[0] if self.average else 1, device=mask.device)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -148,8 +148,23 @@ class NRTLoss:
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
                 terms["kl"] = kl
-        loss, reduced = self._total(logprobs, terms, whole, mean)
-        return LossOutput(loss, reduced, metrics, self._counts(metrics, inputs.segments, masks))
+        out = self._total(logprobs, terms, whole, mean)
+        out.metrics, out.counts = metrics, self._counts(metrics, inputs.segments, masks)
+        return out
+
+    def sizes(self, steps: Sequence[Segments], mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """The divisors of the loss's parts, summed over micro-batches; the mean over processes.
+
+        Args:
+            steps: the tokens that carry a loss, of each micro-batch.
+            mean: averages a tensor over all processes.
+        """
+        found = [self._masks(segments) for segments in steps]
+        names = [*found[0]]
+        masks = [[self.reduction.count(masks[name]).float() for name in names] for masks in found]
+        totals = mean(torch.stack([torch.stack(counts) for counts in masks]).sum(dim=0))  # [terms]
+        sizes = dict(zip(names, totals, strict=True))
+        return sizes if self.reduction.counts_tokens else {"loss": sizes["trace"]}
 
     @property
     def needs_full_batch(self) -> bool:
@@ -191,19 +206,23 @@ class NRTLoss:
         terms: dict[str, TokenTerm],
         whole: WholeBatch | None,
         mean: Callable[[Tensor], Tensor] | None,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> LossOutput:
         # This 0 has a gradient, so that the loss has one even if all coefficients are 0.
         loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
         coefs = {"trace": self.trace_coef, "marker": self.marker_coef, "answer": self.answer_coef, "kl": self.kl_coef}
         masks = self._masks(whole.segments) if whole else {name: term.mask for name, term in terms.items()}
-        factors = self.reduction.balance([masks[name] for name in terms], mean) if mean else [1.0] * len(terms)
+        factors, sizes = self.reduction.balance([masks[name] for name in terms], mean or torch.clone)
+        parts = {}
         for factor, (name, term) in zip(factors, terms.items(), strict=True):
             weights = whole.part(self.reduction.weights(masks[name], term.values.dtype), term.mask) if whole else None
             value = factor * self.reduction(term.values, term.mask, weights)
             reduced[name] = value.detach()
             if coefs[name]:  # 0 * infinity would be NaN
-                loss = loss + coefs[name] * value
-        return loss, reduced
+                parts[name] = coefs[name] * value
+                loss = loss + parts[name]
+        if not (parts and self.reduction.counts_tokens):  # all have the same divisor
+            return LossOutput(loss, reduced, parts={"loss": loss}, sizes={"loss": sizes[0]})
+        return LossOutput(loss, reduced, parts=parts, sizes=dict(zip(terms, sizes, strict=True)))
 
     @staticmethod
     def _metrics(inputs: LossInputs, mask: Tensor, clipped: Tensor) -> dict[str, Tensor]:

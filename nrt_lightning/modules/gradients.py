@@ -1,7 +1,8 @@
-"""When gradients are cleared, whatever steps the optimizer."""
+"""The gradients of an optimizer step: its own alone, and those of one batch, whatever steps the optimizer."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning as L
@@ -9,28 +10,110 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.errors import InputError
+from nrt_lightning.structures import LossOutput
+from nrt_lightning.training.accumulation import OpenStep
+
 
 class GradientsOfOneStep(L.LightningModule):
-    """A step has the gradients of its own micro-batches alone.
+    """A step has the gradients of its own micro-batches alone, added up as if these were one batch.
 
     They are cleared where the first of them is taken, each time that the optimizer calls its closure (LBFGS calls it
     often), and after the step, so that they take no memory during sampling.
     """
 
     _cleared = False  # in this training step, before the gradient of its first part
+    _open: OpenStep | None = None
+    _place: tuple[int, int, int] | None = None  # trainer, optimizer step and micro-batch that `_open` is at
+    _counted: tuple[int, int] | None = None  # trainer and optimizer step that `after_optimizer_step` was called for
+    _noticed: Sequence[Any] = ()  # hooks of the optimizers
 
-    def backward_part(self, loss: Tensor) -> None:
-        """Run the backward pass of a micro-batch. Lightning runs it for the loss that the training step returns."""
-        accumulate = self.trainer.accumulate_grad_batches
-        if not self._cleared and self.trainer.fit_loop.epoch_loop.batch_idx % accumulate == 0:
+    def begin_micro_batch(self) -> None:
+        """Begin a micro-batch of an optimizer step.
+
+        Raises:
+            InputError: the optimizer asks for the gradients of an accumulation again.
+        """
+        if self._trainer is None or self.trainer.accumulate_grad_batches == 1:
+            self._open = None
+            return
+        count, loop = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.epoch_loop
+        begun = loop.batch_progress.total.ready - 1 - loop.batch_idx % count
+        before, self._place = self._place, (id(self.trainer), begun, loop.batch_idx)
+        if self._open is None or before is None or before[:2] != self._place[:2]:
+            policy: Any = self.policy
+            trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+            self._open = OpenStep(trained, count, policy.sharding.active)
+        elif before == self._place:
+            raise InputError(
+                f"trainer.accumulate_grad_batches is {count}, and the optimizer "
+                f"{type(self.trainer.optimizers[0]).__name__} calls its closure several times, which takes the "
+                "gradient of the last micro-batch alone anew. Set accumulate_grad_batches to 1, with a larger "
+                "data.batch_size."
+            )
+        else:
+            self._open.go_on()
+
+    def weighed(self, out: LossOutput, known: Callable[[], dict[str, Tensor]] | None = None) -> Tensor:
+        """A scalar whose gradient is to be taken, of a micro-batch or of a part of it.
+
+        Added up over `accumulate_grad_batches`, the gradients are those of one batch, at the end of an epoch too, where
+        Lightning steps with fewer.
+
+        Args:
+            out: of the micro-batch or part.
+            known: gives the divisors of the whole step that are known before its end.
+        """
+        if self._open is None:
+            return out.loss
+        losses = self._open.weigh(out, last=not self.trainer.fit_loop._should_accumulate(), known=known)
+        if len(losses) > 1:
+            self.clear_earlier()
+        return self._open.take(losses, self.backward_part)
+
+    def clear_earlier(self) -> None:
+        """Clear the gradients of an earlier step, before the first of this one is taken."""
+        first = self.trainer.fit_loop.epoch_loop.batch_idx % self.trainer.accumulate_grad_batches == 0
+        if first and not self._cleared:
             self.trainer.optimizers[0].zero_grad()
             self._cleared = True
-        self.trainer.strategy.backward(loss / accumulate, None)
+
+    def backward_part(self, loss: Tensor, **settings: Any) -> None:
+        """Run the backward pass of a micro-batch. Lightning runs it for the loss that the training step returns."""
+        self.clear_earlier()
+        self.trainer.strategy.backward(loss / self.trainer.accumulate_grad_batches, None, **settings)
+
+    def stepped(self, *_: Any) -> None:
+        """Call `after_optimizer_step`, once in a step."""
+        step = self.trainer.global_step + 1  # the trainer counts the step after it
+        if self._counted != (id(self.trainer), step):
+            self._counted = (id(self.trainer), step)
+            self.after_optimizer_step(step)
+
+    def after_optimizer_step(self, step: int) -> None:
+        """Called after optimizer step number `step`, counted from 1, whoever took it."""
+
+    @override
+    def on_train_start(self) -> None:
+        """Notice the optimizer's steps, also those of an `optimizer_step` of the user's own."""
+        self._counted = None
+        for handle in self._noticed:
+            handle.remove()
+        hooks = (getattr(optimizer, "register_step_post_hook", None) for optimizer in self.trainer.optimizers)
+        self._noticed = [register(self.stepped) for register in hooks if register is not None]
+
+    @override
+    def on_train_end(self) -> None:
+        """Leave the optimizer as it was."""
+        for handle in self._noticed:
+            handle.remove()
+        self._noticed = []
 
     @override
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step and free the gradients, so that they take no memory during sampling."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.stepped()
         optimizer.zero_grad()
 
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,10 @@ from nrt_lightning.rewards import (
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.training import micro_batches
+from nrt_lightning.training.accumulation import known_sizes
 from nrt_lightning.training.checks import check_method, method_of
 from nrt_lightning.training.method import Method
-from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
 
 
 class NRTModule(PolicyModule):
@@ -152,7 +154,7 @@ class NRTModule(PolicyModule):
         if method.needs_reference:
             method.reference.load(self.policy)
         if method.needs_baseline and not method.baseline_scorer.from_policy_forward:
-            directory, precision = Path(self.trainer.default_root_dir), self.trainer.precision
+            directory, precision = (Path(t.default_root_dir), t.precision) if (t := self._trainer) else (None, "")
             method.baseline_scorer.load(self.policy, method.reference, directory, precision)
 
     @override
@@ -165,23 +167,24 @@ class NRTModule(PolicyModule):
         self.log_training(batch, step)
         return {"loss": step.loss, "reward": step.credit.reward.value, "advantages": step.credit.advantages}
 
-    def learn(self, batch: Prompts) -> Step:
+    def learn(self, batch: Prompts) -> micro_batches.Step:
         """Scores, credit and loss, in micro-batches if `max_tokens_per_micro_batch` asks for them."""
+        self.begin_micro_batch()
         limit, processes = self.max_tokens_per_micro_batch, self.processes
+        weigh = partial(self.weighed, known=partial(known_sizes, self.method, batch, processes))
         if limit is None:
-            return learn_at_once(self.method, batch, processes)
-        parts = split(batch, limit, processes)
-        over = float(sum(count > limit for count in tokens_of_groups(batch.trained)))
+            return micro_batches.learn_at_once(self.method, batch, processes, weigh)
+        parts = micro_batches.split(batch, limit, processes)
+        over = float(sum(count > limit for count in micro_batches.tokens_of_groups(batch.trained)))
         counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(over)}
         self.log_scalars(counts, "train", len(batch.trained))
-        return learn_in_parts(self.method, batch, parts, processes, self.backward_part)
+        return micro_batches.learn_in_parts(self.method, batch, parts, processes, self.backward_part, weigh)
 
     @override
-    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.method.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+    def after_optimizer_step(self, step: int) -> None:
+        self.method.reference.update(self.policy, step)
 
-    def log_training(self, batch: Prompts, step: Step) -> None:
+    def log_training(self, batch: Prompts, step: micro_batches.Step) -> None:
         """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
         rollouts, reward = batch.sampled, step.credit.reward
         groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
@@ -198,8 +201,7 @@ class NRTModule(PolicyModule):
         self.log_scalars(traces, "rollout", len(rollouts))
         worth = "reward" if reward.baseline is None else "gain"
         bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
-        values = {name: scalar.value for name, scalar in bar.items()}
-        self.log_dict(values, prog_bar=True, logger=False, batch_size=len(rollouts))
+        self.log_dict({n: s.value for n, s in bar.items()}, prog_bar=True, logger=False, batch_size=len(rollouts))
         self.log_throughput(batch.trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
 
     # Evaluation
@@ -212,11 +214,11 @@ class NRTModule(PolicyModule):
         )
 
     @override
-    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Prompts | None, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         if batch is None:  # no row fits
             return []
         sampling = dataclasses.replace(self.method.sampling, temperature=self.predict_temperature)
-        seed = counter_seed(run_seed(), 0, batch_idx, self.global_rank, "predict")
+        seed = counter_seed(run_seed(), dataloader_idx, batch_idx, self.global_rank, "predict")
         with self.policy.evaluating():
             written = write_answers(self.policy, self.engine, batch, sampling, sampling.max_answer_tokens, seed)
         return [

@@ -17,7 +17,8 @@ from nrt_lightning.modules.base import PolicyModule
 from nrt_lightning.modules.schedules import Schedule
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, direct_answers
 from nrt_lightning.rollouts.answering import write_directly
-from nrt_lightning.structures import Prompts
+from nrt_lightning.structures import LossOutput, Prompts
+from nrt_lightning.training.accumulation import with_value
 
 
 class SFTModule(PolicyModule):
@@ -57,13 +58,15 @@ class SFTModule(PolicyModule):
     @override
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
         """The cross-entropy of the answers."""
+        self.begin_micro_batch()
         prompts = batch.micro_batch()
         logprobs = self.policy.score(direct_answers(prompts, self.policy.markup)).logprobs  # [B, T]
-        (factor,) = self.reduction.balance([prompts.answer_mask], self.processes.mean)
-        loss = factor * self.reduction(-logprobs, prompts.answer_mask)
+        factor, size = self.reduction.balance([prompts.answer_mask], self.processes.mean)  # [1]
+        loss = factor[0] * self.reduction(-logprobs, prompts.answer_mask)
         self.log("train/loss", self.processes.mean(loss.detach()), prog_bar=True, batch_size=len(prompts))
         self.log_throughput(prompts.answer_mask.sum() + prompts.prompt_mask.sum())
-        return loss
+        weighed = self.weighed(LossOutput(loss, {}, parts={"loss": loss}, sizes={"loss": size[0]}))
+        return with_value(weighed, loss)
 
     @override
     def answer(self, prompts: Prompts) -> Evaluation:
@@ -71,7 +74,7 @@ class SFTModule(PolicyModule):
         return evaluate_direct_answers(self.policy, self.engine, prompts, limit)
 
     @override
-    def predict_step(self, batch: Prompts | None, batch_idx: int) -> list[dict[str, Any]]:
+    def predict_step(self, batch: Prompts | None, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
         """One answer for each question, in the same fields as `NRTModule`'s with an empty trace."""
         if batch is None:  # no row fits
             return []

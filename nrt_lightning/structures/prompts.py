@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.structures.base import TensorStruct
-from nrt_lightning.structures.rollouts import Rollouts
+from nrt_lightning.structures.rollouts import Rollouts, Segments
 
 
 @dataclass
@@ -61,6 +61,7 @@ class Prompts(TensorStruct):
     counted: Tensor | None = None  # [B] False for padding rows of evaluation; None if all rows count
     rollouts: Rollouts | None = None  # filled in place by OnPolicyRollout; always with the reference answer
     responses: Rollouts | None = None  # the same traces with the policy's own answer, where those are trained
+    step: list[Segments] = field(default_factory=list)  # what carries a loss in all of an optimizer step, at its begin
 
     def __len__(self) -> int:
         return self.prompt_ids.shape[0]
@@ -78,7 +79,7 @@ class Prompts(TensorStruct):
 
     def select(self, prompts: Tensor) -> Prompts:
         """These prompts `[b]`, ascending, with their rollouts, as a batch of one window step."""
-        cut = dataclasses.replace(self, rollouts=None, responses=None).apply(lambda tensor: tensor[prompts])
+        cut = dataclasses.replace(self, rollouts=None, responses=None, step=[]).apply(lambda tensor: tensor[prompts])
         cut.rows, cut.window = [self.rows[index] for index in prompts.tolist()] if self.rows else [], WindowStep()
         if self.rollouts is not None:
             rows = torch.isin(self.rollouts.group_ids, prompts).nonzero().squeeze(1)  # [n]

@@ -47,3 +47,5 @@ class LossOutput:
     terms: dict[str, Tensor]  # each before its coefficient, detached
     metrics: dict[str, Tensor] = field(default_factory=dict)  # clip fraction and the like, detached
     counts: dict[str, Tensor] = field(default_factory=dict)  # of tokens that a metric is the mean of
+    parts: dict[str, Tensor] = field(default_factory=dict)  # add up to the loss, with gradient; one for each divisor
+    sizes: dict[str, Tensor] = field(default_factory=dict)  # divisor of each part, the mean over all processes

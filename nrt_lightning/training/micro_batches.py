@@ -11,6 +11,7 @@ from torch import Tensor
 from nrt_lightning.losses import WholeBatch
 from nrt_lightning.strategies import Processes
 from nrt_lightning.structures import Credit, LossOutput, Prompts, Rollouts, Scores, Segments, TraceReward
+from nrt_lightning.training.accumulation import Weigh, plain, with_value
 from nrt_lightning.training.method import Method
 
 
@@ -89,16 +90,28 @@ def part_of(batch: Prompts, groups: list[int]) -> Part:
     return Part(batch.select(prompts), prompts, torch.isin(ids, prompts).nonzero().squeeze(1))
 
 
-def learn_at_once(method: Method, batch: Prompts, processes: Processes) -> Step:
-    """Scores, credit and loss of all rollouts by one forward pass."""
+def learn_at_once(method: Method, batch: Prompts, processes: Processes, weigh: Weigh = plain) -> Step:
+    """Scores, credit and loss of all rollouts by one forward pass.
+
+    Args:
+        method: that is learned with.
+        batch: with rollouts.
+        processes: that learn together.
+        weigh: from a loss to the scalar whose gradient is taken.
+    """
     scores = method.score(batch)
     credit = method.assign_credit(batch, scores)
     out = method.compute_loss(batch, scores, credit, mean=processes.mean)
-    return Step(out.loss, scores, credit, out)
+    return Step(with_value(weigh(out), out.loss), scores, credit, out)
 
 
 def learn_in_parts(
-    method: Method, batch: Prompts, parts: list[Part], processes: Processes, backward: Callable[[Tensor], None]
+    method: Method,
+    batch: Prompts,
+    parts: list[Part],
+    processes: Processes,
+    backward: Callable[[Tensor], None],
+    weigh: Weigh = plain,
 ) -> Step:
     """`learn_at_once` with the activations of one part in memory at a time.
 
@@ -110,35 +123,45 @@ def learn_in_parts(
         parts: of the batch.
         processes: that learn together.
         backward: takes the gradient of a part; called for all parts but the last, which is left to the caller.
+        weigh: from a loss to the scalar whose gradient is taken.
     """
     if batch.trained.old_scores is not None and method.loss.needs_full_batch:
-        return learn_in_two_passes(method, batch, parts, processes, backward)
+        return learn_in_two_passes(method, batch, parts, processes, backward, weigh)
     whole = loss_segments(method, batch)
     scores, credits = [], []
     for number, part in enumerate(parts, start=1):
         scores.append(method.score(part.batch))
         credits.append(method.assign_credit(part.batch, scores[-1]))
         out = method.compute_loss(part.batch, scores[-1], credits[-1], WholeBatch(whole, part.rows), processes.mean)
+        loss = weigh(out)
         if number < len(parts):
-            backward(out.loss)
+            backward(loss)
         scores[-1] = scores[-1].apply(Tensor.detach)
     merged = merge_scores(parts, batch, scores)
-    return whole_step(method, batch, out.loss, merged, merge_credits(parts, batch, credits), processes)
+    return whole_step(method, batch, loss, merged, merge_credits(parts, batch, credits), processes)
 
 
 def learn_in_two_passes(
-    method: Method, batch: Prompts, parts: list[Part], processes: Processes, backward: Callable[[Tensor], None]
+    method: Method,
+    batch: Prompts,
+    parts: list[Part],
+    processes: Processes,
+    backward: Callable[[Tensor], None],
+    weigh: Weigh,
 ) -> Step:
     """The gradient of the loss in the log-probs of all rollouts first, then in the weights, part by part."""
     with torch.no_grad():
         scores = merge_scores(parts, batch, [method.score(part.batch) for part in parts])
     leaf = scores.logprobs.requires_grad_()
     credit = method.assign_credit(batch, scores)
-    total = method.compute_loss(batch, scores, credit, mean=processes.mean).loss
-    (gradient,) = torch.autograd.grad(total, leaf)  # [N, C]
+    total = method.compute_loss(batch, scores, credit, mean=processes.mean)
+    gradients = {
+        name: torch.autograd.grad(value, leaf, retain_graph=True)[0] for name, value in total.parts.items()
+    }  # [N, C] each
     for number, part in enumerate(parts, start=1):
         logprobs = method.policy.score(part.batch.trained).logprobs  # [n, c]
-        loss = (logprobs * gradient[part.rows, : logprobs.shape[1]]).sum()
+        terms = {n: (logprobs * full[part.rows, : logprobs.shape[1]]).sum() for n, full in gradients.items()}
+        loss = weigh(LossOutput(torch.stack([*terms.values()]).sum(), {}, parts=terms, sizes=total.sizes))
         if number < len(parts):
             backward(loss)
     return whole_step(method, batch, loss, scores, credit, processes)
@@ -159,8 +182,7 @@ def whole_step(
     scores = scores.apply(Tensor.detach)
     out = method.compute_loss(batch, scores, credit, mean=processes.mean)
     with torch.enable_grad():
-        loss = last + (out.loss - last).detach()
-    return Step(loss, scores, credit, out)
+        return Step(with_value(last, out.loss), scores, credit, out)
 
 
 def merge_scores(parts: list[Part], batch: Prompts, scores: list[Scores]) -> Scores:

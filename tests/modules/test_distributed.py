@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 SCRIPT = """
-import json, sys
+import json, sys, torch
 import lightning as L
 sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from torchmetrics.text import CharErrorRate, ROUGEScore
-from nrt_lightning import ExactMatch, RegisterPrograms
+from nrt_lightning import ConstantSchedule, ExactMatch, Policy, RegisterPrograms, SFTModule
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.1)
 
 if __name__ == "__main__":
     L.seed_everything(7)
@@ -34,10 +37,18 @@ if __name__ == "__main__":
     trainer.callbacks.append(Note())
     trainer.limit_val_batches = 0
     trainer.fit(module, data)
+    supervised = SFTModule(Policy("embedded:registers-base"), optimizer=sgd, schedule=ConstantSchedule(0))
+    L.Trainer(
+        accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_steps=2,
+        max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        limit_val_batches=0, default_root_dir=sys.argv[2], accumulate_grad_batches=4 // devices,
+    ).fit(supervised, registers(batch_size=2))
+    start = dict(Policy("embedded:registers-base").load().named_parameters())
+    moved = sum(float((p - start[n]).double().abs().sum()) for n, p in supervised.policy.named_parameters())
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
     with open(sys.argv[2] + f"/{{devices}}-{{trainer.global_rank}}.json", "w") as file:
         parts = float(trainer.callback_metrics.get("train/micro_batches", 1))
-        json.dump([before, rows, weight, parts], file)
+        json.dump([before, rows, weight, parts, moved], file)
 """
 
 
@@ -55,12 +66,13 @@ def run(tmp_path, devices, limit=0):
 
 
 def test_two_processes_report_and_train_as_one(tmp_path):
-    ((one, *_),) = run(tmp_path, 1)
-    (first, first_rows, first_weight, _), (second, second_rows, second_weight, _) = run(tmp_path, 2)
+    ((one, *_, alone),) = run(tmp_path, 1)
+    (first, first_rows, first_weight, _, moved), (second, second_rows, second_weight, *_) = run(tmp_path, 2)
     assert first == pytest.approx(one, rel=1e-5), "7 rows on 2 processes, none counted twice"
     assert second == pytest.approx(one, rel=1e-5)
     assert not {i for rows in first_rows for i in rows} & {i for rows in second_rows for i in rows}
     assert first_weight == second_weight, "the same weights on both"
-    (*_, split_weight, parts), (*_, other_weight, other_parts) = run(tmp_path, 2, limit=100)
+    assert moved == pytest.approx(alone, rel=1e-4), "two processes and two micro-batches are one batch"
+    (*_, split_weight, parts, _), (*_, other_weight, other_parts, _) = run(tmp_path, 2, limit=100)
     assert parts == other_parts > 1, "as many forward passes on both"
     assert split_weight == other_weight == pytest.approx(first_weight, rel=1e-6), "gradients are summed over processes"

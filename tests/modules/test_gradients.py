@@ -6,7 +6,7 @@ import pytest
 import torch
 from short_runs import nrt_module, registers, weights
 
-from nrt_lightning import ConstantSchedule, NRTModule, Policy, SFTModule
+from nrt_lightning import ConstantSchedule, EMAReference, NRTLoss, NRTModule, Policy, SFTModule
 
 
 class OwnStep(NRTModule):
@@ -78,3 +78,14 @@ def test_lbfgs_lowers_the_loss_of_its_batch(trainer):
     trainer(max_steps=1, limit_val_batches=0).fit(module, registers())
     assert len(losses) == 4
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_reference_follows_the_policy_whoever_steps(trainer, own):
+    reference = EMAReference(update_rate=1.0, every_n_steps=1)
+    module = nrt_module(reference=reference, loss=NRTLoss(kl_coef=0.1), optimizer=sgd, schedule=ConstantSchedule(0))
+    module.__class__ = OwnStep if own else NRTModule
+    for _ in range(2):  # a second run has steps of the same numbers
+        trainer(max_steps=2, limit_val_batches=0).fit(module, registers(window=1))
+        for name, weight in weights(module).items():
+            torch.testing.assert_close(dict(reference.frozen[0].named_parameters())[name].detach(), weight)

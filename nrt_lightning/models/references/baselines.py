@@ -35,13 +35,15 @@ class BaselineScorer(ABC):
     def check(self, reference: Reference) -> None:  # noqa: B027  (optional)
         """Raise `InputError` if it cannot use the reference; called before weights are read."""
 
-    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:  # noqa: B027
+    def load(  # noqa: B027
+        self, policy: Policy, reference: Reference, directory: Path | None, precision: str
+    ) -> None:
         """Prepare scoring; called before a checkpoint is restored into the policy.
 
         Args:
             policy: the policy with its initial weights.
             reference: the module's, not yet loaded.
-            directory: for files of the run.
+            directory: for files of the run; None if the weights are read without a Trainer, which may follow.
             precision: of Lightning's Trainer.
         """
 
@@ -85,7 +87,7 @@ class ReferenceBaseline(BaselineScorer):
             )
 
     @override
-    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
+    def load(self, policy: Policy, reference: Reference, directory: Path | None, precision: str) -> None:
         reference.load(policy)
         self.reference = reference
 
@@ -115,19 +117,21 @@ class InitialBaseline(BaselineScorer):
 
     initial: FrozenReference = field(default_factory=InitialModel, init=False, repr=False)
     policy: list[Policy] = field(default_factory=list, init=False, repr=False)  # a list, so that it is no submodule
+    weights: str = field(default="", init=False, repr=False)  # digest of the initial ones
     cache: AnswerCache | None = field(default=None, init=False, repr=False)
 
     @override
-    def load(self, policy: Policy, reference: Reference, directory: Path, precision: str) -> None:
-        if self.cache is not None and self.policy[0] is policy:
-            return
-        self.initial = InitialModel()  # of this policy, whatever was scored before
-        with policy.gathered():
-            path = directory / "baselines" / f"{weights_digest(policy.network)}-{precision}"
-        self.cache, self.policy = AnswerCache(path), [policy]
-        log.info("%d rows have a cached baseline in %s", len(self.cache), path)
-        if not policy.readable:
-            self.initial.load(policy)  # copied now: the initial weights cannot be read later
+    def load(self, policy: Policy, reference: Reference, directory: Path | None, precision: str) -> None:
+        if not self.policy or self.policy[0] is not policy:
+            self.initial, self.policy, self.cache = InitialModel(), [policy], None  # whatever was scored before
+            with policy.gathered():
+                self.weights = weights_digest(policy.network)
+            if not policy.readable:
+                self.initial.load(policy)  # copied now: the initial weights cannot be read later
+        if self.cache is None and directory is not None:
+            path = directory / "baselines" / f"{self.weights}-{precision}"
+            self.cache = AnswerCache(path)
+            log.info("%d rows have a cached baseline in %s", len(self.cache), path)
 
     @override
     def logprobs(self, rollouts: Rollouts) -> Tensor:
