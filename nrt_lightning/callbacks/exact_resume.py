@@ -25,6 +25,7 @@ from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies import between_windows, micro_batches_done
 from nrt_lightning.strategies.checkpoint_io import set_checkpoint_io
+from nrt_lightning.strategies.checkpoints import remote
 from nrt_lightning.strategies.position import Position, go_on, read_position, settle, window_begin
 from nrt_lightning.structures import Prompts, WindowStep
 
@@ -62,7 +63,7 @@ class ExactResume(Callback):
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         for callback in callbacks:
             directory = getattr(callback, "dirpath", None)
-            if isinstance(callback, Checkpoint) and directory and "://" not in str(directory):
+            if isinstance(callback, Checkpoint) and directory and not remote(directory):
                 check_parent(Path(directory, "last.ckpt"), f"{type(callback).__name__}.dirpath")
         self.samples = any(hasattr(callback, "fill_window") for callback in callbacks)
         self.window, self.resumed, self.validating = None, None, False
@@ -172,6 +173,8 @@ def follow_moved(trainer: Any, states: dict[Any, Any]) -> None:
         trainer: that resumes.
         states: of the callbacks in the checkpoint, changed in place.
     """
+    if remote(trainer.ckpt_path):
+        return
     place = Path(str(trainer.ckpt_path)).absolute().parent
     for callback in trainer.callbacks:
         state, here = states.get(callback.state_key), getattr(callback, "dirpath", None)

@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.strategies.checkpoints import remote
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +108,8 @@ class SaveOnSignal(Callback):
         found = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
         for callback in sorted(found, key=lambda one: not one.save_last)[:1]:
             if not callback.save_last or callback.save_last == "link":
-                self.saved = str(Path(str(callback.dirpath), NAME))
+                where = str(callback.dirpath)
+                self.saved = f"{where}/{NAME}" if remote(where) else str(Path(where, NAME))
                 trainer.save_checkpoint(self.saved)
                 return
             last, step = callback._last_checkpoint_saved, callback._last_global_step_saved

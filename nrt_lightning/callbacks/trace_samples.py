@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
+from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
@@ -61,6 +62,7 @@ class TraceSamples(Callback):
             return
         self.last = step
         policy: Any = pl_module.policy
+        batch = with_rows(batch, policy)
         samples = sampled(policy.tokenizer, batch, outputs, self.count)
         table = sample_table(batch, samples)
         for logger in trainer.loggers:

@@ -15,7 +15,7 @@ from nrt_lightning.callbacks.exact_resume import KEY as POSITION
 from nrt_lightning.callbacks.run_folder import in_run_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.checkpoint_io import before_of, damage, undamaged
-from nrt_lightning.strategies.checkpoints import read_metadata
+from nrt_lightning.strategies.checkpoints import read_metadata, remote
 
 log = logging.getLogger(__name__)
 
@@ -61,15 +61,15 @@ def find_checkpoint(command: str, config: Any, setting: str = "ckpt_path") -> st
     Raises:
         InputError: there is none to read.
     """
-    word = config.get("ckpt_path")
+    word, only = config.get("ckpt_path"), config.get("weights_only") is not False
     if word not in WORDS:
-        return whole(word)
-    directories = checkpoint_directories(config.trainer)
+        return whole(word, weights_only=only)
+    directories = checkpoint_directories(config.trainer, f"{setting}={word!r}")
     places = " or ".join(map(str, directories))
-    found = checkpoints_in(directories, config.get("model"))
+    found = checkpoints_in(directories, config.get("model"), weights_only=only)
     if command == "fit":
         found = to_resume(found)
-    found = from_undamaged(found)
+    found = from_undamaged(found, weights_only=only)
     if not found:
         if word == "auto" and command == "fit":
             tell(f"ckpt_path=auto: no checkpoint in {places}. Training starts from the beginning.")
@@ -80,27 +80,36 @@ def find_checkpoint(command: str, config: Any, setting: str = "ckpt_path") -> st
         )
     path, step = found[0].path, found[0].order[0]
     if word == "best":
-        path = undamaged(best(found, places, setting))
-        step = int(read_metadata(path)["global_step"])
+        path = undamaged(best(found, places, setting), weights_only=only)
+        step = int(read_metadata(path, weights_only=only)["global_step"])
     tell(f"{setting}={word}: {'resuming' if command == 'fit' else 'reading'} {path} (step {step})")
     return str(path)
 
 
-def checkpoint_directories(trainer: Any) -> list[Path]:
-    """Where the checkpoints of these settings of the trainer are written."""
+def checkpoint_directories(trainer: Any, word: str) -> list[Path]:
+    """Where the checkpoints of these settings of the trainer are written.
+
+    Raises:
+        InputError: they are on another file system.
+    """
     callbacks = trainer.get("callbacks") or []
     settings = [c.get("init_args") or {} for c in (callbacks if isinstance(callbacks, list) else [callbacks])]
     given = [s["dirpath"] for s in settings if "dirpath" in s]
+    if elsewhere := next((path for path in given if path and remote(path)), None):
+        raise InputError(
+            f"{word}: the checkpoints are in {elsewhere}, where they are not looked for. Give the path of one, as "
+            f"ckpt_path={elsewhere}/last.ckpt."
+        )
     places = [in_run_folder(path or FOLDER, trainer.get("default_root_dir")) for path in given or [FOLDER]]
     return list(dict.fromkeys(places))
 
 
-def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
+def checkpoints_in(directories: Sequence[Path], model: Any, *, weights_only: bool = True) -> list[Found]:
     """Checkpoints of this model in the directories, the newest first: that of the most optimizer steps."""
     found = []
     for path in sorted(path for directory in directories for pattern in FILES for path in directory.rglob(pattern)):
         try:
-            saved = read_metadata(path)
+            saved = read_metadata(path, weights_only=weights_only)
             saved["global_step"]
         except Exception as error:  # torch raises many kinds
             log.warning("%s is no checkpoint that can be read, and is left out (%s).", path, type(error).__name__)
@@ -112,26 +121,26 @@ def checkpoints_in(directories: Sequence[Path], model: Any) -> list[Found]:
     return sorted(found, key=lambda one: one.order, reverse=True)
 
 
-def from_undamaged(found: list[Found]) -> list[Found]:
+def from_undamaged(found: list[Found], *, weights_only: bool = True) -> list[Found]:
     """The checkpoints from the first undamaged one on; the damaged ones are warned of."""
     for number, one in enumerate(found):
-        if (problem := damage(one.path)) is None:
+        if (problem := damage(one.path, weights_only=weights_only)) is None:
             return found[number:]
         log.warning("%s is not used: %s.", one.path, problem)
     return []
 
 
-def whole(path: str | None) -> str | None:
+def whole(path: str | None, *, weights_only: bool = True) -> str | None:
     """The checkpoint of this path, or the one written before if it is missing or damaged, with a warning.
 
     Raises:
         InputError: names the file.
     """
-    if path is None or path == "hpc" or path.startswith("registry") or "://" in path:
+    if path is None or path == "hpc" or path.startswith("registry") or remote(path):
         return path
     if not Path(path).exists() and not before_of(Path(path)).exists():
         raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'auto', 'last' or 'best'.")
-    return str(undamaged(Path(path)))
+    return str(undamaged(Path(path), weights_only=weights_only))
 
 
 def to_resume(found: list[Found]) -> list[Found]:

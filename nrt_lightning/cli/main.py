@@ -32,6 +32,7 @@ from nrt_lightning.cli.run_folder import (
     temporary_folder,
 )
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.strategies.refused import check_launcher
 
 # Commands beyond those of Lightning's Trainer. The module of each has a `main` that takes the arguments.
 COMMANDS = {
@@ -81,6 +82,8 @@ class NRTCLI(LightningCLI):
 
     @override
     def after_instantiate_classes(self) -> None:
+        if self.subcommand == "fit":
+            check_launcher(self.trainer.strategy)  # here, because later a process of its own would refuse
         if self.subcommand:
             default_checkpoints(self.trainer)
 

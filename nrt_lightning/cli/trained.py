@@ -17,7 +17,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import RunRecord
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
-from nrt_lightning.strategies.checkpoints import METADATA, read_sharded
+from nrt_lightning.strategies.checkpoints import METADATA, read_remote, read_sharded, remote
 from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
 
 NAMED = ("best", "last")  # checkpoints of a run
@@ -93,15 +93,19 @@ def read(checkpoint: str) -> dict[str, Any]:
         InputError: the checkpoint cannot be read or contains no policy settings.
     """
     path = Path(checkpoint).expanduser()
-    if not path.is_file() and not (path / METADATA).is_file():
+    elsewhere = remote(checkpoint)
+    if not elsewhere and not path.is_file() and not (path / METADATA).is_file():
         raise InputError(
             f"checkpoint={checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote, or best or "
             "last, with --config of the run."
         )
     try:
-        saved = (
-            read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-        )
+        if elsewhere:
+            saved = read_remote(checkpoint)
+        elif path.is_dir():
+            saved = read_sharded(path)
+        else:
+            saved = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # torch raises many kinds
         problem = " ".join(str(error).split())[:200]
         raise InputError(

@@ -27,18 +27,15 @@ from nrt_lightning.export.record import RunRecord
 from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.modules.gradients import GradientsOfOneStep
 from nrt_lightning.modules.positions import check_positions
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
 from nrt_lightning.modules.trusted_loading import TrustedLoading
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.rollouts.engine import RolloutEngine
-from nrt_lightning.strategies import (
-    Processes,
-    check_run,
-    layout_of,
-    micro_batches_done,
-)
+from nrt_lightning.strategies import Processes, check_run, layout_of, micro_batches_done
+from nrt_lightning.strategies.refused import check_one_dataloader, check_parts
 from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
@@ -69,6 +66,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     @override
     def configure_callbacks(self) -> list[L.Callback]:
         """What shows the progress of a run, and gives its settings to the loggers."""
+        check_parts(self.trainer)  # before the setup of any callback
         add_exact_resume(self.trainer)
         return output_callbacks(self.trainer)
 
@@ -97,6 +95,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     @override
     def on_fit_start(self) -> None:
         """Check that the rows fit into the model, before anything is sampled."""
+        check_one_dataloader(self.trainer)
         check_positions(self, getattr(self.trainer, "datamodule", None))
 
     # Batches
@@ -104,9 +103,11 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Encode a batch of plain texts (`TextBatches`). None skips the batch: a process has no row that fits."""
+        trainer = self._trainer
+        if isinstance(batch, Prompts) and trainer is not None and not trainer.training:
+            return with_rows(batch, self.policy)
         if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
             return batch
-        trainer = self._trainer
         encoded = self.text_encoder.encode(batch, require_answers=not getattr(trainer, "predicting", False))
         together = trainer is not None and trainer.training  # processes train in step
         return None if together and self.processes.largest(int(encoded is None)) else encoded
@@ -176,13 +177,14 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
 
     def evaluate(self, prompts: Prompts) -> Evaluation:
         """Evaluate the policy on questions, and add the results to the metrics."""
+        prompts = with_rows(prompts, self.policy)
         with self.policy.evaluating():
             found = self.answer(prompts)
         self.metrics.update(prompts, found)
         return found
 
     @override
-    def validation_step(self, batch: Prompts | None, batch_idx: int) -> dict[str, Any]:
+    def validation_step(self, batch: Prompts | None, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Any]:
         """Evaluate the policy. Callbacks get the fields of the `Evaluation`, such as `texts`."""
         found = {} if batch is None else vars(self.evaluate(batch))  # None: no row fits
         return {name: value for name, value in found.items() if value is not None}
@@ -195,6 +197,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
 
         An engine with weights of its own receives them instead; scoring then gathers the policy's weights by block.
         """
+        check_one_dataloader(self.trainer)
         self.metrics.start(self.device)
         if self.engine.own_weights:
             self.engine.send(self.policy)

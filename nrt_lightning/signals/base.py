@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.functional.validation import declared_logprobs
-from nrt_lightning.models.policy.texts import decode, decode_answers
+from nrt_lightning.models.policy.texts import decode, decode_answers, with_rows
 from nrt_lightning.signals.failures import read_each
 from nrt_lightning.structures import Prompts, Rollouts, Row
 
@@ -82,9 +82,9 @@ class RolloutEvidence:
         policy_answers = [""] * count if written is None else decode_answers(self.policy, written.ids, written.mask)
         ended = [False] * count if written is None else written.ended.tolist()
         emitted = rollouts.segments.marker_emitted.tolist()
-        texts = []
+        texts, rows = [], with_rows(self.prompts, self.policy).rows
         for n, b in enumerate(rollouts.group_ids.tolist()):
-            row = self.prompts.rows[b]
+            row = rows[b]
             text = RolloutText(row.question, answers[b], traces[n], emitted[n], policy_answers[n], ended[n], row)
             texts.append(text)
         return texts

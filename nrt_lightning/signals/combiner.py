@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.functional import check_choice
+from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.signals.base import RolloutEvidence, RolloutSignal, ScoreEvidence, ScoreSignal, Signal
 from nrt_lightning.signals.failures import OnError, guarded
 
@@ -53,7 +54,7 @@ class SignalCombiner(ABC):
 
     def measure(self, evidence: RolloutEvidence) -> dict[str, Tensor]:
         """The values of all `RolloutSignal`s by name, `[N]` each. Call it right after sampling."""
-        rollouts, rows = evidence.rollouts, evidence.prompts.rows
+        rollouts, rows = evidence.rollouts, with_rows(evidence.prompts, evidence.policy).rows
         return {
             name: guarded(
                 name,

@@ -8,6 +8,5 @@ from nrt_lightning.strategies.processes import Processes, gather_objects
 
 __all__ = [
     "Processes", "between_windows", "check_precision", "check_run", "gather_objects", "layout_of", "micro_batches_done",
-    "read_sharded",
-    "sharded"
+    "read_sharded", "sharded"
 ]  # fmt: skip

@@ -15,8 +15,10 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.checkpoint_contents import check_contents, check_weights, name_faults
+from nrt_lightning.strategies.checkpoints import remote, untrusted
 
 log = logging.getLogger(__name__)
+POSITIONAL = 2  # the number of `weights_only` among the further arguments of `load_checkpoint`
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -39,7 +41,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         check_weights(checkpoint, path)
-        if "://" in str(path) or storage_options is not None:
+        if remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
@@ -57,24 +59,21 @@ class SafeCheckpointIO(TorchCheckpointIO):
 
     @override
     def load_checkpoint(self, path: Any, *args: Any, **settings: Any) -> dict[str, Any]:
-        if "://" in str(path):
-            return super().load_checkpoint(path, *args, **settings)
-        found = undamaged(Path(path))
+        only = settings.get("weights_only") is not False
+        if len(args) < POSITIONAL:  # Lightning's default for a URL is to run the file's code
+            settings["weights_only"] = only
+        found = path if remote(path) else undamaged(Path(path), weights_only=only)
         try:
             checkpoint = super().load_checkpoint(found, *args, **settings)
         except pickle.UnpicklingError as error:
-            problem = " ".join(str(error).split())[:200]
-            raise InputError(
-                f"The checkpoint {found} holds more than tensors and plain values, and is not read ({problem}). If you "
-                "trust it, load it in Python and save its state_dict."
-            ) from None
+            raise InputError(untrusted(f"The checkpoint {found}", error)) from None
         check_contents(checkpoint, found)
         return checkpoint
 
     @override
     def remove_checkpoint(self, path: Any) -> None:
         super().remove_checkpoint(path)
-        if "://" not in str(path) and before_of(Path(path)).exists():
+        if not remote(path) and before_of(Path(path)).exists():
             super().remove_checkpoint(before_of(Path(path)))
 
 
@@ -120,7 +119,7 @@ def link_in_place(trainer: Any, path: str, link: str) -> None:
     trainer.strategy.barrier()
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Path, *, weights_only: bool = True) -> str | None:
     """What is wrong with a checkpoint file; None if nothing is known to be."""
     if not path.exists():
         return "it does not exist"
@@ -128,7 +127,7 @@ def damage(path: Path) -> str | None:
         return None
     try:
         if not zipfile.is_zipfile(path):
-            torch.load(path, weights_only=True, map_location="meta")  # of an old format, or damaged
+            torch.load(path, weights_only=weights_only, map_location="meta")  # of an old format, or damaged
             return None
         with zipfile.ZipFile(path) as file:
             if not any(name.endswith("/data.pkl") for name in file.namelist()):
@@ -139,17 +138,17 @@ def damage(path: Path) -> str | None:
     return None if bad is None else f"the checksum of {bad.partition('/')[2]} differs"
 
 
-def undamaged(path: Path) -> Path:
+def undamaged(path: Path, *, weights_only: bool = True) -> Path:
     """The checkpoint, or the one of its name that was written before, if it is missing or damaged.
 
     Raises:
         InputError: names the file and what is wrong with it.
     """
-    problem = damage(path)
+    problem = damage(path, weights_only=weights_only)
     if problem is None:
         return path
     before = before_of(path)
-    if damage(before) is None:
+    if damage(before, weights_only=weights_only) is None:
         log.warning("%s is not used: %s. %s, which was written before, is used.", path, problem, before)
         return before
     raise InputError(f"The checkpoint {path} cannot be used: {problem}. Give another checkpoint.")

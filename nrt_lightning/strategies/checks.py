@@ -9,11 +9,12 @@ from weakref import WeakSet
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.checkpoints import check_before_loading
 from nrt_lightning.strategies.layouts import sharded
+from nrt_lightning.strategies.refused import check_parts
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -23,11 +24,12 @@ WARNED: WeakSet[Trainer] = WeakSet()  # trainers whose warning has been given
 
 
 def check_run(trainer: Trainer, policy: Policy, stage: str) -> None:
-    """Check the strategy and the quantization of a run, and let a sharding strategy check a checkpoint.
+    """Check Lightning's parts and the quantization of a run, and let a sharding strategy check a checkpoint.
 
     Raises:
         InputError: names the setting to use instead.
     """
+    check_parts(trainer)
     check_quantization(policy, trainer.precision_plugin, stage)
     if stage == "fit":
         check_precision(trainer, policy)
@@ -54,11 +56,6 @@ def check_strategy(trainer: Trainer) -> None:
         raise InputError(
             "trainer.precision is 16-mixed, whose gradient scaling does not support sharded weights. Set it to "
             "bf16-mixed."
-        )
-    if isinstance(strategy, DeepSpeedStrategy):
-        raise InputError(
-            "trainer.strategy is DeepSpeedStrategy, under which traces cannot be sampled. Use "
-            "ModelParallelStrategy with tensor_parallel_size 1, FSDPStrategy, or ddp."
         )
 
 
