@@ -17,6 +17,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import RunRecord
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.strategies.checkpoint_io import damage
 from nrt_lightning.strategies.checkpoints import METADATA, read_sharded
 from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
 
@@ -98,6 +99,8 @@ def read(checkpoint: str) -> dict[str, Any]:
             f"checkpoint={checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote, or best or "
             "last, with --config of the run."
         )
+    if path.is_dir() and (problem := damage(path)) is not None:
+        raise InputError(f"checkpoint={checkpoint!r} cannot be used: {problem}. Give another.")
     try:
         saved = (
             read_sharded(path) if path.is_dir() else torch.load(path, weights_only=True, map_location="cpu", mmap=True)

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 import torch.distributed.checkpoint as dcp
 
-from nrt_lightning.models.policy.fingerprint import check_same_policy
-
 METADATA = "meta.pt"  # everything but weights and optimizer in a directory that Lightning wrote
 WEIGHTS = ("state_dict.", "model.")  # prefixes of weights, from ModelParallelStrategy and from FSDPStrategy
 
@@ -17,24 +15,6 @@ WEIGHTS = ("state_dict.", "model.")  # prefixes of weights, from ModelParallelSt
 def read_metadata(path: Path) -> dict[str, Any]:
     """The contents of a checkpoint without the values of its tensors."""
     return torch.load(path / METADATA if path.is_dir() else path, map_location="meta", mmap=True, weights_only=True)
-
-
-def check_before_loading(strategy: Any) -> None:
-    """Make a sharding strategy check that a checkpoint is of the same policy before it loads it.
-
-    Such a strategy reads weights and optimizer before any hook sees the checkpoint, and fails if shapes differ.
-    """
-    if "load_checkpoint" in vars(strategy):
-        return
-    load = strategy.load_checkpoint
-
-    def checked(checkpoint_path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if Path(checkpoint_path).exists():
-            saved = read_metadata(Path(checkpoint_path)).get("nrt_lightning", {})
-            check_same_policy(saved.get("policy", {}), strategy.lightning_module.policy)
-        return load(checkpoint_path, *args, **kwargs)
-
-    strategy.load_checkpoint = checked
 
 
 def read_sharded(directory: Path) -> dict[str, Any]:
