@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from typing_extensions import override
 
@@ -147,4 +148,5 @@ class BudgetedModule(PolicyModule):
             if not isinstance(found, int) or found < 1:
                 raise InputError(f"The checkpoint is damaged: its {KEY} is {found!r}. Give another checkpoint.")
             self.token_budget = found
-            log.warning("max_tokens_per_micro_batch=auto goes on with %d, found before the checkpoint.", found)
+            if self._trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+                log.warning("max_tokens_per_micro_batch=auto goes on with %d, found before the checkpoint.", found)
