@@ -58,8 +58,9 @@ real: $(INSTALLED) ## train NRT and SFT on a real pretrained base, and print bot
 test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes, with coverage
 	$(BIN)/python -m pytest -m "not slow and not faults" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
 
-test-faults: $(INSTALLED) ## kill runs of many configurations and resume them
+test-faults: $(INSTALLED) ## kill 200 runs of many configurations at random moments and resume them; can be interrupted and continued
 	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python -m benchmarks.kills --page docs/reliability.md
 
 test-wheel: $(INSTALLED) ## build the wheel and try it in a fresh environment outside of the checkout
 	$(BIN)/python -m pytest -m slow tests/cli/test_configs.py -k wheel

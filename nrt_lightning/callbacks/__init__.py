@@ -2,6 +2,7 @@
 
 from nrt_lightning.callbacks.ahead_rollout import AheadRollout
 from nrt_lightning.callbacks.best_and_last import BestAndLast
+from nrt_lightning.callbacks.check_longest import CheckLongest
 from nrt_lightning.callbacks.collapse import (
     CollapseAction,
     CollapseDetector,
@@ -30,9 +31,9 @@ from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
-    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
-    "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
-    "ValidationTable", "WorthlessCertainty"
+    "AheadRollout", "BestAndLast", "CheckLongest", "CollapseAction", "CollapseDetector", "CollapseSign",
+    "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate",
+    "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile",
+    "RewardCorrectness", "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples",
+    "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

@@ -26,7 +26,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.strategies import between_windows, micro_batches_done
 from nrt_lightning.strategies.checkpoint_io import set_checkpoint_io
 from nrt_lightning.strategies.checkpoints import remote
-from nrt_lightning.strategies.position import Position, go_on, read_position, settle, window_begin
+from nrt_lightning.strategies.position import Position, finish, go_on, read_position, settle, window_begin
 from nrt_lightning.structures import Prompts, WindowStep
 
 log = logging.getLogger(__name__)
@@ -128,6 +128,7 @@ class ExactResume(Callback):
             data["processed"] = position.done
         follow_moved(trainer, checkpoint.get("callbacks", {}))
         trainer.fit_loop._combined_loader = None  # a strategy that restores late has made one that begins at 0
+        finish(trainer, position)
         self.resumed, self.saved = position, checkpoint.get(KEY, {})
         size = data.get("window", 1) * data.get("window_epochs", 1) if self.samples else 1
         inside = position.step % size or position.lost or not checkpoint.get(KEY, {}).get("exact", True)

@@ -33,11 +33,31 @@ class NameOutOfMemory(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, torch.OutOfMemoryError):
             exception.__cause__ = InputError(
-                f"step {trainer.global_step} ran out of memory{lengths(self.batch)}: "
-                f"{' '.join(str(exception).split())[:200]} Lower model.max_tokens_per_micro_batch, data.batch_size, "
-                "model.sampling.max_trace_tokens or the lengths of data, or set policy.activation_checkpointing=true."
+                f"step {trainer.global_step} ran out of memory{lengths(self.batch)}: {advice(exception, pl_module)}"
             )
         self.batch = None
+
+
+def advice(error: BaseException, pl_module: Any) -> str:
+    """The text of an error, and the settings to change."""
+    if getattr(pl_module, "max_tokens_per_micro_batch", None) != "auto":
+        first = "Lower model.max_tokens_per_micro_batch"
+    elif several(pl_module):
+        first = (
+            "model.max_tokens_per_micro_batch is auto, which lowers the budget in a single process alone. Set it to a "
+            "number, or lower model.sampling.group_size"
+        )
+    else:
+        first = "A group is not divided: lower model.sampling.group_size"
+    return (
+        f"{' '.join(str(error).split())[:200]} {first}, data.batch_size, model.sampling.max_trace_tokens or the "
+        "lengths of data, or set policy.activation_checkpointing=true."
+    )
+
+
+def several(pl_module: Any) -> bool:
+    """True if processes train together."""
+    return pl_module.trainer.world_size > 1
 
 
 def lengths(batch: Any) -> str:

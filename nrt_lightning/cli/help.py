@@ -42,6 +42,7 @@ OWN_WORDS = {  # shorter than Lightning's
     "ckpt_path": "checkpoint to resume or to evaluate",
     "weights_only": "read only tensors of the checkpoint (default)",
     "verbose": "print the metrics",
+    "check_longest": "first try the longest rows, in a step that changes nothing",
     "return_predictions": "keep the predictions in memory",
 }
 ALL = {
@@ -83,7 +84,8 @@ def own_options(parser: argparse.ArgumentParser) -> dict[str, str]:
             and action.dest.split(".")[0] not in common
             and action.nargs != 0
         ):
-            found[f"{action.option_strings[-1]}=VALUE"] = OWN_WORDS.get(action.dest, text)
+            name = [option for option in action.option_strings if not option.startswith("--no_")][-1]
+            found[name if action.nargs == "?" else f"{name}=VALUE"] = OWN_WORDS.get(action.dest, text)
     return {option: text for option, text in found.items() if not option.startswith("--print_shtab")}
 
 

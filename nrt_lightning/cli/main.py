@@ -12,13 +12,14 @@ from pkgutil import iter_modules
 from typing import Any
 
 import torch
+from jsonargparse import ActionYesNo
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 import nrt_lightning
-from nrt_lightning.callbacks import PredictionWriter, ResultsFile
+from nrt_lightning.callbacks import CheckLongest, PredictionWriter, ResultsFile
 from nrt_lightning.callbacks.run_folder import unwritable
 from nrt_lightning.cli.callbacks import last_of_each, report_replaced
 from nrt_lightning.cli.checkpoints import find_checkpoint, tell_kept
@@ -40,6 +41,7 @@ COMMANDS = {
     for module in iter_modules([str(Path(__file__).with_name("commands"))])
 }
 PARSED = re.compile(r"^(Does not validate against|Problem with given class_path|Parser key)")  # texts of the parser
+INTERVAL = re.compile(r"`val_check_interval` \((\d+)\).* training batches \((\d+)\)", re.DOTALL)  # a text of Lightning
 OTHER_TYPE = re.compile(
     r"^(Expected a|Problem|Does not|Not of type)|^Namespace\(.*is no path$", re.DOTALL
 )  # types not meant
@@ -56,6 +58,16 @@ class NRTCLI(LightningCLI):
     @override
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(PredictionWriter, "predictions")
+
+    @override
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument(
+                "--check_longest", action=ActionYesNo, nargs="?", default=False,
+                help="first run a step with the longest rows, which changes nothing: memory runs out at once or never",
+            )  # fmt: skip
+        return parser
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -75,6 +87,7 @@ class NRTCLI(LightningCLI):
         if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
             given = config.clone()
             given.ckpt_path = self.ckpt_path
+            given.pop("check_longest", None)  # of this start alone
             self.save_config_kwargs |= {"given": given, "command": self.subcommand}
         if self.subcommand and config.trainer.fast_dev_run:
             config.trainer.default_root_dir = temporary_folder()
@@ -94,7 +107,9 @@ class NRTCLI(LightningCLI):
         return any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run
 
     def before_fit(self) -> None:
-        """Let the rows of the test be read before the first step."""
+        """Let the rows of the test be read, and the longest rows tried, before the first step."""
+        if self.config["fit"].check_longest:
+            self.trainer.callbacks.append(CheckLongest())  # type: ignore[attr-defined]
         if self.tests:
             self.trainer.callbacks.append(HeldOutRows())  # type: ignore[attr-defined]
 
@@ -202,6 +217,11 @@ def input_error(error: BaseException) -> str | None:
             return str(cause)
         if isinstance(cause, MisconfigurationException):
             return " ".join(str(cause).split())
+        if found := INTERVAL.search(str(cause)):
+            return (
+                f"trainer.val_check_interval={found[1]}: an epoch has {found[2]} micro-batches, so no validation would "
+                f"come. Set it to {found[2]} or less, or set trainer.check_val_every_n_epoch=null to count over epochs."
+            )
     if not PARSED.search(str(error)):
         return None
     own = [str(cause) for cause in causes if type(cause) is ValueError]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -45,6 +46,8 @@ class PlainParser(ArgumentParser):
     @override
     def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
         words = with_configs(sys.argv[1:] if args is None else args)
+        if "namespace" in settings:  # the parser of a part, which is given a null as the text None
+            words = [re.sub(r"=None$", "=null", word) for word in words]
         check_files(words, classes=self.takes_classes)
         for parser in (self, *self.inner_parsers()):
             parser.words = words if self.takes_classes else []

@@ -17,6 +17,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.export import RunRecord
 from nrt_lightning.models.policy.fingerprint import check_same_policy
 from nrt_lightning.models.policy.policy import Policy
+from nrt_lightning.strategies.checkpoint_io import damage
 from nrt_lightning.strategies.checkpoints import METADATA, read_remote, read_sharded, remote
 from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
 
@@ -99,6 +100,8 @@ def read(checkpoint: str) -> dict[str, Any]:
             f"checkpoint={checkpoint!r}: no such file. Give a .ckpt file or directory that `fit` wrote, or best or "
             "last, with --config of the run."
         )
+    if path.is_dir() and (problem := damage(path)) is not None:
+        raise InputError(f"checkpoint={checkpoint!r} cannot be used: {problem}. Give another.")
     try:
         if elsewhere:
             saved = read_remote(checkpoint)

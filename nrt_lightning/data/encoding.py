@@ -50,6 +50,10 @@ class TokenLists:
             self._ids.extend(ids)
             self._ends.append(len(self._ids))
 
+    def lengths(self) -> Tensor:
+        """Tokens of each list. [rows]"""
+        return torch.tensor(self._ends.tolist()).diff()
+
     def __len__(self) -> int:
         return len(self._ends) - 1
 

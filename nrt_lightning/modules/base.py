@@ -119,11 +119,14 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Seed the training step (dropout) by counter, and keep a few prompts for exports."""
+        """Seed the training step (dropout), and keep a few prompts for exports."""
         remember_prompts(self, batch)
-        position = micro_batches_done(self.trainer)
-        seed_all(counter_seed(run_seed(), 0, position, self.global_rank, "train"))
+        self.seed_step()
         self._started = time.perf_counter()
+
+    def seed_step(self) -> None:
+        """Seed the training step by counter."""
+        seed_all(counter_seed(run_seed(), 0, micro_batches_done(self.trainer), self.global_rank, "train"))
 
     # Optimization
 

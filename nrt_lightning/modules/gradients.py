@@ -54,6 +54,20 @@ class GradientsOfOneStep(L.LightningModule):
         else:
             self._open.go_on()
 
+    def accumulated(self) -> OpenStep | None:
+        """A copy of what earlier micro-batches of this optimizer step have left; None without accumulation."""
+        self.clear_earlier()
+        return None if self._open is None else self._open.copy()
+
+    def restore(self, before: OpenStep | None) -> None:
+        """Go back to what `accumulated` returned."""
+        if before is None:
+            self.trainer.optimizers[0].zero_grad()
+        else:
+            self._open = before.copy()
+            self._open.put(self._open.held or [])
+            self._open.held = None
+
     def weighed(self, out: LossOutput, known: Callable[[], dict[str, Tensor]] | None = None) -> Tensor:
         """A scalar whose gradient is to be taken, of a micro-batch or of a part of it.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
@@ -20,12 +18,11 @@ from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
-from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
-from nrt_lightning.modules.base import PolicyModule
 from nrt_lightning.modules.schedules import Schedule
+from nrt_lightning.modules.token_budget import BudgetedModule
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rewards import (
     FixedTokenWeights,
@@ -39,13 +36,12 @@ from nrt_lightning.rewards import (
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answers
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
-from nrt_lightning.training import micro_batches
-from nrt_lightning.training.accumulation import known_sizes
 from nrt_lightning.training.checks import check_method, method_of
 from nrt_lightning.training.method import Method
+from nrt_lightning.training.micro_batches import Step
 
 
-class NRTModule(PolicyModule):
+class NRTModule(BudgetedModule):
     """Trains a policy to reason from question-answer pairs (arXiv 2602.11549).
 
     The policy samples traces for every prompt. The reward of a trace is the policy's confidence in the reference answer
@@ -67,7 +63,8 @@ class NRTModule(PolicyModule):
         max_tokens_per_micro_batch: split a batch into micro-batches of at most this many tokens; gradients equal those
             of the full batch. Counts the tokens that go through the model: prompts once, completions, and answers once
             more for the baseline. A group is never divided; one above the limit is counted in
-            `train/groups_over_limit`. Null for one forward pass.
+            `train/groups_over_limit`. Null for one forward pass; `auto` for one that is divided where a single process
+            runs out of memory.
         predict_temperature: of traces and answers in `predict`; 0 is greedy.
         train_response: train what the policy writes: trace, marker and its own answer. The reference answer then only
             gives the reward.
@@ -100,7 +97,7 @@ class NRTModule(PolicyModule):
         engine: RolloutEngine = TransformersEngine(),  # noqa: B008
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
-        max_tokens_per_micro_batch: int | None = None,
+        max_tokens_per_micro_batch: int | Literal["auto"] | None = None,
         predict_temperature: float = 0.0,
         signals: SignalCombiner | None = None,
         *,
@@ -112,10 +109,7 @@ class NRTModule(PolicyModule):
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
         text_batches: TextBatches | None = None,
     ) -> None:
-        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
-        if max_tokens_per_micro_batch is not None:
-            check_at_least("max_tokens_per_micro_batch", max_tokens_per_micro_batch, 1)
-        self.max_tokens_per_micro_batch = max_tokens_per_micro_batch
+        super().__init__(policy, engine, optimizer, schedule, metrics, text_batches, max_tokens_per_micro_batch)
         self.predict_temperature = predict_temperature
         self.method = Method(
             policy=policy,
@@ -167,24 +161,11 @@ class NRTModule(PolicyModule):
         self.log_training(batch, step)
         return {"loss": step.loss, "reward": step.credit.reward.value, "advantages": step.credit.advantages}
 
-    def learn(self, batch: Prompts) -> micro_batches.Step:
-        """Scores, credit and loss, in micro-batches if `max_tokens_per_micro_batch` asks for them."""
-        self.begin_micro_batch()
-        limit, processes = self.max_tokens_per_micro_batch, self.processes
-        weigh = partial(self.weighed, known=partial(known_sizes, self.method, batch, processes))
-        if limit is None:
-            return micro_batches.learn_at_once(self.method, batch, processes, weigh)
-        parts = micro_batches.split(batch, limit, processes)
-        over = float(sum(count > limit for count in micro_batches.tokens_of_groups(batch.trained)))
-        counts = {"micro_batches": torch.tensor(float(len(parts))), "groups_over_limit": torch.tensor(over)}
-        self.log_scalars(counts, "train", len(batch.trained))
-        return micro_batches.learn_in_parts(self.method, batch, parts, processes, self.backward_part, weigh)
-
     @override
     def after_optimizer_step(self, step: int) -> None:
         self.method.reference.update(self.policy, step)
 
-    def log_training(self, batch: Prompts, step: micro_batches.Step) -> None:
+    def log_training(self, batch: Prompts, step: Step) -> None:
         """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
         rollouts, reward = batch.sampled, step.credit.reward
         groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.checkpoint_contents import check_contents, check_weights, name_faults
 from nrt_lightning.strategies.checkpoints import remote, untrusted
+from nrt_lightning.strategies.manifest import damage_of_directory
 
 log = logging.getLogger(__name__)
 POSITIONAL = 2  # the number of `weights_only` among the further arguments of `load_checkpoint`
@@ -47,6 +49,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         part = target.with_name(f".{target.name}.part")
+        remove(part)
         try:
             with part.open("wb") as file:
                 torch.save(checkpoint, file)
@@ -82,12 +85,22 @@ def before_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.before")
 
 
+def remove(path: Path) -> None:
+    """Remove a file, a link or a directory, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def put_in_place(part: Path, target: Path, *, keep_before: bool) -> None:
     """Give a written file its name, at once; a link or file of that name is replaced."""
     before = before_of(target)
     if keep_before and target.is_file() and not target.is_symlink():
         beside = before.with_name(f"{before.name}.part")
-        beside.unlink(missing_ok=True)
+        remove(beside)
+        if before.is_dir():  # of a run whose checkpoints were directories
+            remove(before)
         try:
             os.link(target, beside)
             os.replace(beside, before)
@@ -112,8 +125,11 @@ def link_in_place(trainer: Any, path: str, link: str) -> None:
     """Let a symbolic link point to a checkpoint, at once; in place of `ModelCheckpoint._link_checkpoint`."""
     if trainer.is_global_zero and os.path.abspath(path) != os.path.abspath(link):
         beside = Path(link).with_name(f".{Path(link).name}.part")
-        beside.unlink(missing_ok=True)
+        remove(beside)
         beside.symlink_to(os.path.relpath(path, os.path.dirname(link)))
+        if os.path.isdir(link) and not os.path.islink(link):  # a checkpoint directory
+            remove(before_of(Path(link)))
+            os.replace(link, before_of(Path(link)))
         os.replace(beside, link)
         synchronize(beside.parent)
     trainer.strategy.barrier()
@@ -124,7 +140,7 @@ def damage(path: Path, *, weights_only: bool = True) -> str | None:
     if not path.exists():
         return "it does not exist"
     if path.is_dir():
-        return None
+        return damage_of_directory(path)
     try:
         if not zipfile.is_zipfile(path):
             torch.load(path, weights_only=weights_only, map_location="meta")  # of an old format, or damaged

@@ -10,8 +10,6 @@ import torch
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.utilities.cloud_io import _load as load_anywhere
 
-from nrt_lightning.models.policy.fingerprint import check_same_policy
-
 METADATA = "meta.pt"  # everything but weights and optimizer in a directory that Lightning wrote
 WEIGHTS = ("state_dict.", "model.")  # prefixes of weights, from ModelParallelStrategy and from FSDPStrategy
 
@@ -47,25 +45,6 @@ def remote(path: Any) -> bool:
 def read_remote(path: str, *, weights_only: bool = True) -> Any:
     """The contents of a checkpoint of another file system."""
     return load_anywhere(path, map_location="cpu", weights_only=weights_only)
-
-
-def check_before_loading(strategy: Any) -> None:
-    """Make a sharding strategy check that a checkpoint is of the same policy before it loads it.
-
-    Such a strategy reads weights and optimizer before any hook sees the checkpoint, and fails if shapes differ.
-    """
-    if "load_checkpoint" in vars(strategy):
-        return
-    load = strategy.load_checkpoint
-
-    def checked(checkpoint_path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        if Path(checkpoint_path).exists():
-            trusted = kwargs.get("weights_only") is False
-            saved = read_metadata(Path(checkpoint_path), weights_only=not trusted).get("nrt_lightning", {})
-            check_same_policy(saved.get("policy", {}), strategy.lightning_module.policy)
-        return load(checkpoint_path, *args, **kwargs)
-
-    strategy.load_checkpoint = checked
 
 
 def read_sharded(directory: Path) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from lightning.pytorch.plugins.precision import BitsandbytesPrecision, Precision
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.strategies.checkpoints import check_before_loading
 from nrt_lightning.strategies.layouts import sharded
 from nrt_lightning.strategies.refused import check_parts
+from nrt_lightning.strategies.sharded_saves import make_safe
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -35,7 +35,7 @@ def check_run(trainer: Trainer, policy: Policy, stage: str) -> None:
         check_precision(trainer, policy)
     check_strategy(trainer)
     if sharded(trainer):
-        check_before_loading(trainer.strategy)
+        make_safe(trainer.strategy)
 
 
 def check_strategy(trainer: Trainer) -> None:

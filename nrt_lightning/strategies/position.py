@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from lightning.pytorch.loops import _FitLoop as FitLoop
+from typing_extensions import override
+
 COUNTERS = ("ready", "started", "processed", "completed")
 
 
@@ -122,6 +125,29 @@ def settle(loops: dict[str, Any], position: Position) -> None:
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = position.logged
 
 
+class Unfinished(FitLoop):
+    """The loop of a run that has taken all its steps, and was ended before it had processed the end of its epoch.
+
+    Lightning would leave out the last validation, and what callbacks do at the end.
+    """
+
+    @property
+    @override
+    def done(self) -> bool:
+        return False
+
+    @override
+    def on_advance_end(self) -> None:
+        super().on_advance_end()
+        self.__class__ = FitLoop
+
+
+def finish(trainer: Any, position: Position) -> None:
+    """Let a trainer that has taken all its steps do what is left of its last epoch. Called before training starts."""
+    if type(trainer.fit_loop) is FitLoop and position.step > 0 and 0 <= trainer.max_steps <= position.optimizer_steps:
+        trainer.fit_loop.__class__ = Unfinished
+
+
 def go_on(trainer: Any, position: Position) -> None:
     """Let the trainer's loops, restored from `settle`, do what is still to be done at this position.
 
@@ -132,7 +158,7 @@ def go_on(trainer: Any, position: Position) -> None:
         loop.restarting = False
         return
     due = loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-    if position.ended and not (due and position.validate):
+    if (position.ended or loop._is_training_done) and not (due and position.validate):
         loop.val_loop._has_run = True  # nothing but the end of the epoch is left
         return
     if due:

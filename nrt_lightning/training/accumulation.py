@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,14 @@ class OpenStep:
     newest: Sizes = field(default_factory=dict)
     apart: dict[str, Gradients] = field(default_factory=dict)  # gradients that are still to be corrected
     corrected: bool = False
+    held: Gradients | None = None  # of the parameters, in a copy
+
+    def copy(self) -> OpenStep:
+        """A copy with gradients of its own, those of the parameters in `held`."""
+        held = [parameter.grad for parameter in self.parameters] if self.held is None else self.held
+        sizes = {name: dict(getattr(self, name)) for name in ("divisors", "before", "newest")}
+        apart = {name: cloned(gradients) for name, gradients in self.apart.items()}
+        return replace(self, **sizes, apart=apart, held=cloned(held))
 
     def go_on(self) -> None:
         """Begin the next micro-batch."""
@@ -132,6 +140,11 @@ class OpenStep:
                     own = gradient.mul_(factors.get(name, 1.0))  # without tokens they are 0
                     parameter.grad = own if parameter.grad is None else parameter.grad.add_(own)
         self.apart = {}
+
+
+def cloned(gradients: Gradients) -> Gradients:
+    """Copies of the gradients."""
+    return [None if gradient is None else gradient.clone() for gradient in gradients]
 
 
 def joined(losses: dict[str, Tensor], together: list[str]) -> dict[str, Tensor]:

@@ -107,13 +107,70 @@ def test_a_checkpoint_without_a_position_is_refused(trainer, tmp_path):
         fit(trainer, [], path, max_steps=4)
 
 
-def test_ahead_rollout_goes_on_inside_a_window_too(trainer, tmp_path):
+@pytest.mark.parametrize("place", [1, 2])
+def test_ahead_rollout_goes_on_between_windows_and_inside_one(trainer, tmp_path, caplog, place):
     def made():
         return nrt_module(loss=NRTLoss(surrogate=CISPO()), schedule=ConstantSchedule(warmup=0))
 
-    path = tmp_path / "inside.ckpt"
-    fit(trainer, [AheadRollout(progress=False), SaveAt(path, 1)], module=made(), data={"window": 2}, max_steps=4)
-    fit(trainer, [AheadRollout(progress=False)], path, module=made(), data={"window": 2}, max_steps=4)
+    path, run = tmp_path / "a.ckpt", {"data": {"window": 2}, "max_steps": 6}
+    whole, every = fit(trainer, [AheadRollout(progress=False), SaveAt(path, place)], module=made(), **run)
+    caplog.clear()
+    resumed, rest = fit(trainer, [AheadRollout(progress=False)], path, module=made(), **run)
+    assert rest.rows == every.rows[place + 1 :]
+    inside = place == 2
+    assert ("The window is sampled anew with these weights" in caplog.text) == inside
+    if inside:  # traces of now, in place of those of the window before
+        assert rest.ratios[0] == pytest.approx(1, abs=1e-4)
+        assert every.ratios[place + 1] != pytest.approx(1, abs=1e-4)
+    else:
+        assert all(torch.equal(weights(whole)[name], value) for name, value in weights(resumed).items())
+
+
+class Ends(L.Callback):
+    """Notes what a run does at its end, and ends it before a validation."""
+
+    def __init__(self, dies=False):
+        self.dies, self.done = dies, []
+
+    def on_validation_start(self, trainer, module):
+        if self.dies and trainer.global_step == 4:
+            raise RuntimeError("killed")
+
+    def on_validation_end(self, trainer, module):
+        self.done.append(("validation", trainer.global_step))
+
+    def on_train_epoch_end(self, trainer, module):
+        self.done.append(("epoch", trainer.global_step))
+
+    def on_train_end(self, trainer, module):
+        self.done.append(("end", trainer.global_step))
+
+
+@pytest.mark.parametrize("validates", [True, False])
+def test_what_a_kill_has_left_undone_after_the_last_step_is_done(trainer, tmp_path, validates):
+    settings = {"max_steps": 4, "limit_val_batches": 1, "num_sanity_val_steps": 0}
+    settings |= {"val_check_interval": 2 if validates else 8, "enable_checkpointing": True}
+
+    def run(name, ends, ckpt_path=None):
+        saves = ModelCheckpoint(tmp_path / name, every_n_train_steps=1, save_last=True)
+        made = trainer(callbacks=[ends, saves], max_epochs=-1, **settings)
+        module = nrt_module(schedule=ConstantSchedule(warmup=0))
+        made.fit(module, registers(), ckpt_path=ckpt_path)
+        return module, made
+
+    whole = Ends()
+    expected, _ = run("whole", whole)
+    if validates:
+        with pytest.raises(RuntimeError, match="killed"):
+            run("killed", Ends(dies=True))
+    rest = Ends()
+    found, made = run(
+        "killed" if validates else "whole", rest, tmp_path / ("killed" if validates else "whole") / "last.ckpt"
+    )
+    assert rest.done == whole.done[-len(rest.done) :]
+    assert rest.done == ([("validation", 4)] if validates else []) + [("epoch", 4), ("end", 4)]
+    assert made.fit_loop.epoch_loop.batch_progress.total.processed == 4
+    assert all(torch.equal(weights(expected)[name], value) for name, value in weights(found).items())
 
 
 class Counters(L.Callback):

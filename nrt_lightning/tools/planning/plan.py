@@ -147,7 +147,7 @@ def prompts_at_once(module: PolicyModule, batch: Lengths) -> int:
     """Number of prompts in a forward and backward pass."""
     limit = getattr(module, "max_tokens_per_micro_batch", None)
     group = batch.prompt + batch.group_size * batch.completion + batch.answer
-    return batch.prompts if limit is None else min(batch.prompts, max(1, limit // group))
+    return batch.prompts if limit in (None, "auto") else min(batch.prompts, max(1, limit // group))
 
 
 def lasting(module: PolicyModule, skeleton: Skeleton, machine: Machine) -> Parts:
