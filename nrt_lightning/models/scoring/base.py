@@ -107,6 +107,7 @@ class HeadSettings:
 
     keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
     chunk: int = CHUNK  # positions at a time
+    rows: int | None = None  # tokens of the vocabulary at a time; None: `block_rows`
 
 
 HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
@@ -144,8 +145,9 @@ def score_positions(
             if scales is not None:
                 predicting = predicting * scales.to(predicting.dtype).unsqueeze(-1)
             pair = linear_logprobs(
-                predicting, linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=row
-            )
+                predicting, linear.weight, targets, linear.bias,
+                chunk=settings.chunk, keep=keep, rows=settings.rows, own=row,
+            )  # fmt: skip
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
