@@ -16,6 +16,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
+from nrt_lightning.models.scoring.frequencies import check_frequencies
 from nrt_lightning.models.scoring.recurrence import padded_right, recurrent
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -64,6 +65,7 @@ class PromptCopies(ScoringForward):
         return scores
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:
+        check_frequencies(model, rollouts)
         wanted = rollouts.segments.completion_mask  # [N, C]
         before, inputs = copies(rollouts, right=recurrent(model))
         targets, scales = rollouts.completion_ids[wanted], at(rollouts.scales, wanted)  # [M]
