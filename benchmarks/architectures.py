@@ -65,12 +65,12 @@ QUESTIONS = {"a4b*2c+2d+3?dc:": "d3,c0", "b1c+1d*3?dc:": "d1", "a2?a:": "a2"}
 ROWS = [Row(question, [{"role": "user", "content": question}], answer) for question, answer in QUESTIONS.items()]
 
 
-def build(family: str, **settings: Any) -> Policy:
-    """A random policy of a family with the tokenizer of the register base."""
+def build(family: str, shape: dict[str, Any] | None = None, **settings: Any) -> Policy:
+    """A random policy of a family with the tokenizer of the register base; `shape` adds to its configuration."""
     torch.manual_seed(0)
     unknown = {"head_dim"} if family == "falcon" else set()
-    shape = {name: value for name, value in (SHAPE | SETTINGS.get(family, {})).items() if name not in unknown}
-    config = AutoConfig.for_model(family, **shape)
+    known = SHAPE | SETTINGS.get(family, {}) | (shape or {})
+    config = AutoConfig.for_model(family, **{name: value for name, value in known.items() if name not in unknown})
     config.initializer_range = 0.3  # so that distributions are far from uniform
     with torch.device("meta"):
         size = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())

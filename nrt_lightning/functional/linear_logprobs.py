@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 128  # positions; 64 MiB of float32 logits for a vocabulary of 128k
+BLOCK = 2**26  # weights of a 16-bit head that are handled in float32 at a time: 256 MiB
 
 
 @dataclass
@@ -28,12 +29,15 @@ def linear_logprobs(
     *,
     chunk: int = CHUNK,
     keep: bool = False,
+    rows: int | None = None,
     own: OwnRow | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute log-probs and entropies under the logits `hidden @ weight.T + bias`, chunk by chunk.
 
     Values and gradients equal those from dense logits. The backward pass recomputes the logits (one matrix product in
-    four), so that peak memory does not grow with M; with `keep` the probabilities are stored instead.
+    four), so that peak memory does not grow with M; with `keep` the probabilities are stored instead. Logits are in
+    float32 and gradients are summed over positions in float32 also for 16-bit weights: a block of tokens of the
+    vocabulary at a time.
 
     Args:
         hidden: `[M, H]`, one row per position.
@@ -42,6 +46,7 @@ def linear_logprobs(
         bias: `[V]` of the output head.
         chunk: number of positions computed at once.
         keep: store the probabilities `[M, V]` for the backward pass.
+        rows: tokens of the vocabulary in a block; None for `block_rows`.
         own: replaces one row of `weight`.
 
     Returns:
@@ -57,7 +62,9 @@ def linear_logprobs(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     index, row = (0, None) if own is None else (own.index, own.value.to(weight.dtype))
-    return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, keep)
+    rows = rows or block_rows(weight)
+    with torch.autocast(hidden.device.type, enabled=False):
+        return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, rows, keep)
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -73,52 +80,116 @@ class LinearLogprobs(torch.autograd.Function):
         row: Tensor | None,
         index: int,
         chunk: int,
+        rows: int,
         keep: bool,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
         for h, i in chunks(hidden, ids, chunk):
-            *numbers, p = statistics(chunk_logits(h, weight, bias, row, index), i)
+            *numbers, p = statistics(chunk_logits(h, weight, bias, row, index, rows), i)
             found.append(numbers)
             probs += [p] if keep and any(ctx.needs_input_grad) else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))
         ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, *probs)
-        ctx.chunk, ctx.index = chunk, index
+        ctx.chunk, ctx.rows, ctx.index = chunk, rows, index
         ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """`d logprob / d logits = onehot(id) - softmax(logits)`, chunk by chunk."""
-        hidden, weight, ids, bias, row, log_normalizer, *kept = ctx.saved_tensors
+        """`d logprob / d logits = onehot(id) - softmax(logits)`, block by block of the vocabulary and chunk by chunk."""
+        hidden, weight, _, bias, row, *_ = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
-        grad_hidden = torch.empty_like(hidden) if want_hidden else None
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        grad_hidden = torch.zeros_like(hidden, dtype=exact) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
-        grad_bias = torch.zeros_like(bias) if want_bias else None
-        grad_row = torch.zeros_like(row) if want_row else None
-        for start in range(0, len(ids), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            h, grad = hidden[part], grads[0][part].unsqueeze(-1)  # [c, H], [c, 1]
-            if kept:
-                slope = kept[start // ctx.chunk] * -grad  # [c, V]
-            else:
-                logits = chunk_logits(h, weight, bias, row, ctx.index)  # [c, V]
-                slope = logits.sub_(log_normalizer[part].unsqueeze(-1)).exp_().mul_(-grad)
-            slope = slope.scatter_add_(-1, ids[part].unsqueeze(-1), grad).to(weight.dtype)
-            if grad_bias is not None:
-                grad_bias += slope.sum(dim=0)
-            through_row = None if row is None else slope[:, ctx.index].clone()  # [c]
-            if through_row is not None:
-                slope[:, ctx.index] = 0  # the row of the weight is not used
-            if grad_hidden is not None:
-                grad_hidden[part] = slope @ weight
-                if through_row is not None:
-                    grad_hidden[part] += torch.outer(through_row, row)
-            if grad_weight is not None:
-                grad_weight.addmm_(slope.T, h)
-            if grad_row is not None and through_row is not None:
-                grad_row += through_row @ h
-        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None
+        grad_bias = torch.zeros_like(bias, dtype=exact) if want_bias else None
+        grad_row = torch.zeros_like(row, dtype=exact) if want_row else None
+        with torch.autocast(hidden.device.type, enabled=False):
+            for start in range(0, len(weight), ctx.rows):
+                block = slice(start, start + ctx.rows)
+                part = weight[block] if weight.is_cuda else weight[block].to(exact)  # [v, H]
+                sums = None if grad_weight is None else grad_weight[block].to(exact)  # [v, H], 0
+                own = own_column(row, ctx.index, start, len(part))
+                for where, slope in slopes(ctx, grads[0], part, block, own):  # [c, v]
+                    if grad_bias is not None:
+                        grad_bias[block] += slope.sum(dim=0)
+                    if own is not None and row is not None:
+                        through_row = slope[:, own : own + 1].clone()  # [c, 1]
+                        slope[:, own] = 0  # the row of the weight is not used
+                        if grad_hidden is not None:
+                            grad_hidden[where] += through_row * row
+                        if grad_row is not None:
+                            grad_row += (through_row * hidden[where]).sum(dim=0)
+                    if grad_hidden is not None:
+                        grad_hidden[where] += product(slope, part)
+                    if sums is not None:
+                        add_product(sums, slope.T, hidden[where])
+                if grad_weight is not None and sums is not None and sums.dtype != grad_weight.dtype:
+                    grad_weight[block] = sums  # otherwise they are a view of it
+        grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
+        grad_row = None if grad_row is None else grad_row.to(weight.dtype)
+        grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
+        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None, None
+
+
+def slopes(ctx: Any, grad: Tensor, part: Tensor, block: slice, own: int | None) -> Iterator[tuple[slice, Tensor]]:
+    """The gradient of the logits of a block of the vocabulary, chunk by chunk.
+
+    Args:
+        ctx: what `LinearLogprobs.forward` saved.
+        grad: of the log-probs, [M].
+        part: the block's weights, [v, H].
+        block: the block.
+        own: number of the separate row in the block; None if it is in another.
+
+    Yields:
+        Positions and gradients [c, v].
+    """
+    hidden, _, ids, bias, row, log_normalizer, *kept = ctx.saved_tensors
+    for number, start in enumerate(range(0, len(ids), ctx.chunk)):
+        where = slice(start, start + ctx.chunk)
+        upstream = grad[where].unsqueeze(-1)  # [c, 1]
+        if kept:
+            slope = kept[number][:, block] * -upstream
+        else:
+            logits = block_logits(hidden[where], part, None if bias is None else bias[block], row, own)
+            slope = logits.sub_(log_normalizer[where].unsqueeze(-1)).exp_().mul_(-upstream)
+        place = ids[where].unsqueeze(-1) - block.start  # [c, 1]
+        inside = (place >= 0) & (place < len(part))
+        yield where, slope.scatter_add_(-1, place.clamp(0, len(part) - 1), upstream * inside)
+
+
+def block_rows(weight: Tensor) -> int:
+    """Tokens of the vocabulary that are handled at a time: all of float32 weights, `BLOCK` weights of 16 bits."""
+    return len(weight) if weight.dtype in (torch.float32, torch.float64) else max(1, BLOCK // weight.shape[1])
+
+
+def own_column(row: Tensor | None, index: int, start: int, rows: int) -> int | None:
+    """Number of the separate row in a block that begins at `start`; None if it is not in the block."""
+    return index - start if row is not None and 0 <= index - start < rows else None
+
+
+def halves(a: Tensor, b: Tensor) -> torch.dtype | None:
+    """The 16-bit dtype of one operand on a GPU, which multiplies such operands into float32; None otherwise."""
+    found = [x.dtype for x in (a, b) if x.dtype in (torch.bfloat16, torch.float16)]
+    return found[0] if found and a.is_cuda else None
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product in at least float32."""
+    if half := halves(a, b):
+        return torch.mm(a.to(half), b.to(half), out_dtype=torch.float32)
+    exact = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
+    return a.to(exact) @ b.to(exact)
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a matrix product to `total`."""
+    if halves(a, b):
+        total += product(a, b)
+    else:
+        total.addmm_(a.to(total.dtype), b.to(total.dtype))
 
 
 def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:
@@ -126,12 +197,26 @@ def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor
     return list(zip(hidden.split(chunk), ids.split(chunk), strict=True))
 
 
-def chunk_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tensor | None, index: int) -> Tensor:
+def chunk_logits(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tensor | None, index: int, rows: int
+) -> Tensor:
     """Logits `[c, V]` in at least float32, in new memory."""
-    logits = F.linear(hidden, weight, bias)
-    if row is not None:
-        logits[:, index] = hidden @ row if bias is None else hidden @ row + bias[index]
-    return logits if logits.dtype == torch.float64 else logits.float()
+    if rows >= len(weight):
+        return block_logits(hidden, weight, bias, row, None if row is None else index)
+    logits = hidden.new_empty(len(hidden), len(weight), dtype=torch.promote_types(weight.dtype, torch.float32))
+    for start in range(0, len(weight), rows):
+        part = slice(start, start + rows)
+        own = own_column(row, index, start, rows)
+        logits[:, part] = block_logits(hidden, weight[part], None if bias is None else bias[part], row, own)
+    return logits
+
+
+def block_logits(hidden: Tensor, part: Tensor, bias: Tensor | None, row: Tensor | None, own: int | None) -> Tensor:
+    """Logits `[c, v]` of a block of the vocabulary in at least float32, in new memory."""
+    logits = product(hidden, part.T)
+    if row is not None and own is not None:
+        logits[:, own] = product(hidden, row.unsqueeze(1)).squeeze(1)
+    return logits if bias is None else logits.add_(bias)
 
 
 def statistics(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 from nrt_lightning.data.encoding import EncodedRows
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.record import LIMITS, limits_of
-from nrt_lightning.models.policy.vocabulary import position_limit
+from nrt_lightning.models.policy.vocabulary import position_limit, why
 from nrt_lightning.rollouts.answering import ROOM
 
 
@@ -42,6 +42,6 @@ def check_positions(module: Any, data: Any) -> None:
         if longest + trace + marker > limit:
             raise InputError(
                 f"data.{split}: prompt, trace and answer need up to {longest + trace + marker} tokens, and "
-                f"policy.model {module.policy.source!r} has {limit} positions. Lower sampling.max_trace_tokens "
+                f"policy.model {module.policy.source!r} has {limit} positions{why(module.policy)}. Lower sampling.max_trace_tokens "
                 f"({trace}), data.max_prompt_tokens or max_answer_tokens, or choose another model."
             )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.models.policy.texts import decode, decode_answers
-from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of
+from nrt_lightning.rollouts.engine import GenerationRequest, Generations, RolloutEngine, names_of, trace_stops
 from nrt_lightning.rollouts.sampled_tokens import generate
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def write_answers(
         prompt_ids=prompts.prompt_ids,
         prompt_mask=prompts.prompt_mask,
         max_new_tokens=sampling.max_trace_tokens if thinking else 0,
-        stop_ids=[*policy.markup.marker_stops(), *policy.eos_ids],
+        stop_ids=trace_stops(policy),
         stop_text=policy.markup.marker_text,
         temperature=sampling.temperature,
         top_p=sampling.top_p,

@@ -117,6 +117,17 @@ def names_of(prompts: Prompts) -> list[str]:
     return [str(ids[mask].tolist()) for ids, mask in zip(prompts.prompt_ids, prompts.prompt_mask, strict=True)]
 
 
+def trace_stops(policy: Policy) -> list[int]:
+    """The tokens that end a trace: the marker, and those that end an answer.
+
+    A text marker may contain an end token, for instance of the model's generation config. That token does not end a
+    trace if more of the marker follows it, since the marker could not be written.
+    """
+    markup = policy.markup
+    inside = () if markup.marker_token else markup.marker_ids[:-1]
+    return markup.marker_stops() + [token for token in policy.eos_ids if token not in inside]
+
+
 def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: int) -> GenerationRequest:
     """The request for traces of training prompts.
 
@@ -126,17 +137,18 @@ def trace_request(policy: Policy, prompts: Prompts, sampling: Sampling, seed: in
         sampling: sampling settings.
         seed: of the random draws.
     """
+    suppressed = sampling.suppress_eos
     return GenerationRequest(
         prompt_ids=prompts.prompt_ids,
         prompt_mask=prompts.prompt_mask,
         max_new_tokens=sampling.max_trace_tokens,
-        stop_ids=policy.markup.marker_stops() + ([] if sampling.suppress_eos else policy.eos_ids),
+        stop_ids=policy.markup.marker_stops() if suppressed else trace_stops(policy),
         stop_text=policy.markup.marker_text,
         group_size=sampling.group_size,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         top_k=sampling.top_k,
-        banned_ids=policy.eos_ids if sampling.suppress_eos else [],
+        banned_ids=[token for token in policy.eos_ids if token not in policy.markup.marker_ids] if suppressed else [],
         seed=seed,
         names=names_of(prompts),
     )

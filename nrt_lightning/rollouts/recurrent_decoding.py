@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from typing_extensions import override
 
+from nrt_lightning.functional.memory import raise_out_of_memory
 from nrt_lightning.models.scoring.base import last_logits
 from nrt_lightning.models.scoring.recurrence import cache_argument
 from nrt_lightning.rollouts.decoding import Decoder
@@ -106,7 +107,8 @@ def state_difference(model: Any, device: torch.device) -> float:
         one, other = StateDecoder(model, prompts), WholeDecoder(model, prompts)
         pairs = [(one.first, other.first)]
         pairs += [(one.step(column), other.step(column)) for column in rest.unbind(dim=1)]
-    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError):  # the model has a cache of its own
+    except (TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        raise_out_of_memory(error)  # otherwise the model has a cache of its own
         return float("inf")
     return max(float((a.float().log_softmax(-1) - b.float().log_softmax(-1)).abs().max()) for a, b in pairs)
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.models.policy.vocabulary import position_limit, unused_ids
+from nrt_lightning.models.policy.vocabulary import position_limit, unused_ids, why
 from nrt_lightning.models.scoring.base import positions
 from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
@@ -145,7 +145,7 @@ def check_positions(policy: Policy, request: GenerationRequest) -> None:
     longest = int(request.prompt_mask.sum(dim=1).max()) if len(request.prompt_ids) else 0
     if limit is not None and request.max_new_tokens and longest + request.max_new_tokens > limit:
         raise InputError(
-            f"policy.model {policy.source!r} has {limit} positions, and a text of {longest} tokens with "
+            f"policy.model {policy.source!r} has {limit} positions{why(policy)}, and a text of {longest} tokens with "
             f"{request.max_new_tokens} new ones needs {longest + request.max_new_tokens}. Lower max_trace_tokens or "
             "max_answer_tokens of sampling, or data.max_prompt_tokens."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -36,9 +37,14 @@ def layout_of(trainer: Trainer) -> Sharding:
 
         settings = strategy.kwargs | {
             "cpu_offload": strategy.cpu_offload,
-            "mixed_precision": strategy.mixed_precision_config,
+            "mixed_precision": unrounded_buffers(strategy.mixed_precision_config),
             "sharding_strategy": strategy.sharding_strategy,
         }
         strategy.kwargs.pop("auto_wrap_policy", None)  # already applied
         return FSDP1Sharding(strategy.root_device, settings, dtype)
     return NoSharding()
+
+
+def unrounded_buffers(settings: Any) -> Any:
+    """FSDP's settings of mixed precision with buffers as they are: rotary frequencies stay in float32."""
+    return None if settings is None else dataclasses.replace(settings, buffer_dtype=None)

@@ -46,6 +46,36 @@ def test_half_precision_gives_float32_values_and_half_gradients():
     torch.testing.assert_close(logprobs.double(), exact, atol=0.1, rtol=0.02)
 
 
+@pytest.mark.parametrize("rows", [None, 10])
+@pytest.mark.parametrize("keep", [True, False])
+def test_16_bit_weights_give_what_exact_products_of_them_give(rows, keep):
+    """Logits are not rounded, and gradients are rounded once: not at every chunk."""
+    hidden, weight, ids, b = case(torch.bfloat16, positions=600)
+    row = torch.linspace(-1, 1, 16, requires_grad=True)
+    leaves, exact = [hidden, weight, b], [t.detach().double().requires_grad_() for t in (hidden, weight, b)]
+    merged = exact[1].index_copy(0, torch.tensor([95]), row.detach().bfloat16().double().unsqueeze(0))
+    upstream = torch.linspace(-2, 3, len(ids))
+    dense = token_logprobs(exact[0] @ merged.T + exact[2], ids)
+    expected = torch.autograd.grad((dense * upstream).sum(), exact)
+    logprobs, entropies = linear_logprobs(hidden, weight, ids, b, chunk=4, keep=keep, rows=rows, own=OwnRow(95, row))
+    torch.testing.assert_close(logprobs.double(), dense, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(entropies.double(), entropy(exact[0] @ merged.T + exact[2]), atol=2e-5, rtol=2e-5)
+    got = torch.autograd.grad((logprobs * upstream).sum(), [*leaves, row])
+    for found, value in zip(got, expected):
+        assert found.dtype == torch.bfloat16
+        assert (found.double() - value).norm() / value.norm() < 0.0025, "one rounding to bfloat16"
+    assert got[3].dtype == torch.float32
+
+
+def test_16_bit_logits_are_not_rounded_under_autocast():
+    hidden, weight, ids, _ = case(torch.float32, bias=False)
+    half = [t.detach().bfloat16().double() for t in (hidden, weight)]
+    with torch.autocast("cpu", torch.bfloat16):
+        logprobs, _ = linear_logprobs(hidden, weight, ids)
+        logprobs.sum().backward()
+    torch.testing.assert_close(logprobs.double(), token_logprobs(half[0] @ half[1].T, ids), atol=2e-5, rtol=2e-5)
+
+
 def test_autocast_is_honored():
     hidden, weight, ids, _ = case(torch.float32, bias=False)
     with torch.autocast("cpu", torch.bfloat16):

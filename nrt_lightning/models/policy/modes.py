@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from nrt_lightning.models.policy.frequencies import restore_frequencies
+
 
 def training_mode(model: Any, *, checkpointing: bool, dropout: bool) -> None:
     """Prepare a model of transformers for training: `from_pretrained` returns eval mode, and Lightning keeps the mode.
@@ -19,6 +21,7 @@ def training_mode(model: Any, *, checkpointing: bool, dropout: bool) -> None:
         name = "activation_checkpointing_enable"  # versions that have it warn about the old name
         enable = getattr(model, name, None) or model.gradient_checkpointing_enable
         enable({"use_reentrant": False})
+    restore_frequencies(model)
     if not dropout:
         turn_off_dropout(model)
     model.train()

@@ -10,7 +10,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
@@ -19,6 +18,7 @@ from nrt_lightning.functional.validation import DTYPES, check_choice, check_toke
 from nrt_lightning.models.adapters.base import Adapter, warn_of_frozen_marker
 from nrt_lightning.models.adapters.quantization import Quantization, keep_layout
 from nrt_lightning.models.policy.digests import base_digest, weights_digest
+from nrt_lightning.models.policy.frequencies import FloatFrequencies
 from nrt_lightning.models.policy.loading import (
     check_live,
     check_model,
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from nrt_lightning.structures import Rollouts, Scores
 
 
-class Policy(nn.Module):
+class Policy(FloatFrequencies):
     """A causal language model that writes traces and answers.
 
     The constructor reads and checks configuration and tokenizer; `load` reads the weights, which Lightning does in

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nrt_lightning.models.policy.markup import initialize_marker
+from nrt_lightning.models.scoring.frequencies import frequency_limit
 
 log = logging.getLogger(__name__)
 UNUSED: WeakKeyDictionary[nn.Module, tuple[int, int, list[int]]] = WeakKeyDictionary()  # by policy
@@ -54,11 +55,20 @@ def unused_ids(policy: Any) -> list[int]:
 
 
 def position_limit(model: Any) -> int | None:
-    """The number of positions of a model that has a table of them; None if it has no limit of this kind."""
+    """The number of positions of a model; None if it has no limit of its own.
+
+    Some have a table of positions. Others have rotary frequencies that change beyond a length (`frequency_limit`).
+    """
     config = model.config.get_text_config()
     if config.model_type in TABLE_TYPES:
         return int(getattr(config, "n_positions", config.max_position_embeddings))
     for name, module in model.named_modules():
         if isinstance(module, nn.Embedding) and name.rpartition(".")[2] in TABLES:
             return module.num_embeddings - int(getattr(module, "offset", 0))
-    return None
+    return frequency_limit(model)
+
+
+def why(policy: Any) -> str:
+    """Why a model has no more positions than `position_limit`, if not for a table of them."""
+    limited = frequency_limit(policy.network) is not None
+    return " (beyond, its rotary frequencies change with the longest row of a batch)" if limited else ""

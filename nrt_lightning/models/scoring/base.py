@@ -16,6 +16,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
+from nrt_lightning.models.scoring.frequencies import check_frequencies
 from nrt_lightning.models.scoring.recurrence import padded_right, recurrent
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -64,6 +65,7 @@ class PromptCopies(ScoringForward):
         return scores
 
     def _score(self, model: PreTrainedModel, rollouts: Rollouts) -> Scores:
+        check_frequencies(model, rollouts)
         wanted = rollouts.segments.completion_mask  # [N, C]
         before, inputs = copies(rollouts, right=recurrent(model))
         targets, scales = rollouts.completion_ids[wanted], at(rollouts.scales, wanted)  # [M]
@@ -107,6 +109,7 @@ class HeadSettings:
 
     keep: bool | None = None  # keep probabilities for the backward pass; None: if they are at most `DENSE`
     chunk: int = CHUNK  # positions at a time
+    rows: int | None = None  # tokens of the vocabulary at a time; None: `block_rows`
 
 
 HEADS: WeakKeyDictionary[nn.Module, HeadSettings] = WeakKeyDictionary()  # models that do not use the defaults
@@ -144,8 +147,9 @@ def score_positions(
             if scales is not None:
                 predicting = predicting * scales.to(predicting.dtype).unsqueeze(-1)
             pair = linear_logprobs(
-                predicting, linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep, own=row
-            )
+                predicting, linear.weight, targets, linear.bias,
+                chunk=settings.chunk, keep=keep, rows=settings.rows, own=row,
+            )  # fmt: skip
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from nrt_lightning.functional import at_least_float32
 from nrt_lightning.models.scoring.base import accepted, copies, head_forward
+from nrt_lightning.models.scoring.frequencies import check_frequencies
+from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.structures import Rollouts
 
 if TYPE_CHECKING:
@@ -30,7 +32,8 @@ def token_certainty(model: PreTrainedModel, rollouts: Rollouts) -> Tensor:
         `[N, C]` in nats, 0 at padding.
     """
     wanted = rollouts.segments.completion_mask  # [N, C]
-    before, inputs = copies(rollouts)  # [N, P + C]
+    check_frequencies(model, rollouts)
+    before, inputs = copies(rollouts, right=recurrent(model))  # [N, P + C]
     head = model.get_output_embeddings()
     parts = []
     for rows in torch.arange(len(rollouts), device=wanted.device).split(ROWS):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.functional.memory import raise_out_of_memory
 from nrt_lightning.functional.modes import evaluating
 from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, accepted
 from nrt_lightning.structures import Rollouts, Segments
@@ -47,7 +48,8 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
             if type(scoring) not in known:
                 try:
                     known[type(scoring)] = difference(model, scoring)
-                except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
+                except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
+                    raise_out_of_memory(error)
                     known[type(scoring)] = float("inf")  # the model does not take such masks or caches
     found, copies = known[type(scoring)], known[PromptCopies]
     least = LEAST.get(model.dtype, HALF)

@@ -20,6 +20,7 @@ from nrt_lightning.models.scoring.base import (
     scatter_scores,
     score_positions,
 )
+from nrt_lightning.models.scoring.frequencies import frequency_refusal
 from nrt_lightning.models.scoring.recurrence import cache_argument
 from nrt_lightning.structures import Rollouts, Scores
 
@@ -74,6 +75,8 @@ def cache_refusal(model: PreTrainedModel, length: int) -> str | None:
     """The reason why a cache does not keep a whole sequence of this length, or None if it does."""
     if cache_argument(model) != "past_key_values":
         return f"{type(model).__name__} takes no cache of keys and values"
+    if reason := frequency_refusal(model, length):
+        return reason
     for layer in DynamicCache(config=model.config).layers:
         if type(layer) is DynamicSlidingWindowLayer:
             if layer.sliding_window < length:

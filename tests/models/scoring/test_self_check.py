@@ -87,3 +87,22 @@ def test_a_model_that_sees_padding_is_refused(policy):
     with pytest.raises(InputError, match=r"policy.model: \w+ gives other log-probs in a padded batch than alone"):
         policy.score(rollouts)
     assert PromptCopies in DIFFERENCES[policy.network]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: not enough memory: you tried")],
+)
+def test_a_check_that_runs_out_of_memory_says_so(policy, monkeypatch, error):
+    rollouts, _ = rollouts_of(policy)
+
+    def fail(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(PackedGroups, "__call__", fail)
+    with pytest.raises(torch.OutOfMemoryError, match="memory"):
+        policy.score(rollouts)
+    assert PackedGroups not in DIFFERENCES[policy.network]
+    monkeypatch.undo()
+    policy.score(rollouts)
+    assert policy.network not in WRONG, "it is tried again"
