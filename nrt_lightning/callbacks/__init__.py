@@ -26,13 +26,15 @@ from nrt_lightning.callbacks.predictions import PredictionWriter
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
 from nrt_lightning.callbacks.results import ResultsFile
 from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
+from nrt_lightning.callbacks.run_history import RunHistory
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
+from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
     "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
     "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
+    "RunHistory", "SameAnswers", "SaveOnSignal", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
     "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip
