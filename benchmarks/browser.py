@@ -73,13 +73,20 @@ class Browser:
 
     def picture(self, file: Path, element: str | None = None, height: int | None = None) -> None:
         """Write a picture of the page's first pixels, or of an element (a CSS selector) up to a height."""
-        clip = {"x": 0, "y": 0, "width": self.run("return innerWidth"), "height": height or self.run("return innerHeight")}
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": self.run("return innerWidth"),
+            "height": height or self.run("return innerHeight"),
+        }
         if element is not None:
             script = f"const box = document.querySelector({json.dumps(element)}).getBoundingClientRect(); " \
                 "return [box.y + scrollY, box.height]"  # fmt: skip
             top, tall = self.run(script)
             clip |= {"y": max(0, top - 16), "height": min(tall + 32, height or tall + 32)}
-        shot = self.devtools("Page.captureScreenshot", format="png", clip=clip | {"scale": 1}, captureBeyondViewport=True)
+        shot = self.devtools(
+            "Page.captureScreenshot", format="png", clip=clip | {"scale": 1}, captureBeyondViewport=True
+        )
         file.write_bytes(base64.b64decode(shot["data"]))
 
 

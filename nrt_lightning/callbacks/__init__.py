@@ -27,6 +27,7 @@ from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTabl
 from nrt_lightning.callbacks.results import ResultsFile
 from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
 from nrt_lightning.callbacks.run_history import RunHistory
+from nrt_lightning.callbacks.run_report import RunReport
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
@@ -35,6 +36,6 @@ __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
     "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
     "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "RunHistory", "SameAnswers", "SaveOnSignal", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
-    "ValidationTable", "WorthlessCertainty"
+    "RunHistory", "RunReport", "SameAnswers", "SaveOnSignal", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples",
+    "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

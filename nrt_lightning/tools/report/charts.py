@@ -5,28 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-LEARNS, HEALTHY, SPEED, DETAILS = "Does it learn", "Is it healthy", "How fast", "Details"
-CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
-    LEARNS: {
-        "Exact match": ("val/exact_match", "val/exact_match_forced", "val/exact_match_without_trace"),
-        "Confidence in the reference answer": ("val/confidence", "val/confidence_without_trace"),
-        "Gain of traces": ("train/gain",),
-        "Reward": ("train/reward",),
-    },
-    HEALTHY: {
-        "Marker emitted": ("rollout/marker_rate", "val/marker_rate"),
-        "Trace tokens": ("rollout/trace_tokens", "val/trace_tokens"),
-        "Trace entropy": ("rollout/trace_entropy",),
-        "Truncated traces": ("rollout/truncated_share",),
-        "Groups of equal rewards": ("train/zero_variance_groups",),
-        "Gradient norm": ("train/grad_norm",),
-    },
-    SPEED: {"Seconds of sampling": ("rollout/seconds",), "Tokens a second": ("rollout/tokens_per_second",)},
-}
+from nrt_lightning.metrics.logged_values import CHARTS, GROUPS, describe
 
 
 def chart_groups(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Groups of charts with the names of their curves; everything else that was logged is under the last.
+    """Groups of charts with the names of their curves. What has no chart of its own is in that of its group.
 
     Args:
         names: of the logged scalars.
@@ -34,15 +17,32 @@ def chart_groups(names: Sequence[str]) -> list[dict[str, Any]]:
     logged = [name for name in names if not name.startswith("test/")]
     known = {name for charts in CHARTS.values() for group in charts.values() for name in group}
     groups = []
-    for group, charts in CHARTS.items():
-        found = {title: [name for name in chart if name in logged] for title, chart in charts.items()}
-        if shown := [{"title": title, "names": curves} for title, curves in found.items() if curves]:
-            groups.append({"title": group, "charts": shown})
-    if rest := [{"title": name, "names": [name]} for name in sorted(logged) if name not in known]:
-        groups.append({"title": DETAILS, "charts": rest})
+    for group, title in GROUPS.items():
+        found = {chart: [name for name in curves if name in logged] for chart, curves in CHARTS.get(group, {}).items()}
+        charts = [{"title": sentence(chart), "names": curves} for chart, curves in found.items() if curves]
+        if group == "details":
+            charts += [{"title": title_of(name), "names": [name]} for name in sorted(logged) if name not in known]
+        if charts:
+            groups.append({"title": sentence(title), "charts": charts})
     return groups
 
 
-def meanings(names: Sequence[str]) -> dict[str, str]:
-    """What a scalar means, for those that are known."""
-    return {}
+def title_of(name: str) -> str:
+    """Title of a scalar: its name, so that it is found again, and what it is."""
+    value = describe(name)
+    return name if value is None else f"{sentence(value.title)} ({name})"
+
+
+def sentence(text: str) -> str:
+    """A text with a capital letter at its start."""
+    return text[:1].upper() + text[1:]
+
+
+def meanings(names: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What scalars mean, and what to do with them, for those that are known."""
+    found = {name: describe(name) for name in names}
+    return {
+        name: {"title": value.title, "meaning": value.meaning, "healthy": value.healthy, "action": value.action}
+        for name, value in found.items()
+        if value is not None
+    }

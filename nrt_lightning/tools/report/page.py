@@ -7,10 +7,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import nrt_lightning
 from nrt_lightning.errors import InputError
 from nrt_lightning.tools.report.calibration import calibration
 from nrt_lightning.tools.report.charts import chart_groups, meanings
@@ -43,7 +43,7 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> list[str]
     """
     runs, notes = find_runs(folders)
     path = Path(output).expanduser()
-    html = page(runs, notes)
+    html, data = page(runs, notes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.part")
@@ -51,22 +51,22 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> list[str]
         os.replace(beside, path)
     except OSError as error:
         raise InputError(f"report: output={path} cannot be written ({error.strerror}). Give another.") from error
-    return notes + [f"{run.name}: {note}" for run in runs for note in run.notes]
+    return notes + [f"{run['name']}: {note}" for run in data["runs"] for note in run["notes"]]
 
 
-def page(runs: Sequence[Run], notes: Sequence[str]) -> str:
-    """The page as text, smaller than `LARGEST`: samples are left out until it is.
+def page(runs: Sequence[Run], notes: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The page as text, and the data in it, smaller than `LARGEST`: samples are left out until it is.
 
     Args:
         runs: at least one.
         notes: about runs that are not in it.
     """
     budget = FOR_SAMPLES // len(runs)
-    html = filled(content(runs, notes, budget))
+    html = filled(data := content(runs, notes, budget))
     while len(html.encode("utf-8", "replace")) > LARGEST and budget > 1000:
         budget //= 2
-        html = filled(content(runs, notes, budget))
-    return html
+        html = filled(data := content(runs, notes, budget))
+    return html, data
 
 
 def filled(data: dict[str, Any]) -> str:
@@ -104,12 +104,20 @@ def content(runs: Sequence[Run], notes: Sequence[str], budget: int) -> dict[str,
     names = list(dict.fromkeys(name for run in runs for name in run.history.series))
     return {
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "version": nrt_lightning.__version__,
+        "version": installed(),
         "notes": [without_paths(note) for note in notes],
         "groups": chart_groups(names),
         "meanings": meanings(names),
         "runs": [one(run, budget) for run in runs],
     }
+
+
+def installed() -> str:
+    """The version of this package; empty if it runs from a folder that is not installed."""
+    try:
+        return version("nrt-lightning")
+    except PackageNotFoundError:
+        return ""
 
 
 def one(run: Run, budget: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def verdict(history: History) -> tuple[Finding, list[Finding]]:
     troubled = [finding for finding in health if finding.level in (BAD, WATCH)]
     bad = any(finding.level == BAD for finding in troubled)
     healthy = "It is not healthy" if bad else f"{len(troubled)} figures to watch" if len(troubled) > 1 else (
-        "One figure to watch" if troubled else "No sign of trouble" if health else "Its health was not logged"
+        "One figure to watch" if troubled else "No sign of trouble" if health else "It has no traces that could fail"
     )  # fmt: skip
     words = {GOOD: "It learns.", BAD: "It does not learn.", WATCH: "It learns slowly, if at all.",
              OPEN: "Too early to say whether it learns."}  # fmt: skip
@@ -119,7 +119,7 @@ def traces_help(history: History) -> Finding | None:
         return None
     why = "The gain is the trace reward minus the reward of the empty trace. Above 0, traces help."
     if gain > 0:
-        return Finding(GOOD, f"Traces help: their gain is {gain:+.3g} at the end.", "", why)
+        return Finding(GOOD, f"Traces help: their gain is {gain:+.2f} at the end.", "", why)
     return Finding(
         BAD if len(history.curve("train/gain")) >= 50 else WATCH,
         f"Traces do not help: their gain is {gain:+.3g} at the end.",

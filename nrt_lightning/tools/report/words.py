@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]")  # letters and digits apart, as in "b2"; a mark is a word
@@ -57,7 +58,7 @@ def repetition(words: Sequence[str]) -> float:
     >>> repetition("a b a b a b".split()), repetition("a b c".split()), repetition([])
     (0.6, 0.0, 0.0)
     """
-    pairs = list(zip(words, words[1:], strict=False))
+    pairs = list(pairwise(words))
     return 1 - len(set(pairs)) / len(pairs) if pairs else 0.0
 
 

@@ -30,7 +30,9 @@ def made_up_run(folder: Path, name: str = "nrt", steps: int = 60, hostile: str =
         trained = {"train/gain": part + 0.1 * draw.random(), "train/reward": part, "train/grad_norm": 1 - part / 2}
         rows.append(axes | (health | trained if traces else {}) | {"train/loss": 1 - part})
         if step % 20 == 0:
-            rows.append(axes | {"val/exact_match": 0.9 * part, "val/confidence": 0.6 * part**2, "val/marker_rate": part})
+            rows.append(
+                axes | {"val/exact_match": 0.9 * part, "val/confidence": 0.6 * part**2, "val/marker_rate": part}
+            )
     rows.append(rows[-1] | {"test/exact_match": 0.88, "test/confidence": 0.5})
     write_lines(run / "metrics.jsonl", rows)
     write_lines(run / "samples.jsonl", [s for step in (20, 40, 60) for s in looks(step, hostile, traces)])
@@ -62,7 +64,9 @@ def looks(step: int, hostile: str, traces: bool):
 
 def trace_of(kind: str, part: float, base, hostile: str, traces: bool):
     better = part * (0.3 if kind == "worst" else 0.95)
-    logprobs = [round(value * (1 - better) - (0.4 if at == 2 and kind == "worst" else 0), 3) for at, value in enumerate(base)]
+    logprobs = [
+        round(value * (1 - better) - (0.4 if at == 2 and kind == "worst" else 0), 3) for at, value in enumerate(base)
+    ]
     text = (WORK if better > 0.5 else CHATTER) + hostile if traces else ""
     return {
         "kind": kind, "text": text, "reward": round(1.5 * better, 3), "gain": round(1.5 * better - 0.2, 3),

@@ -13,8 +13,8 @@ function calibrationPart(section) {
   const unit = { alone: true, xRange: () => [-0.02, 1.02], yRange: () => [-0.02, 1.02] };
   const diagonal = () => [{ label: "perfect", color: "--quiet", dash: 2, points: false, x: [0, 1], y: [0, 1] }];
   section.append(el("div", { class: "charts" },
-    chart("Calibration", "Fraction right, by how sure the policy is. On the diagonal it is as sure as it is right.", () => [...lines("bins", 0, 1)(), ...diagonal()], unit),
-    chart("Risk and coverage", "Fraction right among the surest rows, by the fraction of rows that is answered.", lines("coverage", 0, 1), unit)));
+    chart("Calibration", meaning("Fraction right, by how sure the policy is. On the diagonal it is as sure as it is right."), () => [...lines("bins", 0, 1)(), ...diagonal()], unit),
+    chart("Risk and coverage", meaning("Fraction right among the surest rows, by the fraction of rows that is answered."), lines("coverage", 0, 1), unit)));
   for (const { run } of able) {
     const rows = run.calibration.rows.map((row) => ({ cells: [row.id, el("span", { class: "said" }, row.answer), figure(row.agreement, 2), figure(row.confidence, 2), row.right == null ? "–" : row.right ? "right" : "wrong"] }));
     section.append(el("details", {}, el("summary", {}, `Rows of ${run.name}`), table(["row", "majority answer", "agreement", "probability", "answer is"], rows)));

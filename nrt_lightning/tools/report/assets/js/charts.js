@@ -15,7 +15,7 @@ const compact = (value) => (value == null ? "" : Math.abs(value) >= 10000
 function chart(title, meaning, lines, settings = {}) {
   const legend = el("ul", { class: "legend" });
   const holder = el("div", { class: "plot", role: "img" });
-  const node = el("figure", {}, el("figcaption", {}, title), meaning ? el("p", { class: "meaning" }, meaning) : null, holder, legend);
+  const node = el("figure", {}, el("figcaption", {}, title), holder, legend, meaning);
   let plot = null;
 
   function legendOf(shown, data, index) {
@@ -83,6 +83,13 @@ function runLines(names) {
   return found;
 }
 
+// What the values mean, folded.
+function about(names) {
+  const known = names.map((name) => [name, DATA.meanings[name]]).filter(([, value]) => value);
+  if (!known.length) return null;
+  return el("details", { class: "about" }, el("summary", {}, "What is this?"), known.map(([name, value]) => el("p", {}, el("code", {}, name), " ", code(value.meaning), value.healthy ? [" Healthy: ", code(value.healthy)] : null, value.action ? [" Otherwise: ", code(value.action)] : null)));
+}
+
 const shortName = (name, names) => (names.length > 1 ? name.replace(/_/g, " ").replace(/^val\/|^train\/|^rollout\//, (part) => (new Set(names.map((other) => other.split("/")[0])).size > 1 ? part.replace("/", " ") : "")) : name.replace(/_/g, " "));
 const redraw = () => plots.forEach((draw) => draw());
 
@@ -95,7 +102,7 @@ function curves(section) {
   const most = Math.max(...RUNS.map((run) => run.curves.events));
   if (most > 1) section.append(nothing(`A point is the mean of ${most} logged values.`));
   DATA.groups.forEach((group, at) => {
-    const box = el("div", { class: "charts" }, group.charts.map(({ title, names }) => chart(title, names.map((name) => DATA.meanings[name]).filter(Boolean)[0], () => runLines(names))));
+    const box = el("div", { class: "charts" }, group.charts.map(({ title, names }) => chart(title, about(names), () => runLines(names))));
     const folded = at > 1;
     section.append(el("details", { open: !folded, ontoggle: (event) => event.target.open && redraw() }, el("summary", {}, `${group.title} · ${plural(group.charts.length, "chart")}`), box));
   });

@@ -45,6 +45,8 @@ function fillChoice(made, options) {
 }
 
 const key = (index, dash = "solid") => el("span", { class: "key", style: { borderColor: `var(${runColor(index)})`, borderTopStyle: dash } });
+const meaning = (text) => el("p", { class: "meaning" }, text);
+const code = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
 const nothing = (text) => el("p", { class: "quiet" }, text);
 
 // A table of names with a column for each run.

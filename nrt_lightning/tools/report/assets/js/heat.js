@@ -27,7 +27,7 @@ function hardness(sample) {
     const chance = sample.baseline[at] == null ? null : Math.exp(sample.baseline[at]);
     return el("span", { class: "token", title: `probability ${figure(chance)} without a trace`, style: { background: "transparent", color: "var(--ink)", boxShadow: `inset 0 -${Math.round(4 * (1 - (chance ?? 1)))}px 0 var(--quiet)` } }, visible(text), sample.tokens.length <= 40 ? el("small", {}, figure(chance, 2)) : null);
   });
-  return el("li", {}, el("div", { class: "when" }, el("b", {}, "without a trace"), el("div", { class: "quiet small" }, `step ${sample.step.toLocaleString("en")}`)), el("div", { class: "tokens" }, spans), el("div", { class: "quiet small" }, "probability of each token; a thick line marks a hard one"));
+  return el("li", {}, el("div", { class: "when" }, el("b", {}, "no trace"), el("div", { class: "quiet small" }, `step ${sample.step.toLocaleString("en")}`)), el("div", { class: "tokens" }, spans), el("div", { class: "quiet small" }, "probability of each token; a thick line marks a hard one"));
 }
 
 function heat(section) {

@@ -13,8 +13,6 @@ function verdictCard(run, index) {
     el("ul", { class: "findings" }, findings));
 }
 
-const code = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
-
 function header() {
   const names = RUNS.map((run) => run.name);
   byId("title").textContent = names.length > 3 ? `${names.length} runs: ${names.slice(0, 3).join(", ")} …` : names.join(", ");

@@ -18,7 +18,7 @@ function wordTable(title, side, rows, widest) {
     el("thead", {}, el("tr", {}, ["word", "z-score", "in 1,000 words", "over time"].map((name) => el("th", { scope: "col" }, name)))),
     el("tbody", {}, rows.map((row) => el("tr", {}, el("th", { scope: "row" }, el("code", {}, row.word)),
       el("td", { class: "wide", title: `log-odds ${signed(row.log_odds)}` }, el("span", { class: "small quiet" }, signed(row.z, 1)), el("span", { class: `bar ${side}`, style: { width: `${(100 * Math.abs(row.z)) / widest}%` } })),
-      el("td", {}, `${figure(row.per_thousand[0], 0)} → ${figure(row.per_thousand[row.per_thousand.length - 1], 0)}`), el("td", {}, spark(row.over_time)))))));
+      el("td", {}, `${Math.round(row.per_thousand[0])} → ${Math.round(row.per_thousand[row.per_thousand.length - 1])}`), el("td", {}, spark(row.over_time)))))));
 }
 
 function words(section) {
@@ -38,8 +38,8 @@ function words(section) {
     return { label: RUNS.length > 1 ? one.name : "", color: runColor(index), dash: 0, x: kept.map((at) => one.words.steps[at]), y: kept.map((at) => one.words[name][at]) };
   });
   section.append(el("div", { class: "charts", style: { marginTop: "1.5rem" } },
-    chart("Words in a trace", "Mean length of the sampled traces that were recorded.", line("words"), { alone: true }),
-    chart("Self-repetition", "Share of the word pairs that the trace had before. A rise to above a third is a loop.", line("repetition"), { alone: true }),
-    chart("Likeness to the first traces", "Shared words with the first trace for the same question: 1 is the same trace.", line("likeness"), { alone: true })));
+    chart("Words in a trace", meaning("Mean length of the sampled traces that were recorded."), line("words"), { alone: true }),
+    chart("Self-repetition", meaning("Share of the word pairs that the trace had before. A rise to above a third is a loop."), line("repetition"), { alone: true }),
+    chart("Likeness to the first traces", meaning("Shared words with the first trace for the same question: 1 is the same trace."), line("likeness"), { alone: true })));
   show();
 }
