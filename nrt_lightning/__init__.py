@@ -12,8 +12,8 @@ EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
         "AheadRollout BestAndLast DifficultyGain ExportPolicy Hyperparameters NonFiniteGuard OnPolicyRollout "
-        "PredictionWriter ProgressLines ResultsFile RewardCorrectness RunHistory RunReport SaveOnSignal StepAxis "
-        "TraceSamples ValidationTable"
+        "PredictionWriter ProgressLines ResultsFile RewardCorrectness RunHistory RunReport SaveOnSignal SelfAssessment "
+        "StepAxis TraceSamples ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "

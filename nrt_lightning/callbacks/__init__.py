@@ -29,13 +29,14 @@ from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
 from nrt_lightning.callbacks.run_history import RunHistory
 from nrt_lightning.callbacks.run_report import RunReport
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
+from nrt_lightning.callbacks.self_assessment import SelfAssessment
 from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
     "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
-    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
-    "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "RunHistory", "RunReport", "SameAnswers", "SaveOnSignal", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples",
-    "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
+    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate",
+    "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile",
+    "RewardCorrectness", "RunHistory", "RunReport", "SameAnswers", "SaveOnSignal", "SelfAssessment", "StepAxis",
+    "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

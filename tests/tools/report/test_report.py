@@ -124,7 +124,7 @@ def test_folders_without_logs_are_named(tmp_path):
     (tmp_path / "unlogged" / "run").mkdir(parents=True)
     (tmp_path / "unlogged" / "run" / "metrics.jsonl").write_text("")
     for folder, why in (("missing", "not a folder"), ("empty", "no log"), ("unlogged", "no figures")):
-        with pytest.raises(InputError, match=f"{folder}.*{why}") as caught:
+        with pytest.raises(InputError, match=rf"{folder}.*{why}") as caught:
             write_report([tmp_path / folder], tmp_path / "report.html")
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "report.html").exists()
@@ -156,7 +156,7 @@ def test_the_command_prints_the_path_last(tmp_path, capsys):
     made_up_run(tmp_path / "quick")
     command(["report", str(tmp_path / "quick"), f"--output={tmp_path / 'page.html'}"])
     assert capsys.readouterr().out.splitlines()[-1] == f"report: {tmp_path / 'page.html'}"
-    with pytest.raises(InputError, match="output=.*cannot be written"):
+    with pytest.raises(InputError, match=r"output=.*cannot be written"):
         command(["report", str(tmp_path / "quick"), f"--output={tmp_path / 'quick'}"])
 
 
