@@ -17,8 +17,10 @@ from nrt_lightning.callbacks.collapse import (
     UnfinishedResponses,
     WorthlessCertainty,
 )
+from nrt_lightning.callbacks.dashboard import Dashboard
 from nrt_lightning.callbacks.difficulty_gain import DifficultyGain
 from nrt_lightning.callbacks.export import ExportPolicy
+from nrt_lightning.callbacks.heat_map import AnswerHeatMap
 from nrt_lightning.callbacks.hyperparameters import Hyperparameters
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
@@ -34,9 +36,10 @@ from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
-    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate",
-    "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile",
-    "RewardCorrectness", "RunHistory", "RunReport", "SameAnswers", "SaveOnSignal", "SelfAssessment", "StepAxis",
-    "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
+    "AheadRollout", "AnswerHeatMap", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign",
+    "Dashboard", "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker",
+    "LowerLearningRate", "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines",
+    "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "RunHistory", "RunReport", "SameAnswers",
+    "SaveOnSignal", "SelfAssessment", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples",
+    "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

@@ -29,8 +29,8 @@ class RunHistory(Logger):
     """Writes what is logged to `metrics.jsonl`, one JSON object a time, and the settings of the run to `run.json`.
 
     Each line has `step` (optimizer steps taken), `prompts`, `rollouts`, `seconds`, `epoch` and the logged values by
-    name; a value that is not finite is null. A resumed run goes on in the file, and a new run in the same folder renames
-    it to `metrics-1.jsonl`. Long runs are thinned evenly. A run that has any logger gets this one too.
+    name; a value that is not finite is null. A resumed run goes on in the file, and a new run in the same folder
+    renames it to `metrics-1.jsonl`. Long runs are thinned evenly. A run that has any logger gets this one too.
 
     Args:
         folder: of the files; null for the folder of the run's log.

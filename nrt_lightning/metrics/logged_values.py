@@ -13,6 +13,7 @@ import nrt_lightning.assets
 
 GROUPS = {  # in the order of display: title
     "learns": "does it learn",
+    "gains": "do traces help",
     "healthy": "is it healthy",
     "speed": "how fast",
     "details": "details",
@@ -22,13 +23,15 @@ CHARTS: dict[str, dict[str, list[str]]] = {  # by group and title: the values th
     "learns": {
         "exact match": ["val/exact_match", "val/exact_match_forced", "val/exact_match_without_trace"],
         "confidence": ["val/confidence", "val/confidence_without_trace"],
+    },
+    "gains": {
         "gain of traces": ["train/gain"],
         "reward": ["train/reward"],
         "surprise of the reference answer": ["train/answer_nll"],
     },
     "healthy": {
         "marker rate": ["rollout/marker_rate", "val/marker_rate"],
-        "trace length": ["rollout/trace_tokens", "val/trace_tokens", "rollout/trace_tokens_max"],
+        "trace length": ["rollout/trace_tokens", "val/trace_tokens"],
         "entropy of traces": ["rollout/trace_entropy"],
         "traces: truncated, distinct": ["rollout/truncated_share", "rollout/unique_traces"],
         "groups without variance": ["train/zero_variance_groups", "train/groups_without_loss"],

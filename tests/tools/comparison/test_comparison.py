@@ -350,7 +350,9 @@ def drawn(path: Path, outcomes: list[Outcome], monkeypatch):
 
     made = []
     save = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *args, **more: made.append(figure) or save(figure, *args, **more))
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **more: made.append(figure) or save(figure, *args, **more)
+    )
     draw(path, outcomes, "registers-base")
     return made[0]
 
@@ -372,5 +374,8 @@ def test_names_of_many_methods_do_not_cover_each_other(tmp_path, monkeypatch):
 
 
 def test_a_panel_without_figures_is_left_out(tmp_path, monkeypatch):
-    outcomes = [Outcome("sft", "", 0, {"exact_match_forced": 0.1}, {}), Outcome("nrt", "", 0, {"exact_match_forced": 0.9}, {})]
+    outcomes = [
+        Outcome("sft", "", 0, {"exact_match_forced": 0.1}, {}),
+        Outcome("nrt", "", 0, {"exact_match_forced": 0.9}, {}),
+    ]
     assert len(drawn(tmp_path / "plot.png", outcomes, monkeypatch).axes) == 1
