@@ -23,7 +23,6 @@ quickstart: export OMP_NUM_THREADS = 1
 quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both results; about three minutes on one core
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
-	@echo "Figures: runs/quickstart/results.json. Curves and sampled traces: $(BIN)/tensorboard --logdir runs/quickstart"
 
 picture: $(INSTALLED) ## draw the README's picture from the runs of quickstart
 	$(BIN)/python -m benchmarks.quickstart_picture

@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
-        "AheadRollout BestAndLast CheckLongest DifficultyGain ExportPolicy Hyperparameters NonFiniteGuard "
-        "OnPolicyRollout PredictionWriter ProgressLines ResultsFile RewardCorrectness SaveOnSignal TraceSamples "
-        "ValidationTable"
+        "AheadRollout AnswerHeatMap BestAndLast CheckLongest Dashboard DifficultyGain ExportPolicy Hyperparameters "
+        "NonFiniteGuard OnPolicyRollout PredictionWriter ProgressLines ResultsFile RewardCorrectness RunHistory "
+        "RunReport SaveOnSignal SelfAssessment StepAxis TraceSamples ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "

@@ -32,6 +32,7 @@ ORDER = """
     rollouts
     training
     evaluation
+    tools/report
     callbacks
     modules
     tools/planning

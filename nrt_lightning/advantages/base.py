@@ -32,6 +32,11 @@ class AdvantageEstimator(ABC):
         return self.baseline != "none"
 
     @property
+    def centered(self) -> bool:
+        """True if the mean of the advantages is 0 in every group, whatever the rewards."""
+        return False
+
+    @property
     def needs_group(self) -> bool:
         """True if it compares the rollouts of a prompt and needs K >= 2 of them."""
         return True

@@ -56,6 +56,11 @@ class GroupNormalized(AdvantageEstimator):
         check_at_least("eps", self.eps, 0)
 
     @property
+    def centered(self) -> bool:
+        """True if the mean of the group is subtracted."""
+        return self.center
+
+    @property
     def needs_group(self) -> bool:
         """True if centered or scaled."""
         return self.center or self.scale == "std"

@@ -34,6 +34,11 @@ class LeaveOneOut(AdvantageEstimator):
     def __post_init__(self) -> None:
         check_choice("baseline", self.baseline, BASELINE_USES)
 
+    @property
+    def centered(self) -> bool:
+        """True."""
+        return True
+
     def __call__(self, values: Tensor, group_ids: Tensor, baseline_values: Tensor | None = None) -> Tensor:
         """Advantages `[N]` of the rewards `values`."""
         rewards = stabilized_rewards(values, baseline_values, self.baseline)  # [N]

@@ -18,8 +18,10 @@ from nrt_lightning.callbacks.collapse import (
     UnfinishedResponses,
     WorthlessCertainty,
 )
+from nrt_lightning.callbacks.dashboard import Dashboard
 from nrt_lightning.callbacks.difficulty_gain import DifficultyGain
 from nrt_lightning.callbacks.export import ExportPolicy
+from nrt_lightning.callbacks.heat_map import AnswerHeatMap
 from nrt_lightning.callbacks.hyperparameters import Hyperparameters
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout
@@ -27,13 +29,18 @@ from nrt_lightning.callbacks.predictions import PredictionWriter
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
 from nrt_lightning.callbacks.results import ResultsFile
 from nrt_lightning.callbacks.reward_correctness import RewardCorrectness
+from nrt_lightning.callbacks.run_history import RunHistory
+from nrt_lightning.callbacks.run_report import RunReport
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
+from nrt_lightning.callbacks.self_assessment import SelfAssessment
+from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout", "BestAndLast", "CheckLongest", "CollapseAction", "CollapseDetector", "CollapseSign",
-    "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate",
-    "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile",
-    "RewardCorrectness", "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples",
+    "AheadRollout", "AnswerHeatMap", "BestAndLast", "CheckLongest", "CollapseAction", "CollapseDetector",
+    "CollapseSign", "Dashboard", "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain",
+    "LostMarker", "LowerLearningRate", "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines",
+    "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "RunHistory", "RunReport", "SameAnswers",
+    "SaveOnSignal", "SelfAssessment", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples",
     "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

@@ -67,6 +67,8 @@ class AheadRollout(OnPolicyRollout):
             weights that are sharded or on a GPU, or the loss does not correct for older traces.
     """
 
+    older_traces = True
+
     def __init__(self, *, progress: bool = True) -> None:
         super().__init__(progress=progress)
         self.ahead: Ahead | None = None

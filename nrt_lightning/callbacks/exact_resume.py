@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from nrt_lightning.callbacks.kept_metrics import begin, go_back, keep_metrics, unlogged
+from nrt_lightning.callbacks.kept_metrics import begin, go_back, history_file, keep_metrics, unlogged
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
 from nrt_lightning.callbacks.out_of_memory import NameOutOfMemory
 from nrt_lightning.callbacks.run_folder import check_parent
@@ -97,7 +97,7 @@ class ExactResume(Callback):
         exact, begin = between_windows(trainer, self.window), window_begin(trainer, self.window)
         checkpoint[KEY] = {"micro_batches": micro_batches_done(trainer), "begin": begin, "exact": exact}
         checkpoint[KEY] |= {"metrics": metrics, "unlogged": unlogged(trainer), "settings": self.settings}
-        checkpoint[KEY]["validating"] = self.validating
+        checkpoint[KEY] |= {"validating": self.validating, "history": history_file(trainer)}
         if not exact and trainer.is_global_zero:
             log.warning(
                 "A checkpoint is saved inside a rollout window or an optimizer step: a run that is resumed from it "
@@ -154,7 +154,8 @@ class ExactResume(Callback):
             return
         if trainer.is_global_zero:
             report_changed(self.saved.get("settings", {}), self.settings, trainer.ckpt_path)
-        go_back(trainer, self.resumed.logged, self.saved.get("unlogged", {}), validate=self.resumed.validate)
+        last, before = self.saved.get("unlogged", {}), self.saved.get("history")
+        go_back(trainer, self.resumed.logged, last, before, validate=self.resumed.validate)
         trainer._logger_connector._callback_metrics.update(self.saved.get("metrics", {}))
         go_on(trainer, self.resumed)
 

@@ -8,16 +8,26 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from typing_extensions import override
 
+from nrt_lightning.callbacks.dashboard import shown_name
 from nrt_lightning.callbacks.flat_config import run_settings
 
-METRICS = ("val/exact_match", "val/confidence", "test/exact_match", "test/confidence")
+METRICS = (
+    "val/exact_match",
+    "val/confidence",
+    "val/confidence_without_trace",
+    "train/reward",
+    "train/gain",
+    "train/loss",
+)
+
+OF_TRACES = ("val/confidence_without_trace", "train/reward", "train/gain")
 
 
 class Hyperparameters(Callback):
     """Gives the settings of a run to every logger, by their names on the command line.
 
-    TensorBoard shows them under HPARAMS beside the last validation and test metrics, `CSVLogger` writes `hparams.yaml`,
-    W&B and MLflow have them as the config and parameters of the run. `NRTModule` and `SFTModule` add this callback.
+    TensorBoard shows them under HPARAMS beside the last metrics of training and validation, `CSVLogger` writes
+    `hparams.yaml`, W&B and MLflow have them as the config and parameters of the run. `NRTModule` and `SFTModule` add this callback.
     """
 
     def __init__(self) -> None:
@@ -30,11 +40,12 @@ class Hyperparameters(Callback):
         if not new or not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         settings, module = run_settings(trainer, pl_module), pl_module
-        names = [f"{part}/{name}" for part in ("val", "test") for name in getattr(module, "metrics").names]  # noqa: B009
+        names = [*METRICS, *(f"val/{name}" for name in getattr(module, "metrics").names)]  # noqa: B009
+        names = [shown_name(trainer, name) for name in names if hasattr(module, "method") or name not in OF_TRACES]
         for logger in new:
             self.logged.append(logger)
             if isinstance(logger, TensorBoardLogger):
-                self.to_tensorboard(logger, settings, [*METRICS, *names])
+                self.to_tensorboard(logger, settings, names)
             else:
                 logger.log_hyperparams(settings)
 

@@ -14,6 +14,9 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_history import add_history, histories
+from nrt_lightning.callbacks.step_axis import axis_of
+
 log = logging.getLogger(__name__)
 Row = dict[str, str]
 
@@ -57,7 +60,8 @@ class KeptMetrics(ExperimentWriter):
 
 
 def keep_metrics(trainer: Any) -> None:
-    """Make the CSV loggers of a trainer keep what their files have. Called before they open them."""
+    """Make the loggers of a trainer with local files keep what these have. Called before they open them."""
+    add_history(trainer)
     if not trainer.is_global_zero or trainer.fast_dev_run:
         return
     for logger in trainer.loggers:
@@ -88,17 +92,23 @@ def begin(trainer: Any) -> None:
     """Set the metrics of another run aside."""
     for _, writer in writers(trainer):
         writer.set_aside()
+    for history in histories(trainer) if trainer.is_global_zero else []:
+        history.begin()
 
 
-def go_back(trainer: Any, step: int, last: dict[str, float], *, validate: bool) -> None:
+def go_back(trainer: Any, step: int, last: dict[str, float], before: str | None, *, validate: bool) -> None:
     """Leave the rows from before a checkpoint in the files, and add the last one if it is missing.
 
     Args:
         trainer: that resumes.
         step: that loggers get next.
         last: of `unlogged`, as the checkpoint has it.
+        before: the file of `RunHistory`, as the checkpoint has it.
         validate: the validation after the checkpoint is done again.
     """
+    for history in histories(trainer) if trainer.is_global_zero else []:
+        history.go_back(trainer.global_step, last, before, validate=validate)
+    step = axis_of(trainer).step(trainer, step - 1) + 1
 
     def wanted(row: Row) -> bool:
         number = int(row["step"])
@@ -110,3 +120,9 @@ def go_back(trainer: Any, step: int, last: dict[str, float], *, validate: bool) 
         if any(name != "epoch" and not any(row.get(name) for row in kept) for name in last):
             logger.log_metrics(last, step - 1)
             logger.save()
+
+
+def history_file(trainer: Any) -> str | None:
+    """The file of `RunHistory`, for a checkpoint; None without one."""
+    found = histories(trainer) if trainer.is_global_zero else []
+    return str(found[0].file.path.absolute()) if found else None

@@ -44,6 +44,8 @@ class OnPolicyRollout(Callback):
             replaced and the data has no more rows to give.
     """
 
+    older_traces = False  # True: the policy learns from traces of older weights
+
     def __init__(self, *, progress: bool = True) -> None:
         self.progress = progress
         self.window: list[Prompts] = []
@@ -113,9 +115,11 @@ class OnPolicyRollout(Callback):
         processes = Processes(trainer.strategy)
         applied = apply_window_parts(pl_module.method, window, more_rows, processes)
         count = sum(len(batch) for batch in window)
+        moves = {"train": True, "rollout": bool(pl_module.method.sampling.refill_rounds)}
         for prefix, values in (("train", applied.train), ("rollout", applied.rollout)):
             for name, value in values.items():
-                pl_module.log(f"{prefix}/{name}", processes.mean(value.to(pl_module.device)), batch_size=count)
+                mean = processes.mean(value.to(pl_module.device))
+                pl_module.log(f"{prefix}/{name}", mean, batch_size=count, logger=moves[prefix])
         return applied.micro_batches
 
     def more_rows(

@@ -10,11 +10,13 @@ from lightning.pytorch.callbacks import ModelSummary, RichModelSummary, RichProg
 from transformers.utils import logging
 
 import nrt_lightning.callbacks.quiet  # noqa: F401  (filters what other libraries print)
+from nrt_lightning.callbacks.dashboard import Dashboard
 from nrt_lightning.callbacks.hyperparameters import Hyperparameters
 from nrt_lightning.callbacks.known_monitors import KnownMonitors
 from nrt_lightning.callbacks.one_line_bar import OneLineBar
 from nrt_lightning.callbacks.plain_summary import PlainSummary
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
+from nrt_lightning.callbacks.step_axis import StepAxis
 
 
 def has_terminal() -> bool:
@@ -25,7 +27,7 @@ def has_terminal() -> bool:
 def output_callbacks(trainer: Any) -> list[Callback]:
     """The callbacks for loggers and output that a trainer lacks. Its default summary and progress bar are replaced."""
     callbacks = trainer.callbacks
-    always = (Hyperparameters, KnownMonitors)
+    always = (StepAxis, Dashboard, Hyperparameters, KnownMonitors)
     new: list[Callback] = [kind() for kind in always if not any(isinstance(c, kind) for c in callbacks)]
     for index, callback in enumerate(callbacks):
         if type(callback) in (ModelSummary, RichModelSummary):

@@ -1,120 +1,156 @@
-"""Logging of sampled traces during training."""
+"""Samples of traces during training, as text, table and JSON lines."""
 
 from __future__ import annotations
 
-import json
 import logging
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import leaves_nothing
+from nrt_lightning.callbacks.run_lines import RunLines, log_folder, thinned
+from nrt_lightning.callbacks.samples.markdown import block
+from nrt_lightning.callbacks.samples.records import Record, train_records, val_records
+from nrt_lightning.callbacks.samples.table import GrowingTable
+from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.structures import Prompts
 
 log = logging.getLogger(__name__)
+NAME = "samples.jsonl"
 
 
 class TraceSamples(Callback):
-    """Logs sampled traces as text to TensorBoard and Weights & Biases.
+    """Shows traces: the best and the worst of a group in training, and the greedy ones of some validation rows.
 
-    For other loggers, or none, they are added to `traces.jsonl` in the run's log directory, one line for each trace:
-    `step`, `question`, `answer`, `reward`, `advantage`, `marker_emitted`, `trace`.
+    Each has its reward, its gain, the policy's own answer, the confidence in the reference answer, and whether the
+    marker was emitted and the trace cut. They go to `samples.jsonl` in the folder of the run's log (one object for each
+    question and look), to TEXT in TensorBoard, and to one growing table in Weights & Biases. The rows of validation are
+    the same at every look.
+
+    In training the own answer is decoded greedily after the optimizer step, for the shown traces only. Where another
+    process or thread uses the weights it is left out, and the sample says so.
 
     Args:
-        every_n_steps: optimizer steps between two logs.
-        count: number of traces, all of the first prompt.
+        every_n_steps: optimizer steps between two looks in training. Every validation is a look.
+        questions: questions of a batch that are shown.
+        val_rows: validation rows that are shown, the first ones; 0 for none.
         print_samples: also print them on the terminal.
+        max_mib: size of the file, in MiB. Above it, looks are thinned evenly.
+
+    Example:
+        >>> TraceSamples(every_n_steps=20).val_rows
+        8
     """
 
-    def __init__(self, every_n_steps: int = 50, count: int = 4, *, print_samples: bool = False) -> None:
-        self.every_n_steps = every_n_steps
-        self.count = count
+    def __init__(
+        self, every_n_steps: int = 50, questions: int = 1, val_rows: int = 8, *, print_samples: bool = False,
+        max_mib: float = 8.0,
+    ) -> None:  # fmt: skip
+        check_at_least("TraceSamples.every_n_steps", every_n_steps, 1)
+        check_at_least("TraceSamples.questions", questions, 0)
+        check_at_least("TraceSamples.val_rows", val_rows, 0)
+        check_at_least("TraceSamples.max_mib", max_mib, 0, above=True)
+        self.every_n_steps, self.questions, self.val_rows = every_n_steps, questions, val_rows
         self.print_samples = print_samples
+        self.max_mib = max_mib
         self.last = -1
-        self.file: Path | None = None  # for loggers that take no text
+        self.file: RunLines | None = None
+        self.before: str | None = None  # the file of the run that is resumed
+        self.done: set[tuple[int, str]] = set()  # step and split of looks that the file has
+        self.collected: list[Record] = []  # of the validation that runs
+        self.tables: dict[int, GrowingTable] = {}
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        directory = trainer.log_dir or trainer.default_root_dir  # on all processes: it is broadcast
-        self.file = None
-        self.last = self.last if trainer.global_step else -1
-        without = [type(logger).__name__ for logger in trainer.loggers if not takes_text(logger)]
-        if (
-            getattr(trainer, "fast_dev_run", False)
-            or not trainer.is_global_zero
-            or not (without or not trainer.loggers)
-        ):
+        self.file, self.done, step = None, set(), trainer.global_step
+        self.last = step or -1
+        if leaves_nothing(trainer) or not trainer.is_global_zero:
             return
-        self.file = Path(directory) / "traces.jsonl"
-        why = f"{' and '.join(without)} cannot take text" if without else "the run has no logger"
-        log.warning("TraceSamples: %s; traces are added to %s", why, self.file)
+        self.file = RunLines(log_folder(trainer) / NAME)
+        if step == 0:
+            self.file.set_aside()
+            return
+        kept = self.file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, self.before)
+        self.done = {(line["step"], line["split"]) for line in kept}
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        due = step != self.last and step % self.every_n_steps == 0
-        if not due or not trainer.is_global_zero or getattr(batch, "rollouts", None) is None:
+        if step == self.last or step % self.every_n_steps or self.file is None or not self.questions:
+            return
+        if not isinstance(batch, Prompts) or batch.rollouts is None:
             return
         self.last = step
-        policy: Any = pl_module.policy
-        batch = with_rows(batch, policy)
-        samples = sampled(policy.tokenizer, batch, outputs, self.count)
-        table = sample_table(batch, samples)
-        for logger in trainer.loggers:
-            log_text(logger, table, step)
-        if self.file is not None:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            row = {"step": step, "question": batch.rows[0].question, "answer": batch.rows[0].answer}
-            with self.file.open("a", encoding="utf-8") as lines:
-                lines.writelines(json.dumps(row | sample, ensure_ascii=False) + "\n" for sample in samples)
+        if not isinstance(outputs, dict) or "reward" not in outputs:
+            log.warning("TraceSamples shows no traces of training: the outputs of training_step have no 'reward'.")
+            self.questions = 0
+            return
+        batch = with_rows(batch, pl_module.policy)
+        self.look(trainer, train_records(trainer, pl_module, batch, outputs, self.questions))
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.collected = []
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        left = self.val_rows - len(self.collected)
+        if left > 0 and self.shows(trainer) and isinstance(batch, Prompts) and "texts" in (outputs or {}):
+            self.collected += val_records(pl_module, batch, outputs, left)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.collected:
+            self.look(trainer, self.collected)
+            self.collected = []
+
+    def shows(self, trainer: Trainer) -> bool:
+        """True in a validation of training, on rank zero."""
+        return self.file is not None and trainer.state.fn == "fit" and not trainer.sanity_checking
+
+    def look(self, trainer: Trainer, records: list[Record]) -> None:
+        """Show the records of one step and split."""
+        if not records or self.file is None:
+            return
+        axis, split = axis_of(trainer), records[0]["split"]
+        counts = axis.counts(trainer)
+        if (counts["step"], split) in self.done:  # of a validation that is done again after a resume
+            return
+        records = [{"format": record["format"], **counts, **record} for record in records]
+        self.file.add(records)
+        self.bound()
+        text = "\n\n---\n\n".join(block(record) for record in records)
+        for number, logger in enumerate(trainer.loggers):
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(f"samples/{split}", text, axis.step(trainer))
+            elif isinstance(logger, WandbLogger):
+                self.tables.setdefault(number, GrowingTable()).add(logger, records, axis.step(trainer))
         if self.print_samples:
-            print(f"\nstep {step}\n{table}")
+            print(f"\nstep {counts['step']}, {split}\n\n{text}")
 
+    def bound(self) -> None:
+        """Thin the file if it is too large."""
+        assert self.file is not None
+        while self.file.path.stat().st_size > self.max_mib * 2**20:
+            lines = self.file.read()
+            steps = len({line["step"] for line in lines})
+            if steps <= 2:
+                return
+            self.file.replace(thinned(lines, steps // 2))
 
-def sampled(tokenizer: Any, batch: Prompts, outputs: dict[str, Any], count: int) -> list[dict[str, Any]]:
-    """The traces of the batch's first prompt, with reward and advantage."""
-    assert batch.rollouts is not None
-    rollouts = batch.rollouts
-    segments, rows = rollouts.segments, (rollouts.group_ids == 0).nonzero().squeeze(-1)[:count].tolist()
-    return [
-        {
-            "reward": round(float(outputs["reward"][row]), 6),
-            "advantage": round(float(outputs["advantages"][row].mean()), 6),
-            "marker_emitted": bool(segments.marker_emitted[row]),
-            "trace": tokenizer.decode(rollouts.completion_ids[row][segments.trace_mask[row]]),
-        }
-        for row in rows
-    ]
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"file": None if self.file is None else str(self.file.path.absolute())}
 
-
-def sample_table(batch: Prompts, samples: list[dict[str, Any]]) -> str:
-    """Markdown table of traces of the batch's first prompt."""
-    lines = [
-        f"question `{batch.rows[0].question}` answer `{batch.rows[0].answer}`",
-        "",
-        "| reward | advantage | marker | trace |",
-        "|---:|---:|---|---|",
-    ]
-    for sample in samples:
-        marker = "emitted" if sample["marker_emitted"] else "forced"
-        cell = sample["trace"].replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {sample['reward']:.4f} | {sample['advantage']:+.2f} | {marker} | `{cell}` |")
-    return "\n".join(lines)
-
-
-def takes_text(logger: Logger) -> bool:
-    """True for loggers that show text."""
-    return isinstance(logger, TensorBoardLogger | WandbLogger)
-
-
-def log_text(logger: Logger, text: str, step: int) -> None:
-    """Log a Markdown text, if the logger supports text."""
-    if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_text("traces", text, step)
-    elif isinstance(logger, WandbLogger):
-        logger.log_text(key="traces", columns=["step", "traces"], data=[[str(step), text]], step=step)
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.before = state_dict["file"]

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 import nrt_lightning
-from nrt_lightning.callbacks import CheckLongest, PredictionWriter, ResultsFile
+from nrt_lightning.callbacks import CheckLongest, PredictionWriter, ResultsFile, RunReport
 from nrt_lightning.callbacks.run_folder import unwritable
 from nrt_lightning.cli.callbacks import last_of_each, report_replaced
 from nrt_lightning.cli.checkpoints import find_checkpoint, tell_kept
@@ -106,18 +106,28 @@ class NRTCLI(LightningCLI):
         trainer: Any = self.trainer
         return any(isinstance(c, ResultsFile) for c in trainer.callbacks) and not trainer.fast_dev_run
 
+    @property
+    def reports(self) -> list[RunReport]:
+        """The reports that are written at the end."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in callbacks if isinstance(callback, RunReport)]
+
     def before_fit(self) -> None:
-        """Let the rows of the test be read, and the longest rows tried, before the first step."""
+        """Let the rows of the test be read, and the longest rows tried, before the first step; the report waits."""
+        for report in self.reports:
+            report.later = True
         if self.config["fit"].check_longest:
             self.trainer.callbacks.append(CheckLongest())  # type: ignore[attr-defined]
         if self.tests:
             self.trainer.callbacks.append(HeldOutRows())  # type: ignore[attr-defined]
 
     def after_fit(self) -> None:
-        """Test on the held-out rows if there is a `ResultsFile`, and print where the checkpoints are."""
+        """Test on the held-out rows if there is a `ResultsFile`, and print where the checkpoints and the report are."""
         if self.tests:
             self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
         tell_kept(self.trainer)
+        for report in self.reports:
+            report.write(self.trainer)
 
 
 def check_accelerator(name: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from functools import cached_property
 from typing import Any
@@ -137,17 +137,20 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
 
     # Logging
 
-    def log_scalars(self, values: Mapping[str, Scalar | Tensor], prefix: str, batch_size: int) -> None:
+    def log_scalars(
+        self, values: Mapping[str, Scalar | Tensor], prefix: str, batch_size: int, still: Collection[str] = ()
+    ) -> None:
         """Log the scalars of all processes together, under `prefix/`.
 
         Args:
             values: scalars of this process by name. A tensor is a `Mean` of count 1.
             prefix: of the logged names.
             batch_size: of this process.
+            still: names of those that cannot move in this configuration. Loggers do not get them; callbacks do.
         """
         scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
         for name, value in combined(scalars, self.device, self.trainer.world_size).items():
-            self.log(f"{prefix}/{name}", value, batch_size=batch_size)
+            self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=name not in still)
 
     def log_throughput(self, tokens: Tensor | int) -> None:
         """Log tokens per second of the training step so far. Under automatic optimization this is the forward pass."""

@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -19,10 +18,9 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.modules.schedules import Schedule
-from nrt_lightning.modules.token_budget import BudgetedModule
+from nrt_lightning.modules.training_log import TrainingLog
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.rewards import (
     FixedTokenWeights,
@@ -38,10 +36,9 @@ from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
 from nrt_lightning.training.checks import check_method, method_of
 from nrt_lightning.training.method import Method
-from nrt_lightning.training.micro_batches import Step
 
 
-class NRTModule(BudgetedModule):
+class NRTModule(TrainingLog):
     """Trains a policy to reason from question-answer pairs (arXiv 2602.11549).
 
     The policy samples traces for every prompt. The reward of a trace is the policy's confidence in the reference answer
@@ -159,31 +156,11 @@ class NRTModule(BudgetedModule):
             )
         step = self.learn(batch)
         self.log_training(batch, step)
-        return {"loss": step.loss, "reward": step.credit.reward.value, "advantages": step.credit.advantages}
+        return self.outputs(batch, step)
 
     @override
     def after_optimizer_step(self, step: int) -> None:
         self.method.reference.update(self.policy, step)
-
-    def log_training(self, batch: Prompts, step: Step) -> None:
-        """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
-        rollouts, reward = batch.sampled, step.credit.reward
-        groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
-        scalars = groups | signal_metrics(reward.signals) | loss_metrics(step.out)
-        if self.method.signals is None:
-            scalars[f"reward_{self.method.aggregator.name}"] = groups["reward"]
-        if batch.responses is not None:  # they have no answer tokens
-            scalars.pop("answer_nll", None)
-            if rollouts.old_scores is not None:
-                scalars["answer_nll"] = Mean.of(-rollouts.old_scores.logprobs, rollouts.segments.answer_mask)
-        width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
-        traces = rollout_metrics(rollouts, F.pad(step.scores.entropy, (0, width))[:, :width])
-        self.log_scalars(scalars, "train", len(rollouts))
-        self.log_scalars(traces, "rollout", len(rollouts))
-        worth = "reward" if reward.baseline is None else "gain"
-        bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
-        self.log_dict({n: s.value for n, s in bar.items()}, prog_bar=True, logger=False, batch_size=len(rollouts))
-        self.log_throughput(batch.trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
 
     # Evaluation
 

@@ -50,5 +50,6 @@ def report(comparison: Comparison, *, plot: bool) -> None:
         draw(
             directory / ("plot.png" if len(bases) == 1 else f"plot-{base}.png"),
             [replace(outcome, base="") for outcome in outcomes if outcome.base == base],
+            base,
         )
     print(f"\n{table}\n\nwritten to {directory}")

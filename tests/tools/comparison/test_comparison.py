@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -331,3 +332,50 @@ def test_fewer_than_one_job_is_refused(tmp_path):
     config.write_text("{configs: [], methods: {gm: []}}")
     with pytest.raises(InputError, match="jobs=0"):
         main(["--config", str(config), "--jobs=0"])
+
+
+def many(methods: int = 23) -> list[Outcome]:
+    """Outcomes of many methods, whose lines end at three places."""
+    curve = [(9, 0.1), (19, 0.5)]
+    return [
+        Outcome(f"method_{at}", "", 0, {"exact_match_forced": (at % 3) / 3, **{f"gain_decile_{d}": 1.0 + d / 9 for d in range(1, 11)}},
+                {"val/exact_match_forced": [*curve, (29, (at % 3) / 3)]})
+        for at in range(methods)
+    ]  # fmt: skip
+
+
+def drawn(path: Path, outcomes: list[Outcome], monkeypatch):
+    """The figure of a plot."""
+    from matplotlib.figure import Figure
+
+    made = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **more: made.append(figure) or save(figure, *args, **more)
+    )
+    draw(path, outcomes, "registers-base")
+    return made[0]
+
+
+def test_names_of_many_methods_do_not_cover_each_other(tmp_path, monkeypatch):
+    figure = drawn(tmp_path / "plot.png", many(), monkeypatch)
+    assert "registers-base" in figure.get_suptitle()
+    assert len(figure.axes) == 3
+    renderer = figure.canvas.get_renderer()
+    for panel in figure.axes:
+        names = [text for text in [*panel.texts, *panel.get_yticklabels()] if text.get_text().startswith("method_")]
+        assert len(names) == 23
+        boxes = [text.get_window_extent(renderer) for text in names]
+        middles = sorted((box.y0 + box.y1) / 2 for box in boxes)
+        assert min(b - a for a, b in pairwise(middles)) > 9  # pixels; letters are 8 points high
+        assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width for box in boxes)
+    lines = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 3]
+    assert len({(line.get_color(), str(line.get_linestyle()), line._unscaled_dash_pattern) for line in lines}) == 23
+
+
+def test_a_panel_without_figures_is_left_out(tmp_path, monkeypatch):
+    outcomes = [
+        Outcome("sft", "", 0, {"exact_match_forced": 0.1}, {}),
+        Outcome("nrt", "", 0, {"exact_match_forced": 0.9}, {}),
+    ]
+    assert len(drawn(tmp_path / "plot.png", outcomes, monkeypatch).axes) == 1

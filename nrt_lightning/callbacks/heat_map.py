@@ -1,0 +1,120 @@
+"""The answer heat map: how much likelier a trace makes each token of the answer, over training."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from typing_extensions import override
+
+from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
+from nrt_lightning.callbacks.run_lines import log_folder, thinned
+from nrt_lightning.callbacks.samples.heat_map_figure import draw, to_array
+from nrt_lightning.callbacks.samples.records import Record, val_records
+from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.errors import InputError
+from nrt_lightning.functional import check_at_least
+from nrt_lightning.structures import Prompts
+
+NAME = "answer_heat_map.png"
+
+
+class AnswerHeatMap(Callback):
+    """Draws, for some validation rows, each token of the reference answer colored by log c_i - log b_i.
+
+    Blue tokens are likelier after the policy's greedy trace than after the empty trace, red ones less likely. One line
+    is one validation, with the trace beside it; the first line shows how hard each token is without a trace. The
+    picture is drawn after the validations 1, 2, 4, 8 and so on, and at the end of training. It is
+    `answer_heat_map.png` in the folder of the run's log, and goes to TensorBoard (IMAGES) and Weights & Biases. Modules
+    without traces draw nothing.
+
+    Args:
+        rows: validation rows, the first ones.
+        max_looks: validations that are shown, evenly over the run.
+
+    Raises:
+        InputError: matplotlib is not installed.
+
+    Example:
+        >>> AnswerHeatMap(rows=2).max_looks
+        12
+    """
+
+    def __init__(self, rows: int = 3, max_looks: int = 12) -> None:
+        check_at_least("AnswerHeatMap.rows", rows, 1)
+        check_at_least("AnswerHeatMap.max_looks", max_looks, 2)
+        self.rows = rows
+        self.max_looks = max_looks
+        self.looks: list[Record] = []  # rows over time
+        self.collected: list[Record] = []  # of the validation that runs
+        self.count = 0  # validations so far
+        self.drawn = 0  # how many there were at the last picture
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and importlib.util.find_spec("matplotlib") is None:
+            raise InputError(
+                "AnswerHeatMap draws with matplotlib, which is not installed: pip install 'nrt-lightning[plot]', or "
+                "remove it from trainer.callbacks."
+            )
+        if begins(trainer, stage):
+            self.looks, self.count, self.drawn = [], 0, 0
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.collected = []
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        left = self.rows - len(self.collected)
+        fits = trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.is_global_zero
+        if left > 0 and fits and isinstance(batch, Prompts) and (outputs or {}).get("baseline_logprobs") is not None:
+            self.collected += val_records(pl_module, batch, outputs, left)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        step = trainer.global_step
+        if not self.collected or (self.looks and self.looks[-1]["step"] >= step):  # done again after a resume
+            return
+        self.looks += [{"step": step} | record for record in self.collected]
+        if len({look["step"] for look in self.looks}) > 2 * self.max_looks:
+            self.looks = thinned(self.looks, self.max_looks)
+        self.count += 1
+        if self.count & (self.count - 1) == 0:
+            self.show(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.count > self.drawn:
+            self.show(trainer)
+
+    def show(self, trainer: Trainer) -> None:
+        """Draw the picture and give it to the loggers."""
+        if leaves_nothing(trainer) or not trainer.is_global_zero:
+            return
+        self.drawn = self.count
+        steps = len({look["step"] for look in self.looks})
+        looks = thinned(self.looks, self.max_looks - 1) if steps > self.max_looks else self.looks
+        figure = draw(looks)
+        path = log_folder(trainer) / NAME
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
+        step = axis_of(trainer).step(trainer)
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("answer_heat_map", to_array(figure), step, dataformats="HWC")
+            elif isinstance(logger, WandbLogger):
+                logger.log_image("answer_heat_map", [to_array(figure)], step)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"looks": self.looks, "count": self.count, "drawn": self.drawn}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.looks, self.count, self.drawn = state_dict["looks"], state_dict["count"], state_dict["drawn"]

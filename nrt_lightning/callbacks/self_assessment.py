@@ -1,0 +1,132 @@
+"""Whether the policy knows what it knows, during training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
+from nrt_lightning.callbacks.run_lines import RunLines, log_folder
+from nrt_lightning.errors import InputError
+from nrt_lightning.evaluation.self_assessment import assess
+from nrt_lightning.functional import check_at_least
+from nrt_lightning.metrics.self_assessment import self_assessment
+from nrt_lightning.randomness import counter_seed, run_seed
+from nrt_lightning.strategies.processes import gather_objects
+from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.training.checks import method_of
+
+FILE = "self_assessment.jsonl"
+
+
+class SelfAssessment(Callback):
+    """Logs in validation how well the policy knows whether it is right.
+
+    For some validation rows it samples K traces and an answer after each. The agreement of a row is the fraction of its
+    answers that are the most frequent one, its confidence the mean probability of its answers. Both are held against
+    whether the most frequent answer is right, under `self_assessment/`; `nrt_lightning.metrics.self_assessment` says
+    what each figure means. The rows are added to `self_assessment.jsonl` in the folder of the
+    run's log, which `nrt-lightning report` draws calibration and risk-coverage curves from.
+
+    A look costs `rows` * K traces and answers, without a backward pass.
+
+    Args:
+        every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
+        rows: validation rows looked at by each process, the first ones.
+        sampling: how traces and answers are drawn; null for the module's own `sampling`.
+
+    Raises:
+        InputError: the module has no traces, or the settings leave nothing to compare.
+
+    Example:
+        >>> SelfAssessment().rows
+        16
+    """
+
+    def __init__(self, every_n_steps: int = 50, rows: int = 16, sampling: Sampling | None = None) -> None:
+        check_at_least("SelfAssessment.every_n_steps", every_n_steps, 1)
+        check_at_least("SelfAssessment.rows", rows, 1)
+        self.every_n_steps = every_n_steps
+        self.rows = rows
+        self.sampling = sampling
+        self.last: int | None = None
+        self.left = 0  # rows still to be looked at in this validation
+        self.seen: list[dict[str, Any]] = []  # rows of this look
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage not in ("fit", "validate"):
+            return
+        if stage == "validate" or begins(trainer, stage):
+            self.last = None
+        sampling = self.sampling or method_of(pl_module, type(self).__name__).sampling
+        if sampling.group_size < 2 or sampling.temperature == 0:
+            raise InputError(
+                f"SelfAssessment compares sampled answers: group_size is {sampling.group_size} and temperature "
+                f"{sampling.temperature:g}. Give it a `sampling` with group_size of 2 or more and temperature above 0."
+            )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or leaves_nothing(trainer):
+            return
+        file, step = self.file(trainer), trainer.global_step
+        if step == 0:
+            file.set_aside()
+        else:  # looks after the checkpoint are done again
+            file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, None)
+
+    @override
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See whether a look is due."""
+        step = trainer.global_step
+        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
+        self.left = self.rows if due and not trainer.sanity_checking else 0
+        self.seen = []
+        if self.left:
+            self.last = step
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        """Look at the rows of this batch that are due."""
+        if not self.left or not isinstance(batch, Prompts):
+            return
+        prompts = batch.slice(0, self.left)
+        self.left -= len(prompts)
+        method = method_of(pl_module, type(self).__name__)
+        seed = counter_seed(run_seed(), 0, batch_idx, trainer.global_rank, "self-assessment")
+        with trainer.precision_plugin.forward_context():
+            found = assess(method, prompts, self.sampling or method.sampling, seed)
+        counted = [True] * len(prompts) if prompts.counted is None else prompts.counted.tolist()
+        columns = (found.answers, found.agreement.tolist(), found.confidence.tolist(), found.right.tolist())
+        for row, counts, answer, agreement, confidence, right in zip(prompts.rows, counted, *columns, strict=True):
+            if counts:
+                figures = {"agreement": agreement, "confidence": round(confidence, 6), "right": right}
+                self.seen.append({"id": row.id, "answer": answer} | figures)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the look."""
+        if self.last != trainer.global_step or trainer.sanity_checking:
+            return
+        rows = [row for found in gather_objects(self.seen) for row in found]  # of all processes
+        self.seen = []
+        if not rows:
+            return
+        signals = [torch.tensor([float(row[name]) for row in rows]) for name in ("agreement", "confidence", "right")]
+        values = self_assessment(signals[0], signals[1], signals[2] > 0.5)
+        same = trainer.world_size > 1  # equal on all processes already; said to Lightning, which would warn
+        logged = {f"self_assessment/{name}": value.to(pl_module.device) for name, value in values.items()}
+        pl_module.log_dict(logged, sync_dist=same)
+        if trainer.is_global_zero and not leaves_nothing(trainer):
+            self.file(trainer).add([{"format": 1, "step": trainer.global_step, "rows": rows}])
+
+    def file(self, trainer: Trainer) -> RunLines:
+        """The file of the looks; right on rank zero."""
+        return RunLines(log_folder(trainer) / FILE)

@@ -1,0 +1,149 @@
+"""One HTML page from runs: data as JSON in a script element, styles and scripts beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from nrt_lightning.errors import InputError
+from nrt_lightning.tools.report.calibration import calibration
+from nrt_lightning.tools.report.charts import chart_groups, meanings
+from nrt_lightning.tools.report.private import private, without_paths
+from nrt_lightning.tools.report.runs import Run, find_runs
+from nrt_lightning.tools.report.samples import fit, sample_of
+from nrt_lightning.tools.report.verdict import verdict
+from nrt_lightning.tools.report.words import vocabulary
+
+ASSETS = Path(__file__).parent / "assets"
+STYLES = ("uPlot.min.css", "page.css", "parts.css")
+SCRIPTS = ("uPlot.iife.min.js", "js/dom.js", "js/charts.js", "js/heat.js", "js/samples.js", "js/words.js",
+           "js/calibration.js", "js/tables.js", "js/page.js")  # fmt: skip
+LARGEST = 3_000_000  # bytes of the page
+FOR_SAMPLES = 1_600_000  # bytes, of all runs
+
+
+def write_report(folders: Sequence[str | Path], output: str | Path) -> list[str]:
+    """Write one HTML page about runs, which needs no network and no other file.
+
+    Args:
+        folders: of runs, or of several runs.
+        output: the file to write. It is replaced at once.
+
+    Returns:
+        What was left out or could not be read, a line each.
+
+    Raises:
+        InputError: there is no run, or the file cannot be written.
+    """
+    runs, notes = find_runs(folders)
+    path = Path(output).expanduser()
+    html, data = page(runs, notes)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.part")
+        beside.write_bytes(html.encode("utf-8", "replace"))
+        os.replace(beside, path)
+    except OSError as error:
+        raise InputError(f"report: output={path} cannot be written ({error.strerror}). Give another.") from error
+    return notes + [f"{run['name']}: {note}" for run in data["runs"] for note in run["notes"]]
+
+
+def page(runs: Sequence[Run], notes: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """The page as text, and the data in it, smaller than `LARGEST`: samples are left out until it is.
+
+    Args:
+        runs: at least one.
+        notes: about runs that are not in it.
+    """
+    budget = FOR_SAMPLES // len(runs)
+    html = filled(data := content(runs, notes, budget))
+    while len(html.encode("utf-8", "replace")) > LARGEST and budget > 1000:
+        budget //= 2
+        html = filled(data := content(runs, notes, budget))
+    return html, data
+
+
+def filled(data: dict[str, Any]) -> str:
+    """The template with its styles, scripts and data."""
+    template = (ASSETS / "page.html").read_text(encoding="utf-8")
+    parts = {
+        "STYLES": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in STYLES),
+        "SCRIPTS": "\n".join((ASSETS / name).read_text(encoding="utf-8") for name in SCRIPTS),
+        "DATA": script_safe(data),
+    }
+    before, *rest = template.split("{{")
+    return before + "".join(parts[name] + after for name, _, after in (part.partition("}}") for part in rest))
+
+
+def script_safe(data: Any) -> str:
+    """JSON that no text in it can end a script element with.
+
+    >>> script_safe({"a": "</script><!--"})
+    '{"a":"\\\\u003c/script\\\\u003e\\\\u003c!--"}'
+    """
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text
+
+
+def content(runs: Sequence[Run], notes: Sequence[str], budget: int) -> dict[str, Any]:
+    """All that the page shows.
+
+    Args:
+        runs: of the page.
+        notes: about runs that are not in it.
+        budget: bytes for the samples of a run.
+    """
+    names = list(dict.fromkeys(name for run in runs for name in run.history.series))
+    return {
+        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "version": installed(),
+        "notes": [without_paths(note) for note in notes],
+        "groups": chart_groups(names),
+        "meanings": meanings(names),
+        "runs": [one(run, budget) for run in runs],
+    }
+
+
+def installed() -> str:
+    """The version of this package; empty if it runs from a folder that is not installed."""
+    try:
+        return version("nrt-lightning")
+    except PackageNotFoundError:
+        return ""
+
+
+def one(run: Run, budget: int) -> dict[str, Any]:
+    """What the page shows of a run."""
+    headline, findings = verdict(run.history)
+    read = [sample for row in run.samples if (sample := sample_of(row)) is not None]
+    samples = fit(read, budget)
+    for sample in samples:
+        sample["id"] = without_paths(sample["id"])
+    notes = list(run.notes)
+    if left := len(read) - len(samples):
+        notes.append(f"{left:,} of {len(read):,} samples are left out, so that the page stays small; all are in "
+                     "samples.jsonl")  # fmt: skip
+    facts = run.facts
+    return {
+        "name": run.name,
+        "module": facts.get("module"),
+        "started": facts.get("started"),
+        "headline": asdict(headline),
+        "findings": [asdict(finding) for finding in findings],
+        "curves": run.history.thinned(),
+        "samples": samples,
+        "words": vocabulary(read),
+        "calibration": calibration(run.looks),
+        "results": run.results,
+        "settings": private(facts["settings"]) if isinstance(facts.get("settings"), dict) else {},
+        "environment": private(facts["environment"]) if isinstance(facts.get("environment"), dict) else {},
+        "notes": [without_paths(note) for note in notes],
+    }

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import pytest
+from made_up import HOSTILE, made_up_run
+
+from benchmarks.browser import MISSING, browser, programs
+from nrt_lightning.tools.report import write_report
+
+pytestmark = pytest.mark.skipif(programs() is None, reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def opened():
+    with browser() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    for name, hostile in (("plain", ""), ("hostile", HOSTILE)):
+        made_up_run(folder / name, hostile=hostile)
+        made_up_run(folder / name, "sft", traces=False)
+        write_report([folder / name], folder / f"{name}.html")
+    return folder
+
+
+COUNTS = """
+const count = (selector) => document.querySelectorAll(selector).length;
+return [document.documentElement.dataset.ready, count(".verdict"), count("figure canvas") > 8, count("#heat .token"),
+        count(".sample"), count("#words .bar") > 8, count("#settings tr") > 2, count("section")]
+"""
+TYPE = """
+const search = document.querySelector("#search");
+search.value = arguments[0];
+search.dispatchEvent(new Event("input"));
+return [document.querySelectorAll(".sample").length, document.querySelector("#samples [role=status]").textContent]
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_everything_is_there_and_fits(opened, pages, width, dark):
+    opened.show(pages / "plain.html", width, 900, dark=dark)
+    assert opened.run(COUNTS) == ["true", 2, True, 24, 12, True, True, 9]
+    assert opened.run("return document.documentElement.scrollWidth") == width
+    assert opened.messages() == []
+    light = opened.run("return getComputedStyle(document.body).backgroundColor.match(/\\d+/g).every((v) => v > 128)")
+    assert light is not dark
+
+
+def test_the_filter_finds_words(opened, pages):
+    opened.show(pages / "plain.html")
+    assert opened.run(TYPE.replace("arguments[0]", '"MY FRIEND"')) == [8, "8 of 24 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '"no such word"')) == [0, "0 of 24 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '""')) == [12, "24 samples"]
+    assert opened.messages() == []
+
+
+def test_a_run_and_an_axis_are_chosen(opened, pages):
+    opened.show(pages / "plain.html")
+    opened.run("document.querySelector('#curves input[type=checkbox]').click()")
+    legend = opened.run("return document.querySelector('#curves .legend').innerText")
+    assert "sft" in legend
+    assert "nrt" not in legend
+    script = (
+        "const s = document.querySelector('#curves select'); s.value = 'seconds'; s.dispatchEvent(new Event('change'))"
+    )
+    opened.run(script)
+    assert opened.messages() == []
+
+
+def test_texts_are_shown_and_not_run(opened, pages):
+    opened.show(pages / "hostile.html")
+    assert opened.run(COUNTS)[:2] == ["true", 2]
+    assert opened.run(
+        "return [window.hit ?? null, document.querySelectorAll('img, #samples b:not([class]) b').length]"
+    ) == [None, 0]
+    assert opened.run("return document.querySelector('.sample .said').textContent").endswith(HOSTILE)
+    assert opened.messages() == []
+
+
+def test_the_keyboard_reaches_the_controls(opened, pages):
+    opened.show(pages / "plain.html")
+    script = (
+        "return [...document.querySelectorAll('select, input, button, a, summary')].every((node) => node.tabIndex >= 0)"
+    )
+    assert opened.run(script)
+    names = "return [...document.querySelectorAll('select, input')].every((node) => node.labels.length)"
+    assert opened.run(names)
