@@ -11,8 +11,9 @@ __version__ = "0.1.0"
 EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
-        "AheadRollout BestAndLast DifficultyGain ExportPolicy Hyperparameters NonFiniteGuard OnPolicyRollout "
-        "PredictionWriter ProgressLines ResultsFile RewardCorrectness SaveOnSignal TraceSamples ValidationTable"
+        "AheadRollout BenchmarkEvaluation BestAndLast DifficultyGain ExportPolicy Hyperparameters NonFiniteGuard "
+        "OnPolicyRollout PredictionWriter ProgressLines ResultsFile RewardCorrectness SaveOnSignal TraceSamples "
+        "ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
@@ -23,6 +24,7 @@ EXPORTS = {
         "TextBatches"
     ),
     "errors": "InputError",
+    "evaluation": "AnswerSettings pass_at_k",
     "export": "AdapterFiles ExportForm Merged WholeModel export_policy",
     "filters": "DifficultyBandFilter EMADeviationFilter GroupFilter MinimumSpreadFilter ZeroVarianceFilter",
     "losses": "CISPO ClippedRatio LossInputs NRTLoss PolicyGradient TruncatedImportance",
@@ -41,10 +43,10 @@ EXPORTS = {
     "training": "Method",
     "modules": "ConstantSchedule CosineSchedule LinearSchedule NRTModule SFTModule Schedule",
     "signals": (
-        "AnswerConfidence AnswerLength ExactMatch Format FunctionSignal GainOverBaseline "
-        "GeometricMeanOfSignals LengthPenalty MathVerify PerplexityRank ReasoningEfficiency "
+        "AnswerConfidence AnswerLength AnswerMatch ChoiceLetter ExactMatch Format FunctionSignal GainOverBaseline "
+        "GeometricMeanOfSignals LengthPenalty MathVerify NumericMatch PerplexityRank ReasoningEfficiency "
         "ReasoningGymScore ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence "
-        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal WeightedSumOfSignals"
+        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal TokenF1 WeightedSumOfSignals"
     ),
     "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
     "tasks": (

@@ -1,6 +1,7 @@
 """Lightning callbacks: rollouts, diagnostics, and results of a run."""
 
 from nrt_lightning.callbacks.ahead_rollout import AheadRollout
+from nrt_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation
 from nrt_lightning.callbacks.best_and_last import BestAndLast
 from nrt_lightning.callbacks.collapse import (
     CollapseAction,
@@ -30,9 +31,9 @@ from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign", "DifficultyGain",
-    "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard",
-    "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness",
-    "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples", "UnfinishedResponses",
-    "ValidationTable", "WorthlessCertainty"
+    "AheadRollout", "BenchmarkEvaluation", "BestAndLast", "CollapseAction", "CollapseDetector", "CollapseSign",
+    "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate",
+    "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile",
+    "RewardCorrectness", "SameAnswers", "SaveOnSignal", "StopTraining", "TemplateTraces", "TraceSamples",
+    "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip
