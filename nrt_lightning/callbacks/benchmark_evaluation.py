@@ -16,13 +16,14 @@ from nrt_lightning.data.templates import PromptTemplate
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.answered import AnsweredQuestion
 from nrt_lightning.evaluation.questions import AnswerSettings, Metrics, Questionnaire, check_references, distinct, named
-from nrt_lightning.evaluation.summary import summarize
+from nrt_lightning.evaluation.summary import powers_of_two, summarize
 from nrt_lightning.export.prompts import templates_of
 from nrt_lightning.export.record import limits_of
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.strategies import gather_objects
 
 UNLIMITED = 10**9  # tokens
+FIGURES = ("marker_rate", "ended_answers", "trace_tokens", "confidence", "confidence_without_trace")
 
 
 class BenchmarkEvaluation(Callback):
@@ -75,6 +76,14 @@ class BenchmarkEvaluation(Callback):
         self.metrics, self.answers = named(metrics), answers or AnswerSettings()
         self.encoded: EncodedRows | None = None
         self.last: int | None = None  # step of the last evaluation
+
+    @property
+    def logged_names(self) -> list[str]:
+        """Names of the figures, for callbacks that monitor one."""
+        more = [f"majority@{self.answers.samples}", *(f"pass@{k}" for k in powers_of_two(self.answers.samples))]
+        endings = ["", "_stderr", *(f"_{name}" for name in more if self.answers.samples > 1)]
+        names = [name + ending for name in self.metrics for ending in endings]
+        return [f"{self.name}/{name}" for name in (*names, *FIGURES)]
 
     @property
     @override

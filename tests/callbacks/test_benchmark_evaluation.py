@@ -12,6 +12,7 @@ import torch
 from nrt_lightning import (
     AnswerSettings,
     BenchmarkEvaluation,
+    BestAndLast,
     ExactMatch,
     InputError,
     NRTModule,
@@ -74,6 +75,25 @@ def test_figures_are_logged_every_n_steps_and_training_is_untouched(trainer: Any
     assert all(torch.equal(alone[name], beside[name]) for name in alone)
     assert {"sums/exact_match", "sums/exact_match_majority@2", "sums/exact_match_pass@2", "sums/marker_rate",
             "sums/confidence"} <= logged.seen[0][1].keys()  # fmt: skip
+
+
+def test_its_figures_may_be_monitored_and_no_others(trainer: Any, tmp_path: Path) -> None:
+    def settings(monitor: str) -> dict[str, Any]:
+        kept = BestAndLast(monitor=monitor, dirpath=str(tmp_path / "kept"))
+        return {"callbacks": [BenchmarkEvaluation("sums", SUMS), kept], "enable_checkpointing": True}
+
+    logged, short = Logged(), {"max_steps": 1, "val_check_interval": 1, "limit_val_batches": 1}
+    known = settings("sums/exact_match")
+    trainer(**short, **known | {"callbacks": [*known["callbacks"], logged]}).fit(module(), data())
+    assert (tmp_path / "kept" / "best.ckpt").exists()
+    with pytest.raises(InputError, match=r"sums/exact_mtch.*sums/exact_match"):
+        trainer(**short, **settings("sums/exact_mtch")).fit(module(), data())
+
+
+def test_the_names_are_those_that_are_logged(trainer: Any) -> None:
+    callback, logged = BenchmarkEvaluation("sums", SUMS, answers=AnswerSettings(samples=2)), Logged()
+    fitted(trainer, callback, logged, max_steps=1)
+    assert sorted(callback.logged_names) == sorted(logged.seen[0][1])
 
 
 def test_the_step_of_the_last_evaluation_is_resumed(trainer: Any) -> None:
