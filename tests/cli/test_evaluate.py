@@ -12,7 +12,7 @@ from taught import taught_policy
 
 from cli.small_runs import QUICKSTART, Command
 from nrt_lightning import InputError, PlainTemplate, Policy, RegisterPrograms, export_policy
-from nrt_lightning.cli.main import run
+from nrt_lightning.cli.main import input_error, run
 from nrt_lightning.evaluation import Questionnaire
 from nrt_lightning.export import RunRecord
 
@@ -65,7 +65,8 @@ def test_an_export_is_measured(exported: str, questions: list[Any], capsys: pyte
     right = [
         sample["answer"] == row["reference"] and sample["marker_emitted"] for row in rows for sample in row["samples"]
     ]
-    assert found["metrics"]["exact_match"]["mean"] == pytest.approx(sum(right) / len(right)) > 0.5
+    assert found["metrics"]["exact_match"]["mean"] == pytest.approx(sum(right) / len(right))
+    assert sum(right) > len(right) / 2
     assert found["confidence"] > 0.5 > found["confidence_without_trace"]
     assert found["evaluation"]["max_trace_tokens"] == 24, "of the export"
     printed = capsys.readouterr().out
@@ -219,11 +220,11 @@ def length_of(text: Any) -> int:
     return len(text.policy_answer)
 
 
-def test_math_verify_names_its_install_line(exported: str, questions: list[Any], monkeypatch, capsys) -> None:
+def test_math_verify_names_its_install_line(exported: str, questions: list[Any], monkeypatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name, *more: None if name == "math_verify" else find(name, *more)
     )
-    with pytest.raises((InputError, SystemExit)) as caught:
+    with pytest.raises(ValueError, match="MathVerify") as caught:
         evaluate(exported, "--questions=q.jsonl", "--metrics=MathVerify")
-    assert "pip install 'nrt-lightning[math]'" in str(caught.value) + capsys.readouterr().err
+    assert "pip install 'nrt-lightning[math]'" in str(input_error(caught.value)), "as the command prints it"

@@ -43,6 +43,8 @@ def test_its_exact_match_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     limits = {"max_trace_tokens": TRACE, "max_answer_tokens": ANSWER}
     export_policy(policy, "m", record=RunRecord(chat_template=jinja, limits=limits))
     rows = [{"question": row.question, "answer": row.answer} for row in RegisterPrograms("test", ROWS).rows()]
+    for row in rows[::4]:
+        row["answer"] = "d10,c10"  # the policy is too good
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("task.yaml").write_text(TASK.format(rows=tmp_path / "rows.jsonl", tokens=TRACE + ANSWER))
 
@@ -66,4 +68,4 @@ def test_its_exact_match_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     samples = sorted(found["samples"]["register_programs"], key=lambda sample: sample["doc_id"])
     assert [sample["filtered_resps"][0] for sample in samples] == answers
     assert theirs == pytest.approx(ours)
-    assert 0.5 < ours < 1, "neither all right nor all wrong"
+    assert 0.5 < ours <= 0.75
