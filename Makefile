@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture results results-second-bases real test test-wheel test-faults test-slow test-vllm lint format \
+.PHONY: help install quickstart picture results results-second-bases real test test-wheel test-faults test-slow test-vllm docs lint format \
 	clean
 
 help: ## list the targets
@@ -81,6 +81,19 @@ $(VLLM_INSTALLED): pyproject.toml constraints.txt benchmarks/vllm_requirements.p
 test-vllm: export OMP_NUM_THREADS = 1
 test-vllm: $(INSTALLED) $(VLLM_INSTALLED) ## run the tests with vLLM on a CPU, in a separate environment
 	$(BIN)/python -m pytest -m vllm
+
+DOCS_VENV = .venv-docs
+DOCS_INSTALLED = $(DOCS_VENV)/installed
+
+# The site needs neither torch nor the package's dependencies: the reference is read from the source.
+$(DOCS_INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		mkdocs mkdocs-material 'mkdocstrings[python]' latex2mathml ruff
+	@touch $@
+
+docs: $(DOCS_INSTALLED) ## build the documentation site into build/site; broken links are errors
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/python -m mkdocs build --quiet --strict --clean
 
 lint: $(INSTALLED) ## check with ruff and mypy
 	$(BIN)/ruff check .

@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 EXPORTS = {
     "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
     "callbacks": (
-        "AheadRollout AnswerHeatMap BestAndLast CheckLongest Dashboard DifficultyGain ExportPolicy Hyperparameters "
-        "NonFiniteGuard OnPolicyRollout PredictionWriter ProgressLines ResultsFile RewardCorrectness RunHistory "
-        "RunReport SaveOnSignal SelfAssessment StepAxis TraceSamples ValidationTable"
+        "AheadRollout AnswerHeatMap BenchmarkEvaluation BestAndLast CheckLongest Dashboard DifficultyGain "
+        "ExportPolicy Hyperparameters NonFiniteGuard OnPolicyRollout PredictionWriter ProgressLines ResultsFile "
+        "RewardCorrectness RunHistory RunReport SaveOnSignal SelfAssessment StepAxis TraceSamples ValidationTable"
     ),
     "callbacks.collapse": (
         "CollapseAction CollapseDetector CollapseSign EmptyTraces LostGain LostMarker LowerLearningRate "
@@ -24,6 +24,7 @@ EXPORTS = {
         "TextBatches"
     ),
     "errors": "InputError",
+    "evaluation": "AnswerSettings pass_at_k",
     "export": "AdapterFiles ExportForm Merged WholeModel export_policy",
     "filters": "DifficultyBandFilter EMADeviationFilter GroupFilter MinimumSpreadFilter ZeroVarianceFilter",
     "losses": "CISPO ClippedRatio LossInputs NRTLoss PolicyGradient TruncatedImportance",
@@ -42,10 +43,10 @@ EXPORTS = {
     "training": "Method",
     "modules": "ConstantSchedule CosineSchedule LinearSchedule NRTModule SFTModule Schedule",
     "signals": (
-        "AnswerConfidence AnswerLength ExactMatch Format FunctionSignal GainOverBaseline "
-        "GeometricMeanOfSignals LengthPenalty MathVerify PerplexityRank ReasoningEfficiency "
+        "AnswerConfidence AnswerLength AnswerMatch ChoiceLetter ExactMatch Format FunctionSignal GainOverBaseline "
+        "GeometricMeanOfSignals LengthPenalty MathVerify NumericMatch PerplexityRank ReasoningEfficiency "
         "ReasoningGymScore ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence "
-        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal WeightedSumOfSignals"
+        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal TokenF1 WeightedSumOfSignals"
     ),
     "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
     "tasks": (

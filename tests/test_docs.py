@@ -22,7 +22,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 OTHER_COMMANDS = {"git", "cd", "pip", ".venv/bin/pip", "python3", ".venv/bin/tensorboard", ".venv/bin/pre-commit",
-                  ".venv/bin/python", "bash"}  # fmt: skip
+                  ".venv/bin/python", "bash", "lm_eval", "olmes"}  # fmt: skip
 LAUNCHERS = {"torchrun", "srun"}  # start a command many times
 SMALL = {  # the README shows a model from the hub, which tests do not reach; they train the embedded one, briefly
     "Qwen/Qwen3-0.6B-Base": "embedded:registers-base",

@@ -1,6 +1,7 @@
 """Lightning callbacks: rollouts, diagnostics, and results of a run."""
 
 from nrt_lightning.callbacks.ahead_rollout import AheadRollout
+from nrt_lightning.callbacks.benchmark_evaluation import BenchmarkEvaluation
 from nrt_lightning.callbacks.best_and_last import BestAndLast
 from nrt_lightning.callbacks.check_longest import CheckLongest
 from nrt_lightning.callbacks.collapse import (
@@ -37,10 +38,11 @@ from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.trace_samples import TraceSamples
 
 __all__ = [
-    "AheadRollout", "AnswerHeatMap", "BestAndLast", "CheckLongest", "CollapseAction", "CollapseDetector",
-    "CollapseSign", "Dashboard", "DifficultyGain", "EmptyTraces", "ExportPolicy", "Hyperparameters", "LostGain",
-    "LostMarker", "LowerLearningRate", "NonFiniteGuard", "OnPolicyRollout", "PredictionWriter", "ProgressLines",
-    "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "RunHistory", "RunReport", "SameAnswers",
-    "SaveOnSignal", "SelfAssessment", "StepAxis", "StopTraining", "TemplateTraces", "TraceSamples",
+    "AheadRollout", "AnswerHeatMap", "BenchmarkEvaluation", "BestAndLast", "CheckLongest", "CollapseAction",
+    "CollapseDetector", "CollapseSign", "Dashboard", "DifficultyGain", "EmptyTraces", "ExportPolicy",
+    "Hyperparameters", "LostGain", "LostMarker", "LowerLearningRate", "NonFiniteGuard", "OnPolicyRollout",
+    "PredictionWriter", "ProgressLines", "RestoreCheckpoint", "ResultsFile", "RewardCorrectness", "RunHistory",
+    "RunReport", "SameAnswers", "SaveOnSignal", "SelfAssessment", "StepAxis", "StopTraining", "TemplateTraces",
+    "TraceSamples",
     "UnfinishedResponses", "ValidationTable", "WorthlessCertainty"
 ]  # fmt: skip

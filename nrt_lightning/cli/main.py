@@ -187,8 +187,7 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
         text = str(sys.modules[kind.__module__].__doc__).partition("`: ")[2].splitlines()[0]
         named = {"prog": f"nrt-lightning {command}", "description": text[:1].upper() + text[1:]}
     settings["parser_kwargs"] = named | settings.get("parser_kwargs", {})
-    for name in nrt_lightning.__all__:  # import all classes: the parser finds short names among imported ones
-        getattr(nrt_lightning, name)
+    import_classes()
     return kind(
         LightningModule,
         LightningDataModule,
@@ -199,6 +198,12 @@ def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRT
         args=args,
         **settings,
     )
+
+
+def import_classes() -> None:
+    """Import all public classes: a parser finds short names among imported ones."""
+    for name in nrt_lightning.__all__:
+        getattr(nrt_lightning, name)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from nrt_lightning.strategies.checkpoint_io import damage
 from nrt_lightning.strategies.checkpoints import METADATA, read_remote, read_sharded, remote
 from nrt_lightning.strategies.saved_settings import REMOTE_CODE, listed, only_known_classes, trusted
 
-NAMED = ("best", "last")  # checkpoints of a run
+NAMED = ("auto", "best", "last")  # checkpoints of a run
 OF_THE_RUN = ("--config", "-c", "--trainer", "--model", "--data")  # options of `fit`, which name the run
 
 
@@ -149,7 +149,7 @@ def find_trained(checkpoint: str | None, run: Sequence[str]) -> str | None:
     """The path of the checkpoint that is meant: as it is given, or the best or last one of a run.
 
     Args:
-        checkpoint: a path, `best` or `last`; None for the best one of the run that the options name.
+        checkpoint: a path, `auto`, `best` or `last`; None for the best one of the run that the options name.
         run: options of `fit` that name the run; without any, its folder is the current one.
 
     Returns:

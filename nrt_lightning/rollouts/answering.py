@@ -80,12 +80,25 @@ def write_answers(
     )
 
 
-def write_directly(policy: Policy, engine: RolloutEngine, prompts: Prompts, max_answer_tokens: int) -> Generations:
-    """Greedy answers right after the prompt, without trace and marker."""
+def write_directly(
+    policy: Policy,
+    engine: RolloutEngine,
+    prompts: Prompts,
+    max_answer_tokens: int,
+    sampling: Sampling | None = None,
+    seed: int = 0,
+) -> Generations:
+    """Answers right after the prompt, without trace and marker.
+
+    Arguments as for `write_answers`; without `sampling` they are greedy.
+    """
     request = GenerationRequest(
         prompts.prompt_ids, prompts.prompt_mask, max_answer_tokens, stop_ids=policy.eos_ids, temperature=0.0,
         stop_text=policy.markup.end_text,
     )  # fmt: skip
+    if sampling is not None:
+        request.temperature, request.top_p, request.top_k = sampling.temperature, sampling.top_p, sampling.top_k
+        request.seed, request.names = seed, names_of(prompts)
     return generate(engine, policy, request)
 
 

@@ -2,6 +2,7 @@
 
 from nrt_lightning.signals.answer_confidence import AnswerConfidence
 from nrt_lightning.signals.answer_length import AnswerLength
+from nrt_lightning.signals.answer_match import AnswerMatch
 from nrt_lightning.signals.base import (
     RolloutEvidence,
     RolloutSignal,
@@ -11,6 +12,7 @@ from nrt_lightning.signals.base import (
     Signal,
     TextSignal,
 )
+from nrt_lightning.signals.choice_letter import ChoiceLetter
 from nrt_lightning.signals.combiner import SignalCombiner
 from nrt_lightning.signals.exact_match import ExactMatch
 from nrt_lightning.signals.format import Format
@@ -19,16 +21,19 @@ from nrt_lightning.signals.gain import GainOverBaseline
 from nrt_lightning.signals.geometric_mean import GeometricMeanOfSignals
 from nrt_lightning.signals.length_penalty import LengthPenalty
 from nrt_lightning.signals.math_verify import MathVerify
+from nrt_lightning.signals.numeric_match import NumericMatch
 from nrt_lightning.signals.reasoning_gym_score import ReasoningGymScore
 from nrt_lightning.signals.reasoning_perplexity import PerplexityRank, ReasoningEfficiency
 from nrt_lightning.signals.reasoning_reflection import ReasoningReflection
 from nrt_lightning.signals.repetition import Repetition
 from nrt_lightning.signals.self_certainty import SelfCertainty
+from nrt_lightning.signals.token_f1 import TokenF1
 from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
 
 __all__ = [
-    "AnswerConfidence", "AnswerLength", "ExactMatch", "Format", "FunctionSignal", "GainOverBaseline",
-    "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "PerplexityRank", "ReasoningEfficiency",
-    "ReasoningGymScore", "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText",
-    "ScoreEvidence", "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
+    "AnswerConfidence", "AnswerLength", "AnswerMatch", "ChoiceLetter", "ExactMatch", "Format", "FunctionSignal",
+    "GainOverBaseline", "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "NumericMatch", "PerplexityRank",
+    "ReasoningEfficiency", "ReasoningGymScore", "ReasoningReflection", "Repetition", "RolloutEvidence",
+    "RolloutSignal", "RolloutText", "ScoreEvidence", "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner",
+    "TextSignal", "TokenF1", "WeightedSumOfSignals"
 ]  # fmt: skip

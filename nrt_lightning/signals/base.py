@@ -155,11 +155,17 @@ class TextSignal(RolloutSignal):
     """
 
     concurrency: int = 1  # calls of `read` at a time
+    needs_reference_answer = True  # False if it also reads rows without an answer
+    wanted = "a text"  # what a reference answer must hold, for errors
 
     @property
     @override
     def needs_policy_answers(self) -> bool:
         return True
+
+    def answer_key(self, answer: str) -> str | None:
+        """What answers that count as the same have in common, for majority votes; None for an answer without it."""
+        return answer.strip()
 
     @abstractmethod
     def read(self, text: RolloutText) -> float:

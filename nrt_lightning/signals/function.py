@@ -39,6 +39,7 @@ class FunctionSignal(TextSignal):
         nrt_lightning.errors.InputError: function='math.flor': math has no function 'flor'. Did you mean 'floor'?
     """
 
+    needs_reference_answer = False  # the function decides
     function: str
     minimum: float = float("-inf")
     policy_answers: bool = field(default=True, kw_only=True)

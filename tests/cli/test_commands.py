@@ -13,7 +13,11 @@ from nrt_lightning.cli.main import COMMANDS, run
 
 def test_every_file_is_a_command_that_says_what_it_does() -> None:
     files = {path.stem for path in Path(commands.__file__).parent.glob("[a-z]*.py")}
-    assert files == set(COMMANDS) == {"chat", "compare", "configs", "export", "init", "plan", "preflight", "serve"}
+    assert (
+        files
+        == set(COMMANDS)
+        == {"chat", "compare", "configs", "evaluate", "export", "init", "plan", "preflight", "serve"}
+    )
     for name in files:
         assert str(import_module(COMMANDS[name]).__doc__).startswith(f"`nrt-lightning {name}`: ")
 

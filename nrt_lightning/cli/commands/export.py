@@ -30,8 +30,8 @@ def export(
     """Write the policy of a checkpoint to a Hugging Face directory.
 
     Args:
-        checkpoint: checkpoint of `nrt-lightning fit`: a file, a directory if it is sharded, or `best` or `last` of the
-            run that --config names; null for its best.
+        checkpoint: checkpoint of `nrt-lightning fit`: a file, a directory if it is sharded, or `auto`, `best` or `last`
+            of the run that --config names; null for its best.
         out: directory to write; must be empty or missing. Null with `push_to_hub` for none.
         form: weights to write: `WholeModel`, `AdapterFiles` or `Merged`; null for `Merged` if there is an adapter and
             `WholeModel` otherwise.
