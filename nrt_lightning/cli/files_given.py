@@ -8,10 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from nrt_lightning.data.readers import READERS
 from nrt_lightning.errors import InputError
 
-ROWS = tuple(suffix for suffix in READERS if suffix != ".json")  # no file with these is a config
 NO_CONFIG = "the file holds no settings. Write YAML of the form `trainer: {max_steps: 10}`."
 CONFIGS = ("config", "c")
 CLASSES = ("data", "model", "trainer.callbacks", "trainer.logger")  # options that take a class
@@ -47,6 +45,16 @@ def is_file(value: str) -> bool:
         return False
 
 
+def is_rows(value: str) -> bool:
+    """True for a file of rows, whose suffix no config has."""
+    suffix = Path(value).suffix.lower()
+    if suffix in ("", ".json", ".yaml", ".yml") or not is_file(value):
+        return False
+    from nrt_lightning.data.readers import READERS  # imports torch
+
+    return suffix in READERS
+
+
 def check_files(words: Sequence[str], *, classes: bool) -> None:
     """Refuse files of rows where the parser would read settings.
 
@@ -58,7 +66,7 @@ def check_files(words: Sequence[str], *, classes: bool) -> None:
         InputError: names the option, the file and the option that was probably meant.
     """
     for name, value in given_options(words):
-        if Path(value).suffix.lower() in ROWS and is_file(value):
+        if is_rows(value):
             if name in CONFIGS:
                 raise InputError(
                     f"--config {value}: a file of rows, no YAML config. Did you mean --{SOURCES[0]}={value}?"
@@ -97,7 +105,7 @@ def check_config(name: str) -> None:
 
 def no_settings(name: str, path: str) -> str:
     """What is wrong with a file that holds no settings of an option."""
-    rows = Path(path).suffix.lower() in READERS
+    rows = is_rows(path) or Path(path).suffix.lower() == ".json"
     meant = f" Did you mean --{SOURCES[0]}={path}?" if rows else " It takes a class, or a YAML file with its settings."
     return f"--{name}={path}: the file holds no settings of {name}.{meant}"
 

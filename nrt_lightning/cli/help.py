@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import textwrap
-from importlib import import_module
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
 
 import nrt_lightning
 
 WIDTH, COLUMN = 110, 36
+HELP_WORDS = ("-h", "--help")
 SETTINGS = {
     "configs": {
         "--config FILE": "YAML file, or nrt:NAME of `nrt-lightning configs`; a later one changes single keys",
@@ -45,25 +49,59 @@ OWN_WORDS = {  # shorter than Lightning's
     "check_longest": "first try the longest rows, in a step that changes nothing",
     "return_predictions": "keep the predictions in memory",
 }
+CHECKPOINT = {"--ckpt_path=VALUE": OWN_WORDS["ckpt_path"]}
+WEIGHTS = {"--weights_only=VALUE": OWN_WORDS["weights_only"]}
+METRICS = {"--verbose=VALUE": OWN_WORDS["verbose"]}
+PREDICTIONS = {"--return_predictions=VALUE": OWN_WORDS["return_predictions"]}
 ALL = {
     "--model.help=NRTModule": "all settings of a class; --data.help=QADataModule, --trainer.callbacks.help=ResultsFile",
     "--help=all": "all options, with those of Lightning's Trainer",
 }
 
 
-def short_help(parser: argparse.ArgumentParser) -> str:
+@dataclass(frozen=True)
+class TrainerCommand:
+    """A command of Lightning's Trainer, as Lightning's parser describes it."""
+
+    does: str
+    description: str
+    options: dict[str, str]
+
+
+TRAINER = {
+    "fit": TrainerCommand("train", "Runs the full optimization routine.", CHECKPOINT | WEIGHTS),
+    "validate": TrainerCommand(
+        "evaluate on the validation rows",
+        "Perform one evaluation epoch over the validation set.",
+        CHECKPOINT | METRICS | WEIGHTS,
+    ),
+    "test": TrainerCommand(
+        "evaluate on the test rows",
+        "Perform one evaluation epoch over the test set.",
+        CHECKPOINT | METRICS | WEIGHTS,
+    ),
+    "predict": TrainerCommand(
+        "write traces and answers for questions",
+        "Run inference on your data.",
+        PREDICTIONS | CHECKPOINT | WEIGHTS,
+    ),
+}
+
+
+def trainer_help(command: str) -> str:
+    """Help of a command of Lightning's Trainer, without its parser, which takes seconds."""
+    return short_help(f"nrt-lightning {command}", TRAINER[command].description, TRAINER[command].options)
+
+
+def short_help(prog: str, description: str, own: dict[str, str]) -> str:
     """Help of a command that reads a module and data.
 
     Args:
-        parser: parser of the command.
+        prog: the command.
+        description: of the command.
+        own: its own options, with their meanings.
     """
-    prog = parser.prog.replace(" [options]", "")
-    lines = [
-        f"usage: {prog} --config FILE [--config FILE ...] [--SETTING=VALUE ...]",
-        "",
-        str(parser.description or ""),
-    ]
-    own = own_options(parser)
+    lines = [f"usage: {prog} --config FILE [--config FILE ...] [--SETTING=VALUE ...]", "", description]
     groups = ({prog.rpartition(" ")[2]: own} if own else {}) | SETTINGS | {"more": ALL}
     for title, options in groups.items():
         lines += ["", f"{title}:", *(row(option, text) for option, text in options.items())]
@@ -94,23 +132,34 @@ def row(option: str, text: str) -> str:
     return f"  {option:<{COLUMN}} {textwrap.shorten(text, WIDTH - COLUMN - 3, placeholder=' ...')}"
 
 
-def overview(lightning: list[str], commands: dict[str, str]) -> str:
+def overview(commands: dict[str, str]) -> str:
     """Help of `nrt-lightning` itself.
 
     Args:
-        lightning: commands of Lightning's Trainer.
-        commands: modules of the other commands by name.
+        commands: modules of the commands that are not of Lightning's Trainer, by name.
     """
-    does = dict(zip(lightning, ("train", "evaluate on the validation rows", "evaluate on the test rows",
-                                "write traces and answers for questions"), strict=True))  # fmt: skip
-    for name, module in commands.items():
-        does[name] = str(import_module(module).__doc__).partition("`: ")[2].splitlines()[0].rstrip(".")
+    does = {name: command.does for name, command in TRAINER.items()} | {
+        name: first_line(module).rstrip(".") for name, module in commands.items()
+    }
     lines = [f"  {name:<12} {text}" for name, text in does.items()]
     return "\n".join([
         "usage: nrt-lightning COMMAND [OPTIONS]", "", *lines, "", "  --version    print the version", "",
         "nrt-lightning COMMAND --help shows the options of a command.",
         "nrt-lightning fit --config nrt:quickstart is a first run.",
     ])  # fmt: skip
+
+
+def first_line(module: str) -> str:
+    """What a command does, from the docstring of its module, which is not imported.
+
+    >>> first_line("nrt_lightning.cli.commands.configs")
+    'list the configs of this package, or print one.'
+    """
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    text = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or ""
+    return text.partition("`: ")[2].splitlines()[0]
 
 
 def versions() -> str:

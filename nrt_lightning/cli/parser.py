@@ -8,12 +8,9 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
-from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
 from nrt_lightning.cli.files_given import check_files
-from nrt_lightning.cli.help import short_help
-from nrt_lightning.cli.names import LIVE
 from nrt_lightning.cli.suggestions import explain
 from nrt_lightning.configs import resolve
 
@@ -65,28 +62,3 @@ class PlainParser(ArgumentParser):
         options = [action.dest for parser in (self, *self.inner_parsers()) for action in parser._actions]
         sys.stderr.write(f"error: {explain(message, options, self.words)}\n")
         self.exit(2)
-
-
-class Parser(PlainParser, LightningArgumentParser):
-    """Parser of the commands that read a module and data."""
-
-    takes_classes = True
-    whole_help = False
-
-    @override
-    def parse_args(self, args: Any = None, *more: Any, **settings: Any) -> Any:
-        words = list(sys.argv[1:] if args is None else args)
-        if "--help=all" in words:
-            words[words.index("--help=all")] = "--help"
-            for parser in (self, *self.inner_parsers()):
-                parser.whole_help = True
-        return super().parse_args(words, *more, **settings)
-
-    @override
-    def format_help(self, *args: Any) -> str:
-        run = any(action.dest == "trainer.max_steps" for action in self._actions)
-        return short_help(self) if run and not self.whole_help else super().format_help(*args)
-
-    def add_subclass_arguments(self, *args: Any, **settings: Any) -> Any:
-        """Without the tokenizer of a live model, which only Python can give."""
-        return super().add_subclass_arguments(*args, **settings | {"skip": {f"policy.init_args.{LIVE}"}})

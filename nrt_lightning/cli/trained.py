@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser, Namespace
 from typing_extensions import override
 
 from nrt_lightning.cli.checkpoints import find_checkpoint
-from nrt_lightning.cli.main import NRTCLI, input_error, make_cli
+from nrt_lightning.cli.lightning_cli import NRTCLI, make_cli
+from nrt_lightning.cli.user_errors import input_error
 from nrt_lightning.errors import InputError
 from nrt_lightning.export import RunRecord
 from nrt_lightning.models.policy.fingerprint import check_same_policy

@@ -9,8 +9,6 @@ from typing import Any
 
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_constant_schedule_with_warmup, get_cosine_schedule_with_warmup
-from transformers import get_linear_schedule_with_warmup as linear_with_warmup
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
@@ -67,7 +65,9 @@ class LinearSchedule(Warmup, Schedule):
 
     @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
-        return linear_with_warmup(optimizer, self.warmup_steps(total_steps), finite(total_steps))
+        from transformers import get_linear_schedule_with_warmup  # imports peft and bitsandbytes
+
+        return get_linear_schedule_with_warmup(optimizer, self.warmup_steps(total_steps), finite(total_steps))
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ class CosineSchedule(Warmup, Schedule):
 
     @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
+        from transformers import get_cosine_schedule_with_warmup
+
         return get_cosine_schedule_with_warmup(optimizer, self.warmup_steps(total_steps), finite(total_steps))
 
 
@@ -85,6 +87,8 @@ class ConstantSchedule(Warmup, Schedule):
 
     @override
     def __call__(self, optimizer: Optimizer, total_steps: float) -> LRScheduler:
+        from transformers import get_constant_schedule_with_warmup
+
         return get_constant_schedule_with_warmup(optimizer, self.warmup_steps(total_steps))
 
 

@@ -12,7 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 
 from nrt_lightning import TraceSamples
-from nrt_lightning.cli.main import NRTCLI, make_cli, run
+from nrt_lightning.cli.lightning_cli import NRTCLI, make_cli
+from nrt_lightning.cli.main import run
 
 LOGGERS = CONFIGS / "loggers"
 QUICK = {"max_steps": 2, "limit_val_batches": 1, "check_val_every_n_epoch": None, "val_check_interval": 1}

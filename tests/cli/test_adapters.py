@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cli.small_runs import CONFIGS, QUICKSTART, SMALL, Command
-from nrt_lightning.cli.main import NRTCLI, run
+from nrt_lightning.cli.lightning_cli import NRTCLI
+from nrt_lightning.cli.main import run
 
 KEEP = "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {dirpath: kept, save_last: true}}]}"
 

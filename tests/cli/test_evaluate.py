@@ -12,7 +12,8 @@ from taught import taught_policy
 
 from cli.small_runs import QUICKSTART, Command
 from nrt_lightning import InputError, PlainTemplate, Policy, RegisterPrograms, export_policy
-from nrt_lightning.cli.main import input_error, run
+from nrt_lightning.cli.main import run
+from nrt_lightning.cli.user_errors import input_error
 from nrt_lightning.evaluation import Questionnaire
 from nrt_lightning.export import RunRecord
 

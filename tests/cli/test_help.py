@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from lightning.pytorch import Trainer
 
 import nrt_lightning
-from nrt_lightning.cli.help import SETTINGS
+from nrt_lightning.cli.help import SETTINGS, TRAINER, own_options
+from nrt_lightning.cli.lightning_cli import NRTCLI, Parser, make_cli
 from nrt_lightning.cli.main import COMMANDS, run
 
 RUNS = ["fit", "validate", "test", "predict", "plan", "preflight", "serve"]
@@ -70,3 +72,27 @@ def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str], command
         run([command, "--conf=nrt:quickstart"])
     assert caught.value.code == 2
     assert "--conf is not an option" in capsys.readouterr().err
+
+
+def test_help_that_needs_no_parser_has_the_options_of_the_parser(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(TRAINER) == list(NRTCLI.subcommands())
+    for name, command in TRAINER.items():
+        parser = Parser()
+        added = parser.add_method_arguments(Trainer, name, skip=set(NRTCLI.subcommands()[name]))
+        assert added
+        assert list(own_options(parser).items()) == list(command.options.items())
+        assert (getattr(Trainer, name).__doc__ or "").split("\n", 1)[0].startswith(command.description)
+
+
+def test_only_the_parser_of_the_command_is_built(capsys: pytest.CaptureFixture[str]) -> None:
+    built = []
+
+    class Counted(NRTCLI):
+        def _prepare_subcommand_parser(self, klass, subcommand, **kwargs):
+            built.append(subcommand)
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+
+    with pytest.raises(SystemExit):
+        make_cli(Counted, ["validate", "--modle.x=1"])
+    assert built == ["validate"]
+    assert "--modle.x is not an option. Did you mean 'model.x'?" in capsys.readouterr().err

@@ -24,7 +24,8 @@ import nrt_lightning
 from cli.recipes import at_home
 from cli.small_runs import CONFIGS, QUICKSTART, Command, small_args
 from nrt_lightning import ArithmeticMean, GeometricMean, NRTModule, Policy, QADataModule, SFTModule, WeightedSum
-from nrt_lightning.cli.main import NRTCLI, Parser, main, run
+from nrt_lightning.cli.lightning_cli import NRTCLI, Parser
+from nrt_lightning.cli.main import main, run
 from nrt_lightning.models.policy.policy import resolve
 from nrt_lightning.tools.comparison import Comparison
 

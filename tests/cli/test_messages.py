@@ -179,7 +179,7 @@ def test_an_error_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     def fail(*args: object, **settings: object) -> None:
         raise ValueError("bug:\n  - here")
 
-    monkeypatch.setattr("nrt_lightning.cli.main.make_cli", fail)
+    monkeypatch.setattr("nrt_lightning.cli.lightning_cli.make_cli", fail)
     monkeypatch.setattr("sys.argv", ["nrt-lightning", *QUICK])
     with pytest.raises(ValueError, match="bug"):
         main()

@@ -14,7 +14,8 @@ from cli.recipes import at_home
 from cli.small_runs import CONFIGS, SMALL
 from nrt_lightning import FourBit, LoRA
 from nrt_lightning.cli.commands.plan import main
-from nrt_lightning.cli.main import NRTCLI, make_cli, run
+from nrt_lightning.cli.lightning_cli import NRTCLI, make_cli
+from nrt_lightning.cli.main import run
 from nrt_lightning.tools.planning.report import GIB, report
 
 MODELS = [path for path in sorted((CONFIGS / "models").glob("*.yaml")) if "embedded:" not in path.read_text()]

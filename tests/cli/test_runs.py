@@ -12,7 +12,8 @@ import yaml
 
 from cli.small_runs import CONFIGS, QUICKSTART, Command, small_args
 from nrt_lightning import NRTModule
-from nrt_lightning.cli.main import NRTCLI, main, run
+from nrt_lightning.cli.lightning_cli import NRTCLI
+from nrt_lightning.cli.main import main, run
 from nrt_lightning.errors import InputError
 
 RESULTS = ["--trainer.callbacks=nrt_lightning.ResultsFile", "--trainer.callbacks.path=results.json",

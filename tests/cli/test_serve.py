@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from nrt_lightning import InputError, Policy
 from nrt_lightning.cli.commands.serve import ServeCLI, server_of
-from nrt_lightning.cli.main import make_cli, run
+from nrt_lightning.cli.lightning_cli import make_cli
+from nrt_lightning.cli.main import run
 from nrt_lightning.rollouts.remote.connection import Connection, Unreachable
 from nrt_lightning.rollouts.vllm.environment import vllm_python
 from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text

@@ -24,7 +24,8 @@ from first_hour.hour import (
     save_rows,
     save_small,
 )
-from nrt_lightning.cli.main import input_error, run
+from nrt_lightning.cli.main import run
+from nrt_lightning.cli.user_errors import input_error
 
 CURVES = {"tensorboard": "events.out.*", "csv": "metrics.csv"}
 

@@ -23,7 +23,7 @@ from nrt_lightning import (
     NRTModule,
     Policy,
 )
-from nrt_lightning.cli.main import NRTCLI, Parser
+from nrt_lightning.cli.lightning_cli import NRTCLI, Parser
 
 METHODS = {path.stem: path for path in sorted((CONFIGS / "methods").glob("*.yaml"))}
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from nrt_lightning.cli.parser import PlainParser
-from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.tools.comparison import Comparison, Outcome, markdown_table, run_all, write_csv
 from nrt_lightning.tools.comparison.plot import check_matplotlib, draw
 
@@ -24,6 +23,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="number of runs at a time")
     parser.add_argument("--plot", type=bool, default=True, help="draw a plot; needs matplotlib")
     options = parser.parse_args(arguments)
+    from nrt_lightning.functional.validation import check_at_least  # imports torch, which --help does not need
+
     jobs, plot = options.pop("jobs"), options.pop("plot")
     options.pop("config")
     check_at_least("jobs", jobs, 1)

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
-from nrt_lightning.cli.main import check_writable, import_classes
+from nrt_lightning.cli.lightning_cli import check_writable, import_classes
 from nrt_lightning.cli.parser import PlainParser
 from nrt_lightning.cli.speakers import add_speaker_options, device_of, speaker_from
 from nrt_lightning.cli.trained import run_config, split_options

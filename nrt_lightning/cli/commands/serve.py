@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from nrt_lightning.cli.main import NRTCLI, make_cli
+from nrt_lightning.cli.lightning_cli import NRTCLI, make_cli
 from nrt_lightning.errors import InputError
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.rollouts.vllm.serving import ServerProcess, ServerSettings, as_text, write_served_model

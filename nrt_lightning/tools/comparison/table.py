@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from nrt_lightning.callbacks.results import COLUMNS
 from nrt_lightning.tools.comparison.outcome import Outcome
 
 DIGITS = {"seconds": 0, "cpu_seconds": 0, "trace_tokens": 1}
@@ -58,6 +57,8 @@ def markdown_table(outcomes: Sequence[Outcome]) -> str:
     |---|---:|---:|
     | `sft` | 1 | 0.500 |
     """
+    from nrt_lightning.callbacks.results import COLUMNS  # imports torch
+
     columns = [name for name in COLUMNS if any(name in outcome.figures for outcome in outcomes)]
     bases = any(outcome.base for outcome in outcomes)
     head = ["method", *(["base"] if bases else []), "seeds", *(COLUMNS[name] for name in columns)]
