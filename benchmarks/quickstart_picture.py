@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-METRIC, EVERY_STEP = "val/exact_match", "train/loss"
+METRIC, EVERY_STEP = "1_learns/val/exact_match", "5_details/train/loss"  # as TensorBoard has them
 COLORS = {"nrt": "#4b3fce", "sft": "#8b929e"}
 NAMES = {"nrt": "NRT", "sft": "SFT"}
 TITLE = "Exact match on validation questions; in bold, on test questions after training"

@@ -19,6 +19,7 @@ from nrt_lightning.functional import check_at_least
 from nrt_lightning.structures import Prompts
 
 NAME = "answer_heat_map.png"
+DRAWN = {4**power for power in range(1, 16)}  # validations: a picture costs a few tenths of a second
 
 
 class AnswerHeatMap(Callback):
@@ -26,7 +27,7 @@ class AnswerHeatMap(Callback):
 
     Blue tokens are likelier after the policy's greedy trace than after the empty trace, red ones less likely. One line
     is one validation, with the trace beside it; the first line shows how hard each token is without a trace. The
-    picture is drawn after the validations 1, 2, 4, 8 and so on, and at the end of training. It is
+    picture is drawn after the validations 4, 16, 64 and so on, and at the end of training. It is
     `answer_heat_map.png` in the folder of the run's log, and goes to TensorBoard (IMAGES) and Weights & Biases. Modules
     without traces draw nothing.
 
@@ -85,7 +86,7 @@ class AnswerHeatMap(Callback):
         if len({look["step"] for look in self.looks}) > 2 * self.max_looks:
             self.looks = thinned(self.looks, self.max_looks)
         self.count += 1
-        if self.count & (self.count - 1) == 0:
+        if self.count in DRAWN:
             self.show(trainer)
 
     @override

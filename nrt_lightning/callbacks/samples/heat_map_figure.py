@@ -72,7 +72,7 @@ def draw_panel(axes: Any, panel: list[Record], count: int) -> None:
     question = textwrap.shorten(escaped(panel[0]["question"]), 90, placeholder=" ...")
     axes.set_title(f"{question}{more}", loc="left", fontsize=9, color=INK, family="monospace", pad=18)
     axes.text(count - 0.2, len(panel) + 1, "darker: harder without a trace", fontsize=7, color=FAINT, va="center")
-    axes.text(count - 0.2, 0, "darker: harder without a trace", fontsize=7, color=FAINT, va="center")
+    axes.text(count - 0.2, 0, "own answer, trace", fontsize=7, color=FAINT, va="center")
     for number, look in enumerate(panel, start=1):
         trace = look["traces"][0]
         mark = {True: "right", False: "wrong", None: ""}[trace["right"]]
