@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
 from nrt_lightning.callbacks.run_lines import log_folder, thinned
-from nrt_lightning.callbacks.samples.heat_map_figure import draw, to_array
+from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
 from nrt_lightning.callbacks.samples.records import Record, val_records
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.errors import InputError
@@ -29,7 +29,7 @@ class AnswerHeatMap(Callback):
     is one validation, with the trace beside it; the first line shows how hard each token is without a trace. The
     picture is drawn after the validations 4, 16, 64 and so on, and at the end of training. It is
     `answer_heat_map.png` in the folder of the run's log, and goes to TensorBoard (IMAGES) and Weights & Biases. Modules
-    without traces draw nothing.
+    without traces draw nothing. Characters that matplotlib's font lacks are boxes.
 
     Args:
         rows: validation rows, the first ones.
@@ -104,13 +104,12 @@ class AnswerHeatMap(Callback):
         figure = draw(looks)
         path = log_folder(trainer) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        step = axis_of(trainer).step(trainer)
+        pixels, step = write(figure, path), axis_of(trainer).step(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("answer_heat_map", to_array(figure), step, dataformats="HWC")
+                logger.experiment.add_image("answer_heat_map", pixels, step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
-                logger.log_image("answer_heat_map", [to_array(figure)], step)
+                logger.log_image("answer_heat_map", [pixels], step)
 
     @override
     def state_dict(self) -> dict[str, Any]:

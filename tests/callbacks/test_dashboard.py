@@ -18,6 +18,7 @@ from nrt_lightning import (
     Dashboard,
     EMAReference,
     Format,
+    GroupNormalized,
     NRTLoss,
     Policy,
     Repetition,
@@ -158,7 +159,13 @@ CONFIGURATIONS = {
         {"signals": WeightedSumOfSignals({"format": Format(), "repetition": Repetition()}, {"format": 0.1})},
         {}, {},
     ),
-    "single": ({"sampling": Sampling(group_size=1, max_trace_tokens=12)}, {}, {}),
+    "single": (
+        {
+            "sampling": Sampling(group_size=1, max_trace_tokens=12),
+            "advantage": GroupNormalized(center=False, scale="none"),
+        },
+        {}, {},
+    ),
 }  # fmt: skip
 
 

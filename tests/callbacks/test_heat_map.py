@@ -1,6 +1,7 @@
 """The answer heat map."""
 
 import importlib.util
+import warnings
 
 import pytest
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -8,7 +9,7 @@ from short_runs import nrt_module, registers
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nrt_lightning import AnswerHeatMap, InputError
-from nrt_lightning.callbacks.samples.heat_map_figure import draw, label, to_array, values
+from nrt_lightning.callbacks.samples.heat_map_figure import draw, label, values, write
 
 
 def look(step, tokens, c, b, trace="a trace"):
@@ -35,10 +36,14 @@ def test_a_blue_token_is_likelier_and_a_red_one_less():
 @pytest.mark.parametrize(
     "text", ["$a_b$ \\frac{1}{2", "line\nbreak\ttab", "x" * 500, "", "\u4f60\u597d \U0001f600", "```|\\$"]
 )
-def test_any_text_can_be_drawn(text):
+def test_any_text_can_be_drawn(text, tmp_path):
     pytest.importorskip("matplotlib")
     tokens = [text[:9]] * 60
-    assert to_array(draw([look(1, tokens, [-1.0] * 60, None, text)])).shape[2] == 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = write(draw([look(1, tokens, [-1.0] * 60, None, text)]), tmp_path / "x.png")
+    assert pixels.shape[2] == 3
+    assert pixels.min() < 250, "something is drawn"
 
 
 def test_white_space_in_tokens_is_visible():

@@ -69,7 +69,7 @@ def test_the_reward_of_a_greedy_trace_is_the_aggregators(quiet_trainer, tmp_path
     (record,) = lines(tmp_path / "x" / "samples.jsonl")
     (trace,) = record["traces"]
     hardness = [-b for b in record["baseline_logprobs"]]  # neg_log_prob
-    expected = sum(h * math.exp(c) for h, c in zip(hardness, trace["logprobs"])) / sum(hardness)
+    expected = sum(h * math.exp(c) for h, c in zip(hardness, trace["logprobs"])) / len(hardness)
     assert trace["reward"] == pytest.approx(expected, rel=1e-2)
 
 
@@ -150,8 +150,8 @@ def test_any_text_survives_in_tensorboard(text):
 
 def test_a_block_labels_what_it_shows():
     trace = {
-        "kind": "best", "text": "t", "reward": 1.0, "gain": 0.5, "own_answer": None, "right": None, "confidence": 0.25, "logprobs": None, "own_answer_note": "not written: x",
-        "trace_tokens": 3, "marker_emitted": False, "cut": True,
+        "kind": "best", "text": "t", "reward": 1.0, "gain": 0.5, "own_answer": None, "right": None,
+        "confidence": 0.25, "logprobs": None, "own_answer_note": "not written: x", "trace_tokens": 3, "marker_emitted": False, "cut": True,
     }  # fmt: skip
     text = block({"id": "a|b", "question": "q", "reference": "r", "baseline_confidence": 0.125, "traces": [trace]})
     for part in ("Reference answer (confidence without a trace 0.125)", "gain +0.5", "marker not emitted", "cut",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -125,9 +127,11 @@ def beside(text: str) -> str:
     return "\n".join(lines)
 
 
-def to_array(figure: Any) -> Any:
-    """The picture as an array, [height, width, 3]."""
+def write(figure: Any, path: Path) -> Any:
+    """Write the picture to a file; return it as an array, [height, width, 3]."""
     import numpy
 
-    figure.canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path)
     return numpy.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()
