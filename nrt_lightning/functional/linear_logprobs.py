@@ -29,6 +29,7 @@ def linear_logprobs(
     chunk: int = CHUNK,
     keep: bool = False,
     own: OwnRow | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compute log-probs and entropies under the logits `hidden @ weight.T + bias`, chunk by chunk.
 
@@ -43,9 +44,10 @@ def linear_logprobs(
         chunk: number of positions computed at once.
         keep: store the probabilities `[M, V]` for the backward pass.
         own: replaces one row of `weight`.
+        entropy_gradient: give the entropies a gradient, too.
 
     Returns:
-        Log-probs `[M]` with gradient and entropies `[M]` without, in nats, float32 or float64.
+        Log-probs `[M]` with gradient and entropies `[M]`, in nats, float32 or float64.
 
     Example:
         >>> hidden, weight, ids = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([0, 3, 8, 3, 1])
@@ -57,7 +59,7 @@ def linear_logprobs(
         dtype = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     index, row = (0, None) if own is None else (own.index, own.value.to(weight.dtype))
-    return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, keep)
+    return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, keep, entropy_gradient)
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -74,6 +76,7 @@ class LinearLogprobs(torch.autograd.Function):
         index: int,
         chunk: int,
         keep: bool,
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
@@ -82,15 +85,16 @@ class LinearLogprobs(torch.autograd.Function):
             found.append(numbers)
             probs += [p] if keep and any(ctx.needs_input_grad) else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))
-        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, *probs)
-        ctx.chunk, ctx.index = chunk, index
-        ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, entropies, *probs)
+        ctx.chunk, ctx.index, ctx.entropy_gradient = chunk, index, entropy_gradient
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """`d logprob / d logits = onehot(id) - softmax(logits)`, chunk by chunk."""
-        hidden, weight, ids, bias, row, log_normalizer, *kept = ctx.saved_tensors
+        """`d logprob / d logits = onehot(id) - p`, `d entropy / d logits = -p (log p + entropy)`, chunk by chunk."""
+        hidden, weight, ids, bias, row, log_normalizer, entropies, *kept = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
         grad_hidden = torch.empty_like(hidden) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
@@ -100,10 +104,14 @@ class LinearLogprobs(torch.autograd.Function):
             part = slice(start, start + ctx.chunk)
             h, grad = hidden[part], grads[0][part].unsqueeze(-1)  # [c, H], [c, 1]
             if kept:
-                slope = kept[start // ctx.chunk] * -grad  # [c, V]
+                probs = kept[start // ctx.chunk]  # [c, V]
             else:
                 logits = chunk_logits(h, weight, bias, row, ctx.index)  # [c, V]
-                slope = logits.sub_(log_normalizer[part].unsqueeze(-1)).exp_().mul_(-grad)
+                probs = logits.sub_(log_normalizer[part].unsqueeze(-1)).exp_()
+            slope = probs * -grad if kept or ctx.entropy_gradient else probs.mul_(-grad)
+            if ctx.entropy_gradient:
+                spread = torch.xlogy(probs, probs) + probs * entropies[part].unsqueeze(-1)  # [c, V]
+                slope -= spread * grads[1][part].unsqueeze(-1)
             slope = slope.scatter_add_(-1, ids[part].unsqueeze(-1), grad).to(weight.dtype)
             if grad_bias is not None:
                 grad_bias += slope.sum(dim=0)
@@ -118,7 +126,7 @@ class LinearLogprobs(torch.autograd.Function):
                 grad_weight.addmm_(slope.T, h)
             if grad_row is not None and through_row is not None:
                 grad_row += through_row @ h
-        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None
+        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None, None
 
 
 def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -21,7 +20,6 @@ from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.modules.base import PolicyModule
 from nrt_lightning.modules.schedules import Schedule
@@ -39,8 +37,12 @@ from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answ
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
 from nrt_lightning.training.checks import check_method, method_of
+from nrt_lightning.training.conditioned import AnswerConditioned
+from nrt_lightning.training.logs import training_scalars
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.micro_batches import Step, learn_at_once, learn_in_parts, split, tokens_of_groups
+from nrt_lightning.training.state import after_step, observe, restore, state_of
+from nrt_lightning.training.steps import StepGains
 
 
 class NRTModule(PolicyModule):
@@ -76,6 +78,8 @@ class NRTModule(PolicyModule):
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
             text signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
         text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
+        answer_conditioned: draws a share of the traces with the answer in the prompt; null for none.
+        step_credit: gives the steps of a trace advantages of their own; null for one advantage a trace.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -109,6 +113,8 @@ class NRTModule(PolicyModule):
         kl_penalty: KLPenalty | None = None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
         text_batches: TextBatches | None = None,
+        answer_conditioned: AnswerConditioned | None = None,
+        step_credit: StepGains | None = None,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule, metrics, text_batches)
         if max_tokens_per_micro_batch is not None:
@@ -130,6 +136,8 @@ class NRTModule(PolicyModule):
             overlong=overlong,
             kl_penalty=kl_penalty,
             train_response=train_response,
+            answer_conditioned=answer_conditioned,
+            step_credit=step_credit,
         )
         check_method(self.method)
 
@@ -162,6 +170,7 @@ class NRTModule(PolicyModule):
                 f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback adds them."
             )
         step = self.learn(batch)
+        observe(self.method, batch, step.credit.reward.value, step.out, self.processes)
         self.log_training(batch, step)
         return {"loss": step.loss, "reward": step.credit.reward.value, "advantages": step.credit.advantages}
 
@@ -179,25 +188,16 @@ class NRTModule(PolicyModule):
     @override
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.method.reference.update(self.policy, self.trainer.global_step + 1)  # the trainer counts the step after it
+        after_step(self.method, self.trainer.global_step + 1)  # the trainer counts the step after it
 
     def log_training(self, batch: Prompts, step: Step) -> None:
         """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
         rollouts, reward = batch.sampled, step.credit.reward
-        groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
-        scalars = groups | signal_metrics(reward.signals) | loss_metrics(step.out)
-        if self.method.signals is None:
-            scalars[f"reward_{self.method.aggregator.name}"] = groups["reward"]
-        if batch.responses is not None:  # they have no answer tokens
-            scalars.pop("answer_nll", None)
-            if rollouts.old_scores is not None:
-                scalars["answer_nll"] = Mean.of(-rollouts.old_scores.logprobs, rollouts.segments.answer_mask)
-        width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
-        traces = rollout_metrics(rollouts, F.pad(step.scores.entropy, (0, width))[:, :width])
+        scalars, traces = training_scalars(self.method, batch, step)
         self.log_scalars(scalars, "train", len(rollouts))
         self.log_scalars(traces, "rollout", len(rollouts))
         worth = "reward" if reward.baseline is None else "gain"
-        bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
+        bar = {worth: scalars[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
         values = {name: scalar.value for name, scalar in bar.items()}
         self.log_dict(values, prog_bar=True, logger=False, batch_size=len(rollouts))
         self.log_throughput(batch.trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
@@ -235,14 +235,9 @@ class NRTModule(PolicyModule):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.method.filters]
-        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.method.reference.state_dict()}
+        checkpoint["nrt_lightning"] |= state_of(self.method)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        stored = checkpoint.get("nrt_lightning", {})
-        self.method.reference.load_state_dict(stored.get("reference", {}))
-        for filter_, (name, state) in zip(self.method.filters, stored.get("filters", []), strict=False):
-            if filter_.name == name:
-                filter_.load_state_dict(state)
+        restore(self.method, checkpoint.get("nrt_lightning", {}))

@@ -17,8 +17,12 @@ from nrt_lightning.signals.format import Format
 from nrt_lightning.signals.function import FunctionSignal
 from nrt_lightning.signals.gain import GainOverBaseline
 from nrt_lightning.signals.geometric_mean import GeometricMeanOfSignals
+from nrt_lightning.signals.group_normalized_sum import GroupNormalizedSum
 from nrt_lightning.signals.length_penalty import LengthPenalty
+from nrt_lightning.signals.match_first import MatchFirst
 from nrt_lightning.signals.math_verify import MathVerify
+from nrt_lightning.signals.own_answers import AnswerShare, MajorityVote
+from nrt_lightning.signals.own_certainty import NegativeEntropy, OwnLogProb
 from nrt_lightning.signals.reasoning_gym_score import ReasoningGymScore
 from nrt_lightning.signals.reasoning_perplexity import PerplexityRank, ReasoningEfficiency
 from nrt_lightning.signals.reasoning_reflection import ReasoningReflection
@@ -27,8 +31,9 @@ from nrt_lightning.signals.self_certainty import SelfCertainty
 from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
 
 __all__ = [
-    "AnswerConfidence", "AnswerLength", "ExactMatch", "Format", "FunctionSignal", "GainOverBaseline",
-    "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "PerplexityRank", "ReasoningEfficiency",
-    "ReasoningGymScore", "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText",
-    "ScoreEvidence", "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
+    "AnswerConfidence", "AnswerLength", "AnswerShare", "ExactMatch", "Format", "FunctionSignal", "GainOverBaseline",
+    "GeometricMeanOfSignals", "GroupNormalizedSum", "LengthPenalty", "MajorityVote", "MatchFirst", "MathVerify",
+    "NegativeEntropy", "OwnLogProb", "PerplexityRank", "ReasoningEfficiency", "ReasoningGymScore",
+    "ReasoningReflection", "Repetition", "RolloutEvidence", "RolloutSignal", "RolloutText", "ScoreEvidence",
+    "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner", "TextSignal", "WeightedSumOfSignals"
 ]  # fmt: skip

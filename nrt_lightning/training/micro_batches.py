@@ -132,13 +132,16 @@ def learn_in_two_passes(
     """The gradient of the loss in the log-probs of all rollouts first, then in the weights, part by part."""
     with torch.no_grad():
         scores = merge_scores(parts, batch, [method.score(part.batch) for part in parts])
-    leaf = scores.logprobs.requires_grad_()
+    leaves = [scores.logprobs.requires_grad_()] + (
+        [scores.entropy.requires_grad_()] if method.loss.entropy_bonus else []
+    )
     credit = method.assign_credit(batch, scores)
     total = method.compute_loss(batch, scores, credit, mean=processes.mean).loss
-    (gradient,) = torch.autograd.grad(total, leaf)  # [N, C]
+    gradients = torch.autograd.grad(total, leaves)  # [N, C] each
     for number, part in enumerate(parts, start=1):
-        logprobs = method.policy.score(part.batch.trained).logprobs  # [n, c]
-        loss = (logprobs * gradient[part.rows, : logprobs.shape[1]]).sum()
+        again = method.score_trained(part.batch.trained)
+        found = [again.logprobs, again.entropy][: len(gradients)]  # [n, c] each
+        loss = sum((v * g[part.rows, : v.shape[1]]).sum() for v, g in zip(found, gradients, strict=True))
         if number < len(parts):
             backward(loss)
     return whole_step(method, batch, loss, scores, credit, processes)
@@ -147,7 +150,7 @@ def learn_in_two_passes(
 def loss_segments(method: Method, batch: Prompts) -> Segments:
     """The tokens of the whole batch that carry a loss, known before its rewards are."""
     trained = batch.trained
-    rows = method.overlong.loss_rows(trained) if trained.credit is None else trained.credit.loss_rows
+    rows = method.loss_rows(trained) if trained.credit is None else trained.credit.loss_rows
     return trained.segments.only(rows)
 
 
