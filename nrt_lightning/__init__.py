@@ -9,7 +9,9 @@ __version__ = "0.1.0"
 
 # Names are imported when they are asked for: `import nrt_lightning.losses` loads torch and nothing else.
 EXPORTS = {
-    "advantages": "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MultiSampleBound",
+    "advantages": (
+        "AdvantageEstimator BatchNormalized ClippedAdvantages GroupNormalized LeaveOneOut MaxRL MultiSampleBound"
+    ),
     "callbacks": (
         "AheadRollout AnswerHeatMap BenchmarkEvaluation BestAndLast CheckLongest Dashboard DifficultyGain "
         "ExportPolicy Hyperparameters NonFiniteGuard OnPolicyRollout PredictionWriter ProgressLines ResultsFile "
@@ -27,7 +29,11 @@ EXPORTS = {
     "evaluation": "AnswerSettings pass_at_k",
     "export": "AdapterFiles ExportForm Merged WholeModel export_policy",
     "filters": "DifficultyBandFilter EMADeviationFilter GroupFilter MinimumSpreadFilter ZeroVarianceFilter",
-    "losses": "CISPO ClippedRatio LossInputs NRTLoss PolicyGradient TruncatedImportance",
+    "losses": (
+        "AdaptiveEntropyBonus CISPO ClippedRatio ClippedSequenceRatio EntropyBonus HybridImportance "
+        "HybridSequenceImportance LossInputs MaskedImportance MaskedSequenceImportance NRTLoss PolicyGradient "
+        "SamplerCorrection TruncatedImportance TruncatedSequenceImportance"
+    ),
     "models": (
         "Adapter AdapterDisabledReference BaselineScorer BestScoring EMAReference FourBit FrozenReference "
         "InitialBaseline LoRA NoReference PackedGroups Policy PolicyBaseline PromptCopies PromptTree "
@@ -36,17 +42,21 @@ EXPORTS = {
     "rewards": (
         "ArithmeticMean DerivedTokenWeights FixedTokenWeights GeometricMean KLPenalty KeepOverlong LogProb "
         "MaskOverlong MeanLogProb OverlongTraces PenalizeOverlong PosteriorTokenWeights Prob RewardAggregator "
-        "WeightedSum"
+        "TwiceTheMean WeightedSum"
     ),
     "rollouts": "RolloutEngine TransformersEngine",
+    "rollouts.segmentation": "AtText EveryTokens Lines Segmentation Sentences",
+    "training.conditioned": "AnswerConditioned FallingShare FixedShare LeakGuard Share ShareByReward",
     "rollouts.vllm": "AdapterSync VLLMColocatedEngine VLLMServerEngine WeightSync WeightsSync",
     "training": "Method",
+    "training.steps": "StepGains",
     "modules": "ConstantSchedule CosineSchedule LinearSchedule NRTModule SFTModule Schedule",
     "signals": (
-        "AnswerConfidence AnswerLength AnswerMatch ChoiceLetter ExactMatch Format FunctionSignal GainOverBaseline "
-        "GeometricMeanOfSignals LengthPenalty MathVerify NumericMatch PerplexityRank ReasoningEfficiency "
-        "ReasoningGymScore ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence "
-        "ScoreSignal SelfCertainty Signal SignalCombiner TextSignal TokenF1 WeightedSumOfSignals"
+        "AnswerConfidence AnswerLength AnswerMatch AnswerShare ChoiceLetter ExactMatch Format FunctionSignal "
+        "GainOverBaseline GeometricMeanOfSignals GroupNormalizedSum LengthPenalty MajorityVote MatchFirst MathVerify "
+        "NegativeEntropy NumericMatch OwnLogProb PerplexityRank ReasoningEfficiency ReasoningGymScore "
+        "ReasoningReflection Repetition RolloutEvidence RolloutSignal RolloutText ScoreEvidence ScoreSignal "
+        "SelfCertainty Signal SignalCombiner TextSignal TokenF1 WeightedSumOfSignals"
     ),
     "structures": "Prompts Rollouts Row Sampling Scores TraceReward",
     "tasks": (

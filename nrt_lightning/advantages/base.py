@@ -22,6 +22,7 @@ class AdvantageEstimator(ABC):
     A subclass implements `__call__` and overrides the properties and attributes that differ.
     """
 
+    needs_nonnegative = False  # True if the rewards must be at least 0
     needs_logprobs = False  # True if the rewards must be log-probs of the answers
     needs_batch = False  # True if it must be called with all rollouts of a window at once
     baseline = "none"  # most estimators redefine it as a field; an annotation here would break jsonargparse

@@ -44,6 +44,11 @@ class ClippedAdvantages(AdvantageEstimator):
         return self.of.needs_baseline
 
     @property
+    def needs_nonnegative(self) -> bool:  # type: ignore[override]
+        """True if the other estimator needs rewards of at least 0."""
+        return self.of.needs_nonnegative
+
+    @property
     def needs_logprobs(self) -> bool:  # type: ignore[override]
         """True if the other estimator needs log-probs."""
         return self.of.needs_logprobs

@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.ahead_checks import check_ahead
 from nrt_lightning.callbacks.ahead_state import restore_state, to_state
-from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, steps_within
+from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, share_at, steps_within
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.snapshot import copy_from, snapshot
 from nrt_lightning.randomness import counter_seed, run_seed
@@ -88,6 +88,7 @@ class AheadRollout(OnPolicyRollout):
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
         """The window's micro-batches with the rollouts sampled before; sampling begins for the next."""
         method: Method = pl_module.method
+        self.surplus.begin(position, position + prompts.window.size * prompts.window.epochs)
         started = time.perf_counter()
         sampled = self.take(trainer, method, prompts, position)
         pl_module.log("rollout/seconds_waited", time.perf_counter() - started, batch_size=len(prompts))
@@ -134,9 +135,10 @@ class AheadRollout(OnPolicyRollout):
         seed = counter_seed(run_seed(), 0, position, stream="rollout")
         self.threads = self.threads or ThreadPoolExecutor(1, thread_name_prefix="next window")
         self.given_up = False
-        self.ahead = Ahead(position, self.threads.submit(self.draw, trainer, method, prompts, seed))
+        share = share_at(trainer, method, position)
+        self.ahead = Ahead(position, self.threads.submit(self.draw, trainer, method, prompts, seed, share))
 
-    def draw(self, trainer: Trainer, method: Method, prompts: Prompts, seed: int) -> SampledWindow:
+    def draw(self, trainer: Trainer, method: Method, prompts: Prompts, seed: int, share: float) -> SampledWindow:
         """Sample a window and score it with the policy that wrote it; runs in the background.
 
         It touches nothing that training changes. Other models score in the foreground: one may be the policy itself
@@ -144,7 +146,7 @@ class AheadRollout(OnPolicyRollout):
         """
         precision = trainer.precision_plugin  # only autocasting is of this thread alone; default dtypes are of all
         with precision.forward_context() if isinstance(precision, MixedPrecision) else nullcontext():
-            sampled = sample_window(method, prompts, seed, self.sampler_policy, self.go_on)
+            sampled = sample_window(method, prompts, seed, self.sampler_policy, self.go_on, share)
             if self.sampler_policy is not None:
                 score_with_policy(method, sampled.micro_batches, self.sampler_policy, steps=True)
         return sampled
@@ -179,6 +181,7 @@ class AheadRollout(OnPolicyRollout):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the window that is being sampled, of every process."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
         ahead = self.ahead
         if ahead is None:
             return
@@ -191,6 +194,7 @@ class AheadRollout(OnPolicyRollout):
 
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
         self.stored = checkpoint.get(KEY, {})
 
     def restore(self, trainer: Trainer, method: Method, prompts: Prompts, position: int) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from nrt_lightning.structures import PolicyAnswers, Prompts, Rollouts, Scores, Segments
+from nrt_lightning.structures import Conditioning, PolicyAnswers, Prompts, Rollouts, Scores, Segments, Steps
 
-PARTS = {"segments": Segments, "policy_answers": PolicyAnswers, "old_scores": Scores}
+PARTS = {"segments": Segments, "policy_answers": PolicyAnswers, "old_scores": Scores, "conditioning": Conditioning}
+PARTS |= {"steps": Steps}
 
 
 def to_state(batch: Prompts) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from functools import partial
 from typing import Any
@@ -12,16 +13,20 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
+from nrt_lightning.callbacks.surplus import Surplus, joined
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.strategies import Processes, check_precision, micro_batches_done
+from nrt_lightning.strategies import Processes, check_precision, gather_objects, micro_batches_done
 from nrt_lightning.structures import Prompts, Segments, WindowStep
 from nrt_lightning.training.checks import check_method, check_sampled, method_of, warn_of_idle_parts
 from nrt_lightning.training.method import Method
 from nrt_lightning.training.micro_batches import loss_segments
 from nrt_lightning.training.sampling import SampledWindow, measure_signals, sample_window, score_window
 from nrt_lightning.training.window import apply_window_parts
+
+log = logging.getLogger(__name__)
+KEY = "questions_left_over"  # in a checkpoint
 
 
 class OnPolicyRollout(Callback):
@@ -49,13 +54,14 @@ class OnPolicyRollout(Callback):
     def __init__(self, *, progress: bool = True) -> None:
         self.progress = progress
         self.window: list[Prompts] = []
+        self.surplus = Surplus()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
             return
         add_exact_resume(trainer)
-        self.window = []
+        self.window, self.surplus = [], Surplus()
         method = method_of(pl_module, type(self).__name__)
         check_precision(trainer, method.policy)
         check_method(method)
@@ -64,6 +70,7 @@ class OnPolicyRollout(Callback):
         method.engine.check(method.policy)
         data: Any = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
+        check_answers(data, method)
         if method.sampling.refill_rounds and not hasattr(data, "replacement_rows"):
             raise InputError(
                 f"sampling.refill_rounds is {method.sampling.refill_rounds}, but the data cannot give more rows. Use "
@@ -98,6 +105,7 @@ class OnPolicyRollout(Callback):
             position: of the window's first micro-batch in the run, over all epochs.
         """
         method: Method = pl_module.method
+        self.surplus.begin(position, position + prompts.window.size * prompts.window.epochs)
         with trainer.precision_plugin.forward_context():
             sampled = self.sample(trainer, method, prompts, position, "rollout")
             steps = steps_within(trainer, prompts.window)
@@ -114,6 +122,8 @@ class OnPolicyRollout(Callback):
         more_rows = partial(self.more_rows, trainer, pl_module.method, position, steps=steps)
         processes = Processes(trainer.strategy)
         applied = apply_window_parts(pl_module.method, window, more_rows, processes)
+        if pl_module.method.sampling.keep_surplus:
+            self.surplus.keep(applied.surplus)
         count = sum(len(batch) for batch in window)
         moves = {"train": True, "rollout": bool(pl_module.method.sampling.refill_rounds)}
         for prefix, values in (("train", applied.train), ("rollout", applied.rollout)):
@@ -137,7 +147,9 @@ class OnPolicyRollout(Callback):
             steps: as in `score_window`.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        prompts = data.replacement_rows(count, 0, position, number).to(like.prompt_ids.device)
+        kept = self.surplus.take(count)
+        fresh = data.replacement_rows(count - len(kept), 0, position, number) if len(kept) < count else None
+        prompts = joined(kept, fresh).to(like.prompt_ids.device)
         prompts.window = WindowStep(0, math.ceil(count / len(like)))
         more = self.sample(trainer, method, prompts, position, f"refill {number}").micro_batches
         score_window(method, more, steps=steps)
@@ -148,10 +160,25 @@ class OnPolicyRollout(Callback):
         seed = counter_seed(run_seed(), 0, position, stream=stream)
         if method.policy.sharding.active:  # all processes send together; `generate` sends whole weights by itself
             method.engine.send(method.policy)
+        share = share_at(trainer, method, position)
         with generation_progress(trainer, enabled=self.progress) as progress:
-            sampled = sample_window(method, prompts, seed, progress=progress)
+            sampled = sample_window(method, prompts, seed, progress=progress, share=share)
         measure_signals(method, sampled.micro_batches)
         return sampled
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the questions that every process keeps."""
+        if pl_module.method.sampling.keep_surplus:
+            checkpoint[KEY] = gather_objects(self.surplus.state_dict())
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get(KEY, [])
+        if len(states) == trainer.world_size:
+            self.surplus.load_state_dict(states[trainer.global_rank])
+        elif states:
+            log.warning("The questions left over in the checkpoint are of %s processes: they are dropped.", len(states))
 
     def log_sampling(self, pl_module: Any, sampled: SampledWindow, prompts: int) -> None:
         """Log how fast the window was sampled, and how much memory that took."""
@@ -180,6 +207,34 @@ def step_segments(
     first, rest = place.epoch * place.size + place.index, trainer.num_training_batches - batch_idx
     numbers = range(first, first + int(min(count, rest)))  # the last step of an epoch may be shorter
     return [loss_segments(method, window[number % place.size]) for number in numbers]
+
+
+def share_at(trainer: Trainer, method: Method, position: int) -> float:
+    """The share of traces that see the answer, in the window that begins at this micro-batch of the run.
+
+    Raises:
+        InputError: the share falls over the run, and the trainer has no limit of steps.
+    """
+    if method.answer_conditioned is None:
+        return 0.0
+    share = method.answer_conditioned.schedule
+    if not share.needs_progress:
+        return share.now(0.0)
+    total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+    if math.isinf(total):
+        raise InputError(
+            f"answer_conditioned.share {share} falls over the run, which has no end. Set trainer.max_steps or "
+            "trainer.max_epochs, or a fixed share."
+        )
+    return share.now(min(position / total, 1.0))
+
+
+def check_answers(data: Any, method: Method) -> None:
+    """Refuse rows without answers where these go into prompts; the prompts take the template of the data."""
+    if method.answer_conditioned is not None:
+        rows = getattr(data, "encoded", {}).get("train")
+        method.answer_conditioned.check_rows([] if rows is None else rows.rows)
+        method.answer_conditioned.use(getattr(data, "template", None))
 
 
 def steps_within(trainer: Trainer, window: WindowStep) -> bool:

@@ -31,6 +31,7 @@ def linear_logprobs(
     keep: bool = False,
     rows: int | None = None,
     own: OwnRow | None = None,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Compute log-probs and entropies under the logits `hidden @ weight.T + bias`, chunk by chunk.
 
@@ -48,9 +49,10 @@ def linear_logprobs(
         keep: store the probabilities `[M, V]` for the backward pass.
         rows: tokens of the vocabulary in a block; None for `block_rows`.
         own: replaces one row of `weight`.
+        entropy_gradient: give the entropies a gradient, too.
 
     Returns:
-        Log-probs `[M]` with gradient and entropies `[M]` without, in nats, float32 or float64.
+        Log-probs `[M]` with gradient and entropies `[M]`, in nats, float32 or float64.
 
     Example:
         >>> hidden, weight, ids = torch.randn(5, 4), torch.randn(9, 4), torch.tensor([0, 3, 8, 3, 1])
@@ -64,7 +66,7 @@ def linear_logprobs(
     index, row = (0, None) if own is None else (own.index, own.value.to(weight.dtype))
     rows = rows or block_rows(weight)
     with torch.autocast(hidden.device.type, enabled=False):
-        return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, rows, keep)
+        return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, rows, keep, entropy_gradient)
 
 
 class LinearLogprobs(torch.autograd.Function):
@@ -82,6 +84,7 @@ class LinearLogprobs(torch.autograd.Function):
         chunk: int,
         rows: int,
         keep: bool,
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
@@ -90,14 +93,18 @@ class LinearLogprobs(torch.autograd.Function):
             found.append(numbers)
             probs += [p] if keep and any(ctx.needs_input_grad) else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))
-        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, *probs)
-        ctx.chunk, ctx.rows, ctx.index = chunk, rows, index
-        ctx.mark_non_differentiable(entropies)
+        ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, entropies, *probs)
+        ctx.chunk, ctx.rows, ctx.index, ctx.entropy_gradient = chunk, rows, index, entropy_gradient
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropies)
         return logprobs, entropies
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """`d logprob / d logits = onehot(id) - softmax(logits)`, block by block of the vocabulary and chunk by chunk."""
+        """`d logprob / d logits = onehot(id) - p`, `d entropy / d logits = -p (log p + entropy)`.
+
+        Block by block of the vocabulary and chunk by chunk.
+        """
         hidden, weight, _, bias, row, *_ = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
         exact = torch.promote_types(weight.dtype, torch.float32)
@@ -111,7 +118,7 @@ class LinearLogprobs(torch.autograd.Function):
                 part = weight[block] if weight.is_cuda else weight[block].to(exact)  # [v, H]
                 sums = None if grad_weight is None else grad_weight[block].to(exact)  # [v, H], 0
                 own = own_column(row, ctx.index, start, len(part))
-                for where, slope in slopes(ctx, grads[0], part, block, own):  # [c, v]
+                for where, slope in slopes(ctx, grads, part, block, own):  # [c, v]
                     if grad_bias is not None:
                         grad_bias[block] += slope.sum(dim=0)
                     if own is not None and row is not None:
@@ -130,15 +137,17 @@ class LinearLogprobs(torch.autograd.Function):
         grad_hidden = None if grad_hidden is None else grad_hidden.to(hidden.dtype)
         grad_row = None if grad_row is None else grad_row.to(weight.dtype)
         grad_bias = None if grad_bias is None else grad_bias.to(bias.dtype)
-        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None, None
+        return grad_hidden, grad_weight, None, grad_bias, grad_row, None, None, None, None, None
 
 
-def slopes(ctx: Any, grad: Tensor, part: Tensor, block: slice, own: int | None) -> Iterator[tuple[slice, Tensor]]:
+def slopes(
+    ctx: Any, grads: tuple[Tensor, ...], part: Tensor, block: slice, own: int | None
+) -> Iterator[tuple[slice, Tensor]]:
     """The gradient of the logits of a block of the vocabulary, chunk by chunk.
 
     Args:
         ctx: what `LinearLogprobs.forward` saved.
-        grad: of the log-probs, [M].
+        grads: of the log-probs and the entropies, [M] each.
         part: the block's weights, [v, H].
         block: the block.
         own: number of the separate row in the block; None if it is in another.
@@ -146,15 +155,19 @@ def slopes(ctx: Any, grad: Tensor, part: Tensor, block: slice, own: int | None) 
     Yields:
         Positions and gradients [c, v].
     """
-    hidden, _, ids, bias, row, log_normalizer, *kept = ctx.saved_tensors
+    hidden, _, ids, bias, row, log_normalizer, entropies, *kept = ctx.saved_tensors
     for number, start in enumerate(range(0, len(ids), ctx.chunk)):
         where = slice(start, start + ctx.chunk)
-        upstream = grad[where].unsqueeze(-1)  # [c, 1]
+        upstream = grads[0][where].unsqueeze(-1)  # [c, 1]
         if kept:
-            slope = kept[number][:, block] * -upstream
+            probs = kept[number][:, block]
         else:
             logits = block_logits(hidden[where], part, None if bias is None else bias[block], row, own)
-            slope = logits.sub_(log_normalizer[where].unsqueeze(-1)).exp_().mul_(-upstream)
+            probs = logits.sub_(log_normalizer[where].unsqueeze(-1)).exp_()
+        slope = probs * -upstream if kept or ctx.entropy_gradient else probs.mul_(-upstream)
+        if ctx.entropy_gradient:
+            spread = torch.xlogy(probs, probs) + probs * entropies[where].unsqueeze(-1)  # [c, v]
+            slope -= spread * grads[1][where].unsqueeze(-1)
         place = ids[where].unsqueeze(-1) - block.start  # [c, 1]
         inside = (place >= 0) & (place < len(part))
         yield where, slope.scatter_add_(-1, place.clamp(0, len(part) - 1), upstream * inside)

@@ -1,11 +1,21 @@
 """The loss of Native Reasoning Training: `NRTLoss`, its inputs, its terms as pure functions, and surrogates."""
 
+from nrt_lightning.losses.entropy import AdaptiveEntropyBonus, EntropyBonus
+from nrt_lightning.losses.hybrid import HybridImportance, HybridSequenceImportance
 from nrt_lightning.losses.inputs import LossInputs, WholeBatch
 from nrt_lightning.losses.nrt import NRTLoss
-from nrt_lightning.losses.sampler_mismatch import TruncatedImportance, sampler_ratio
+from nrt_lightning.losses.sampler_mismatch import (
+    MaskedImportance,
+    MaskedSequenceImportance,
+    SamplerCorrection,
+    TruncatedImportance,
+    TruncatedSequenceImportance,
+    sampler_ratio,
+)
 from nrt_lightning.losses.surrogates import (
     CISPO,
     ClippedRatio,
+    ClippedSequenceRatio,
     PolicyGradient,
     Surrogate,
     SurrogateOutput,
@@ -15,6 +25,7 @@ from nrt_lightning.losses.terms import (
     TokenTerm,
     TraceTerm,
     answer_term,
+    entropy_term,
     forced_marker_tokens,
     kl_term,
     marker_term,
@@ -24,7 +35,10 @@ from nrt_lightning.losses.terms import (
 )
 
 __all__ = [
-    "CISPO", "ClippedRatio", "LossInputs", "NRTLoss", "PolicyGradient", "Surrogate", "SurrogateOutput", "TokenTerm",
-    "TraceTerm", "TruncatedImportance", "WholeBatch", "answer_term", "forced_marker_tokens", "importance_ratio",
-    "kl_term", "marker_term", "sampled_tokens", "sampler_ratio", "trace_term", "trace_tokens"
+    "CISPO", "AdaptiveEntropyBonus", "ClippedRatio", "ClippedSequenceRatio", "EntropyBonus",
+    "HybridImportance", "HybridSequenceImportance", "LossInputs",
+    "MaskedImportance", "MaskedSequenceImportance", "NRTLoss", "PolicyGradient", "SamplerCorrection", "Surrogate",
+    "SurrogateOutput", "TokenTerm", "TraceTerm", "TruncatedImportance", "TruncatedSequenceImportance", "WholeBatch",
+    "answer_term", "entropy_term", "forced_marker_tokens", "importance_ratio", "kl_term", "marker_term",
+    "sampled_tokens", "sampler_ratio", "trace_term", "trace_tokens"
 ]  # fmt: skip

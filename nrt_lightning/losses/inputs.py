@@ -14,7 +14,7 @@ from nrt_lightning.structures import Segments, TensorStruct
 class LossInputs(TensorStruct):
     """N rollouts as `NRTLoss` reads them. Log-probs are in nats; values outside the mask of a term are ignored.
 
-    Gradients flow into `logprobs` alone.
+    Gradients flow into `logprobs`, and into `entropy` for an entropy bonus.
     """
 
     logprobs: Tensor  # [N, C] of the policy
@@ -24,10 +24,21 @@ class LossInputs(TensorStruct):
     token_weights: Tensor  # [N, C] of the answer tokens
     ref_logprobs: Tensor | None = None  # [N, C] of the reference
     sampling_logprobs: Tensor | None = None  # [N, C] of the sampler
+    importance: Tensor | None = None  # [N, C] more weights of the trace term, at least 0
+    drawn_logprobs: Tensor | None = None  # [N, C] of the old policy after the prompts of the sampler, if these differ
+    entropy: Tensor | None = None  # [N, C] of the policy's distributions, with gradient for an entropy bonus
 
     def check_shapes(self) -> None:
         """Raise `InputError` unless all shapes agree with `logprobs`."""
-        for name in ("old_logprobs", "token_weights", "ref_logprobs", "sampling_logprobs"):
+        for name in (
+            "old_logprobs",
+            "token_weights",
+            "ref_logprobs",
+            "sampling_logprobs",
+            "importance",
+            "drawn_logprobs",
+            "entropy",
+        ):
             tensor = getattr(self, name)
             if tensor is not None:
                 fix = "Use unpack_segment to align them." if name == "token_weights" else ""

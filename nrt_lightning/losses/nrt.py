@@ -21,14 +21,16 @@ from nrt_lightning.functional import (
     masked_mean,
     masked_sum,
 )
+from nrt_lightning.losses.entropy import EntropyBonus
 from nrt_lightning.losses.inputs import LossInputs, WholeBatch
-from nrt_lightning.losses.sampler_mismatch import TruncatedImportance
+from nrt_lightning.losses.sampler_mismatch import SamplerCorrection
 from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
 from nrt_lightning.losses.terms import (
     FORCED_MARKER_CHOICES,
     ForcedMarker,
     TokenTerm,
     answer_term,
+    entropy_term,
     forced_marker_tokens,
     kl_term,
     marker_term,
@@ -67,6 +69,7 @@ class NRTLoss:
         answer_rows: rollouts with an answer term: "all" or "emitted" (the policy emitted the marker). VeriFree and JEPO
             (arXiv 2505.21493, 2503.19618) train no answer after a forced marker.
         sampler_correction: importance weights for a sampler whose probabilities differ from the trainer's; null for 1.
+        entropy_bonus: a bonus for the entropy of the sampled tokens' distributions; null for none.
 
     Raises:
         InputError: if a coefficient is negative, or `forced_marker`, `marker_rows` or `answer_rows` is unknown.
@@ -98,7 +101,8 @@ class NRTLoss:
     forced_marker: ForcedMarker = "excluded"
     marker_rows: Literal["forced", "all"] = "forced"
     answer_rows: Literal["all", "emitted"] = "all"
-    sampler_correction: TruncatedImportance | None = None
+    sampler_correction: SamplerCorrection | None = None
+    entropy_bonus: EntropyBonus | None = None
 
     def __post_init__(self) -> None:
         for name in ("trace_coef", "marker_coef", "answer_coef", "kl_coef"):
@@ -124,10 +128,10 @@ class NRTLoss:
                 for a single process.
 
         Returns:
-            The loss; the reduced terms `trace`, `marker`, `answer` (and `kl` if its coefficient is not 0) before their
-            coefficients; the metrics `ratio_mean`, `ratio_max` and `clip_share` of the trace tokens, `answer_nll` in
-            nats, `kl` in nats if a reference is given, and those of the `sampler_correction`. All but the loss are
-            detached.
+            The loss; the reduced terms `trace`, `marker`, `answer` (`kl` and `entropy` if they are part of it) before
+            their coefficients; the metrics `ratio_mean`, `ratio_max` and `clip_share` of the trace tokens, `answer_nll`
+            in nats, `kl` in nats if a reference is given, `entropy` and `entropy_coef` with an `entropy_bonus`, and
+            those of the `sampler_correction`. All but the loss are detached.
 
         Raises:
             InputError: if shapes differ, or log-probs are missing that `kl_coef` or `sampler_correction` requires.
@@ -148,6 +152,10 @@ class NRTLoss:
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
             if self.kl_coef:
                 terms["kl"] = kl
+        if self.entropy_bonus is not None and inputs.entropy is not None:
+            terms["entropy"] = entropy_term(inputs.entropy, masks["kl"])
+            metrics["entropy"] = masked_mean(inputs.entropy.detach(), masks["kl"])
+            metrics["entropy_coef"] = metrics["entropy"].new_tensor(self.entropy_bonus.weight)
         out = self._total(logprobs, terms, whole, mean)
         out.metrics, out.counts = metrics, self._counts(metrics, inputs.segments, masks)
         return out
@@ -183,6 +191,8 @@ class NRTLoss:
                 f"sampler_correction={self.sampler_correction} requires sampling_logprobs. Use an engine that returns "
                 "log-probs, or set sampler_correction to null."
             )
+        if self.entropy_bonus and inputs.entropy is None:
+            raise InputError(f"entropy_bonus={self.entropy_bonus} requires entropy. Pass that of the scores.")
         inputs.check_shapes()
 
     def _masks(self, segments: Segments) -> dict[str, Tensor]:
@@ -192,13 +202,18 @@ class NRTLoss:
         answer = segments.answer_mask
         if self.answer_rows == "emitted":
             answer = answer & segments.marker_emitted.unsqueeze(1)
-        return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled_tokens(segments)}
+        sampled = sampled_tokens(segments)
+        return {"trace": trace, "marker": marker, "answer": answer, "kl": sampled, "entropy": sampled}
 
     def _importance(self, inputs: LossInputs, sampled: Tensor) -> tuple[Tensor | None, dict[str, Tensor]]:
+        given = inputs.importance
+        metrics = {} if given is None else {"importance_mean": masked_mean(given, sampled)}
         if self.sampler_correction is None or inputs.sampling_logprobs is None:
-            return None, {}
-        weights = self.sampler_correction(inputs.old_logprobs, inputs.sampling_logprobs, sampled)  # [N, C]
-        return weights, self.sampler_correction.metrics(inputs.old_logprobs, inputs.sampling_logprobs, sampled)
+            return given, metrics
+        old = inputs.old_logprobs if inputs.drawn_logprobs is None else inputs.drawn_logprobs
+        weights = self.sampler_correction(old, inputs.sampling_logprobs, sampled)  # [N, C]
+        metrics |= self.sampler_correction.metrics(old, inputs.sampling_logprobs, sampled)
+        return weights if given is None else weights * given, metrics
 
     def _total(
         self,
@@ -210,6 +225,7 @@ class NRTLoss:
         # This 0 has a gradient, so that the loss has one even if all coefficients are 0.
         loss, reduced = masked_sum(logprobs, torch.zeros_like(logprobs, dtype=torch.bool)), {}
         coefs = {"trace": self.trace_coef, "marker": self.marker_coef, "answer": self.answer_coef, "kl": self.kl_coef}
+        coefs["entropy"] = self.entropy_bonus.weight if self.entropy_bonus else 0.0
         masks = self._masks(whole.segments) if whole else {name: term.mask for name, term in terms.items()}
         factors, sizes = self.reduction.balance([masks[name] for name in terms], mean or torch.clone)
         parts = {}

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nrt_lightning.functional import at_least_float32, check_at_least, check_interval
+from nrt_lightning.functional import at_least_float32, check_at_least, check_interval, masked_mean
 
 MAX_LOG_RATIO = 20.0  # exp(20) = 5e8, beyond any clip range and far from overflow
 
@@ -29,13 +29,16 @@ class Surrogate(ABC):
     uses_ratio: ClassVar[bool] = True  # False: the loss is right on-policy only
 
     @abstractmethod
-    def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
+    def __call__(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None
+    ) -> SurrogateOutput:
         """Compute the loss of each token.
 
         Args:
             logprobs: `[N, C]` of the policy, with gradient.
             old_logprobs: `[N, C]` of the old policy; detached.
             advantages: `[N, C]`, or `[N, 1]` for one advantage per trace.
+            mask: `[N, C]` bool, the tokens of the trace term; None for all.
 
         Returns:
             Loss and clipped tokens, `[N, C]`.
@@ -105,7 +108,9 @@ class CISPO(Surrogate):
         check_interval("ratio_low", self.ratio_low, "ratio_high", self.ratio_high)
         check_interval("drop_below", self.drop_below, "drop_above", self.drop_above)
 
-    def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
+    def __call__(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None
+    ) -> SurrogateOutput:
         """Loss and clipped tokens, `[N, C]`."""
         ratio = importance_ratio(logprobs, old_logprobs).detach()  # [N, C]
         loss = -advantages * ratio.clamp(self.ratio_low, self.ratio_high) * at_least_float32(logprobs)
@@ -139,12 +144,47 @@ class ClippedRatio(Surrogate):
         check_at_least("clip_low", self.clip_low, 0)
         check_at_least("clip_high", self.clip_high, 0)
 
-    def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
+    def __call__(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None
+    ) -> SurrogateOutput:
         """Loss and clipped tokens, `[N, C]`."""
         low, high = 1 - self.clip_low, 1 + self.clip_high
         ratio = importance_ratio(logprobs, old_logprobs)  # [N, C]
         loss = -torch.minimum(ratio * advantages, ratio.clamp(low, high) * advantages)
         return SurrogateOutput(loss, moved_outside(ratio.detach(), advantages, low, high))
+
+
+@dataclass(frozen=True)
+class ClippedSequenceRatio(ClippedRatio):
+    """`ClippedRatio` with the ratio of the whole trace, `s = exp(mean_t (log pi - log pi_old))`: GSPO.
+
+    Clipped are all tokens of a trace or none. The gradient of `s` is spread evenly over the tokens (arXiv 2507.18071,
+    with 3e-4 and 4e-4).
+
+    Args:
+        clip_low: largest decrease of the ratio below 1.
+        clip_high: largest increase of the ratio above 1.
+
+    Raises:
+        InputError: if a bound is negative.
+
+    Example:
+        >>> old = torch.tensor([[0.5, 0.5]]).log()
+        >>> ClippedSequenceRatio(0.2, 0.2)(torch.tensor([[0.5, 0.55]]).log(), old, torch.tensor([[1.0]])).loss
+        tensor([[-1.0488, -1.0488]])
+    """
+
+    clip_low: float = 3e-4
+    clip_high: float = 4e-4
+
+    def __call__(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None
+    ) -> SurrogateOutput:
+        """Loss and clipped tokens, `[N, C]`."""
+        difference = at_least_float32(logprobs) - at_least_float32(old_logprobs).detach()  # [N, C]
+        mask = torch.ones_like(difference, dtype=torch.bool) if mask is None else mask
+        mean = masked_mean(difference, mask, dim=1).unsqueeze(1)  # [N, 1]
+        return super().__call__(mean.expand_as(difference), torch.zeros_like(difference), advantages, mask)
 
 
 @dataclass(frozen=True)
@@ -158,7 +198,9 @@ class PolicyGradient(Surrogate):
 
     uses_ratio = False
 
-    def __call__(self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor) -> SurrogateOutput:
+    def __call__(
+        self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None
+    ) -> SurrogateOutput:
         """Loss and clipped tokens, `[N, C]`."""
         logprobs = at_least_float32(logprobs)
         return SurrogateOutput(-advantages * logprobs, torch.zeros_like(logprobs, dtype=torch.bool))

@@ -82,7 +82,7 @@ def trace_term(
         advantages: `[N]` one per trace, or `[N, C]` one per token.
         mask: `[N, C]` bool, from `trace_tokens`.
         surrogate: the per-token loss.
-        importance: `[N, C]` weights from `TruncatedImportance`, at least 0; None for 1.
+        importance: `[N, C]` weights from a `SamplerCorrection`, at least 0; None for 1.
 
     Returns:
         Values, mask (without clipped tokens if the surrogate drops them) and clipped tokens.
@@ -97,7 +97,7 @@ def trace_term(
     per_token = advantages if advantages.dim() == 2 else advantages.unsqueeze(1)  # [N, C] or [N, 1]
     weights = under(mask, per_token.detach())  # [N, C]
     weights = weights if importance is None else weights * under(mask, importance)
-    output = surrogate(kept, under(mask, old_logprobs), weights)
+    output = surrogate(kept, under(mask, old_logprobs), weights, mask)
     clipped = output.clipped & mask
     return TraceTerm(output.loss, mask & ~clipped if surrogate.drops_clipped else mask, clipped)
 
@@ -155,3 +155,20 @@ def kl_term(logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, estimator: KLE
         tensor([[0.5000]])
     """
     return TokenTerm(estimator(under(mask, logprobs), under(mask, ref_logprobs.detach())), mask)
+
+
+def entropy_term(entropy: Tensor, mask: Tensor) -> TokenTerm:
+    """Negative entropy of the distributions of the sampled tokens, in nats.
+
+    Args:
+        entropy: `[N, C]` of the policy, with gradient.
+        mask: `[N, C]` bool, from `sampled_tokens`.
+
+    Returns:
+        Values and mask.
+
+    Example:
+        >>> entropy_term(torch.tensor([[0.5, 3.0]]), torch.tensor([[True, False]])).values
+        tensor([[-0.5000,  0.0000]])
+    """
+    return TokenTerm(under(mask, -entropy), mask)

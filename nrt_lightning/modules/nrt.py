@@ -35,7 +35,10 @@ from nrt_lightning.rollouts import RolloutEngine, TransformersEngine, write_answ
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Prompts, Sampling
 from nrt_lightning.training.checks import check_method, method_of
+from nrt_lightning.training.conditioned import AnswerConditioned
 from nrt_lightning.training.method import Method
+from nrt_lightning.training.state import after_step, observe, restore, state_of
+from nrt_lightning.training.steps import StepGains
 
 
 class NRTModule(TrainingLog):
@@ -72,6 +75,8 @@ class NRTModule(TrainingLog):
         metrics: the user's metrics of evaluation, a list or a mapping by name: torchmetrics that compare texts, and
             text signals such as `MathVerify`. With them answers are written to `sampling.max_answer_tokens`.
         text_batches: how batches of plain texts, of dataloaders other than `QADataModule`'s, are encoded.
+        answer_conditioned: draws a share of the traces with the answer in the prompt; null for none.
+        step_credit: gives the steps of a trace advantages of their own; null for one advantage a trace.
 
     Raises:
         InputError: settings that cannot work together, before any weights are read.
@@ -105,6 +110,8 @@ class NRTModule(TrainingLog):
         kl_penalty: KLPenalty | None = None,
         metrics: list[TextMetric] | dict[str, TextMetric] | None = None,
         text_batches: TextBatches | None = None,
+        answer_conditioned: AnswerConditioned | None = None,
+        step_credit: StepGains | None = None,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule, metrics, text_batches, max_tokens_per_micro_batch)
         self.predict_temperature = predict_temperature
@@ -123,6 +130,8 @@ class NRTModule(TrainingLog):
             overlong=overlong,
             kl_penalty=kl_penalty,
             train_response=train_response,
+            answer_conditioned=answer_conditioned,
+            step_credit=step_credit,
         )
         check_method(self.method)
 
@@ -155,12 +164,13 @@ class NRTModule(TrainingLog):
                 f"training_step got a {type(batch).__name__} without rollouts: the OnPolicyRollout callback adds them."
             )
         step = self.learn(batch)
+        observe(self.method, batch, step.credit.reward.value, step.out, self.processes)
         self.log_training(batch, step)
         return self.outputs(batch, step)
 
     @override
     def after_optimizer_step(self, step: int) -> None:
-        self.method.reference.update(self.policy, step)
+        after_step(self.method, step)
 
     # Evaluation
 
@@ -195,14 +205,9 @@ class NRTModule(TrainingLog):
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        filters = [(filter_.name, filter_.state_dict()) for filter_ in self.method.filters]
-        checkpoint["nrt_lightning"] |= {"filters": filters, "reference": self.method.reference.state_dict()}
+        checkpoint["nrt_lightning"] |= state_of(self.method)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        stored = checkpoint.get("nrt_lightning", {})
-        self.method.reference.load_state_dict(stored.get("reference", {}))
-        for filter_, (name, state) in zip(self.method.filters, stored.get("filters", []), strict=False):
-            if filter_.name == name:
-                filter_.load_state_dict(state)
+        restore(self.method, checkpoint.get("nrt_lightning", {}))

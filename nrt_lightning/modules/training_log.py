@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torch import Tensor
 
 from nrt_lightning.callbacks.on_policy_rollout import OnPolicyRollout, steps_within
 from nrt_lightning.functional import pack_segment
-from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
 from nrt_lightning.modules.token_budget import BudgetedModule
 from nrt_lightning.structures import Prompts
+from nrt_lightning.training.logs import training_scalars
 from nrt_lightning.training.micro_batches import Step
 
 OF_RATIOS = ("ratio_mean", "ratio_max", "clip_share")  # 1, 1 and 0 on-policy
@@ -32,21 +31,12 @@ class TrainingLog(BudgetedModule):
     def log_training(self, batch: Prompts, step: Step) -> None:
         """Log the rewards, signals and losses of a batch under `train/`, and its traces under `rollout/`."""
         rollouts, reward = batch.sampled, step.credit.reward
-        groups = group_metrics(reward.value, reward.baseline, step.credit.advantages, rollouts.group_ids)
-        scalars = groups | signal_metrics(reward.signals) | loss_metrics(step.out)
-        if self.method.signals is None:
-            scalars[f"reward_{self.method.aggregator.name}"] = groups["reward"]
-        if batch.responses is not None:  # they have no answer tokens
-            scalars.pop("answer_nll", None)
-            if rollouts.old_scores is not None:
-                scalars["answer_nll"] = Mean.of(-rollouts.old_scores.logprobs, rollouts.segments.answer_mask)
-        width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
-        traces = rollout_metrics(rollouts, F.pad(step.scores.entropy, (0, width))[:, :width])
+        scalars, traces = training_scalars(self.method, batch, step)
         still = self.still_values(batch)
         self.log_scalars(scalars, "train", len(rollouts), still)
         self.log_scalars(traces, "rollout", len(rollouts), still)
         worth = "reward" if reward.baseline is None else "gain"
-        bar = {worth: groups[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
+        bar = {worth: scalars[worth], "marker": traces["marker_rate"], "trace": traces["trace_tokens"]}
         values = {name: scalar.value for name, scalar in bar.items()}
         self.log_dict(values, prog_bar=True, logger=False, batch_size=len(rollouts))
         self.log_throughput(batch.trained.segments.completion_mask.sum() + rollouts.prompt_mask.sum())

@@ -15,6 +15,10 @@ from nrt_lightning.structures import Rollouts
 class OverlongTraces(ABC):  # noqa: B024  (both methods have a default)
     """Adjusts the rewards of truncated traces or excludes them from the loss. `rollout/truncated_share` counts them."""
 
+    needs_logprobs = False  # True: rewards must be log-probs of the answers
+    needs_batch = False  # True: rewards depend on those of the other groups of the micro-batch
+    lowers_rewards = False  # True: rewards of at least 0 may become negative
+
     def rewards(self, values: Tensor, rollouts: Rollouts, max_trace_tokens: int) -> Tensor:
         """Adjust the trace rewards `values` for length. `[N]` -> `[N]`"""
         return values
@@ -60,6 +64,7 @@ class PenalizeOverlong(OverlongTraces):
         tensor([0.0000, 0.5000, 1.0000])
     """
 
+    lowers_rewards = True
     penalty: float = 1.0
     soft_tokens: int = 0
 
@@ -76,3 +81,31 @@ class PenalizeOverlong(OverlongTraces):
         """Subtract the penalties from the trace rewards `values`. `[N]` -> `[N]`"""
         lengths = rollouts.segments.trace_mask.sum(dim=1)  # [N]
         return values - torch.where(rollouts.truncated, self.penalty, self.amount(lengths, max_trace_tokens))
+
+
+@dataclass(frozen=True)
+class TwiceTheMean(OverlongTraces):
+    """Gives a trace that the policy did not end itself twice the mean reward of the micro-batch, for log-prob rewards.
+
+    Of LaTRO (arXiv 2411.04282): log-probs are negative, so twice their mean is low. The mean is over the finite rewards
+    of all traces of the micro-batch, unended ones included. Rewards must be log-probs: twice a positive mean would be
+    high.
+
+    Example:
+        >>> TwiceTheMean.replaced(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([False, False, True]))
+        tensor([-1., -2., -4.])
+    """
+
+    needs_batch = True
+    needs_logprobs = True
+
+    @staticmethod
+    def replaced(values: Tensor, unended: Tensor) -> Tensor:
+        """The rewards `[N]` with twice their mean for the rows `unended`, `[N]`."""
+        finite = values.isfinite()
+        mean = torch.where(finite, values, 0).sum() / finite.sum().clamp(min=1)
+        return torch.where(unended, 2 * mean, values)
+
+    def rewards(self, values: Tensor, rollouts: Rollouts, max_trace_tokens: int) -> Tensor:
+        """Replace the rewards of unended traces. `[N]` -> `[N]`"""
+        return self.replaced(values, ~rollouts.segments.marker_emitted)

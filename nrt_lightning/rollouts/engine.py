@@ -22,7 +22,7 @@ Progress = Callable[[int, int, int], None]  # tokens of the longest row, their l
 
 @dataclass
 class GenerationRequest(TensorStruct):
-    """Prompts to continue, each `group_size` times."""
+    """Prompts to continue, each `group_size` times, or as often as `counts` says."""
 
     prompt_ids: Tensor  # [B, P] left-padded
     prompt_mask: Tensor  # [B, P]
@@ -37,11 +37,17 @@ class GenerationRequest(TensorStruct):
     seed: int = 0
     logprobs: bool = field(default=False, kw_only=True)  # return the log-probs of the sampled tokens
     names: list[str] | None = None  # [B] that seed the prompts' random draws; None for the prompts' indices
+    counts: list[int] | None = field(default=None, kw_only=True)  # [B] continuations of each; None: `group_size`
+
+    @property
+    def per_prompt(self) -> list[int]:
+        """The number of continuations of each prompt, at least 1. [B]"""
+        return [self.group_size] * len(self.prompt_ids) if self.counts is None else self.counts
 
 
 @dataclass
 class Generations(TensorStruct):
-    """Sampled tokens; row n continues prompt n // group_size."""
+    """Sampled tokens; the rows of a prompt are adjacent."""
 
     token_ids: Tensor  # [N, L] right-padded, with the stop token or text if there is one
     token_mask: Tensor  # [N, L]
@@ -72,6 +78,10 @@ class Generations(TensorStruct):
         """Rows `start` to `stop`."""
         return self.apply(lambda tensor: tensor[start:stop])
 
+    def take(self, rows: Tensor) -> Generations:
+        """The rows of these numbers, in their order."""
+        return self.apply(lambda tensor: tensor[rows])
+
 
 class RolloutEngine(ABC):
     """Base class of engines, which continue prompts with the policy's weights."""
@@ -79,7 +89,8 @@ class RolloutEngine(ABC):
     # No annotations: jsonargparse would look their names up in the modules of subclasses, and give up on all settings.
     own_weights = False  # True: `generate` samples from the weights last sent, not from the policy
     shares_device = False  # True: it has its own weights, but runs in the trainer's process and on its device
-    sampler_correction = None  # a TruncatedImportance for a loss that has none
+    serves_counts = False  # True: `generate` reads `GenerationRequest.counts`
+    sampler_correction = None  # a SamplerCorrection for a loss that has none
 
     def check(self, policy: Policy) -> None:  # noqa: B027  (most engines serve every policy)
         """Check, before any weights are read, that the engine can serve a policy.

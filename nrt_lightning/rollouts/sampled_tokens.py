@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
+from nrt_lightning.rollouts.joining import concat_groups
 from nrt_lightning.rollouts.stop_text import Ending, StopText
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def end_at(generations: Generations, stop: StopText) -> Generations:
 def generate(
     engine: RolloutEngine, policy: Policy, request: GenerationRequest, progress: Progress | None = None
 ) -> Generations:
-    """Continue the prompts of a request, by any engine: also by one that knows no stop text.
+    """Continue the prompts of a request, by any engine: also by one that knows no stop text, or no `counts`.
 
     Args:
         engine: samples.
@@ -114,7 +116,31 @@ def generate(
         request: prompts and settings.
         progress: called as tokens are sampled.
     """
+    if request.counts is not None and not engine.serves_counts:
+        return by_count(engine, policy, request, progress)
     found = engine.generate(policy, request, progress)
     if request.stop_text is None or found.ending is not None:
         return found
     return end_at(found, StopText(policy.tokenizer, request.stop_text))
+
+
+def by_count(
+    engine: RolloutEngine, policy: Policy, request: GenerationRequest, progress: Progress | None = None
+) -> Generations:
+    """`generate` with a request for each number of continuations, for engines that continue all prompts as often."""
+    counts, first = request.per_prompt, list(itertools.accumulate(request.per_prompt, initial=0))
+    parts, rows = [], []
+    for count in sorted(set(counts)):
+        chosen = [index for index, other in enumerate(counts) if other == count]
+        part = dataclasses.replace(
+            request,
+            prompt_ids=request.prompt_ids[chosen],
+            prompt_mask=request.prompt_mask[chosen],
+            names=None if request.names is None else [request.names[index] for index in chosen],
+            group_size=count,
+            counts=None,
+        )
+        parts.append(generate(engine, policy, part, progress))
+        rows += [row for index in chosen for row in range(first[index], first[index] + count)]
+    order = torch.tensor(rows, device=request.prompt_ids.device).argsort()
+    return concat_groups(parts).take(order)

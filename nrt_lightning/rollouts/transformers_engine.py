@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,7 @@ class TransformersEngine(RolloutEngine):
         InputError: a number is out of range; at the first use, if the model does not support `fixed_shapes`.
     """
 
+    serves_counts = True
     max_rows: int = 0
     drop_share: float = 0.1
     check_every: int | None = None
@@ -60,11 +62,11 @@ class TransformersEngine(RolloutEngine):
 
     @override
     def generate(self, policy: Policy, request: GenerationRequest, progress: Progress | None = None) -> Generations:
-        count = request.prompt_ids.shape[0]
+        count, counts = request.prompt_ids.shape[0], request.per_prompt
         uniform = draws(request)  # [L, N]
         check_positions(policy, request)
-        sampled = SampledTokens(request, count * request.group_size, policy.tokenizer, unused_ids(policy))
-        per_batch = max(1, self.max_rows // request.group_size) if self.max_rows else count
+        sampled = SampledTokens(request, sum(counts), policy.tokenizer, unused_ids(policy))
+        per_batch = max(1, self.max_rows // max(counts, default=1)) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
             lengths, has_state = request.prompt_mask.sum(dim=1), recurrent(policy.network)
@@ -82,13 +84,13 @@ class TransformersEngine(RolloutEngine):
         sampled: SampledTokens,
         progress: Progress | None,
     ) -> None:
-        model, group_size = policy.network, request.group_size
+        model, counts = policy.network, torch.tensor(request.per_prompt, device=prompts.device)  # [B]
         width = int(request.prompt_mask[prompts].sum(dim=1).max())
         mask = request.prompt_mask[prompts, -width:]  # [b, width]
         ids = request.prompt_ids[prompts, -width:]  # [b, width]
-        logits, decoder = self._start(model, ids, mask, group_size, request.max_new_tokens)  # [A, V]
+        logits, decoder = self._start(model, ids, mask, counts[prompts], request.max_new_tokens)  # [A, V]
         drop_share = max(self.drop_share, decoder.min_drop_share)
-        rows = (prompts.unsqueeze(1) * group_size + torch.arange(group_size, device=prompts.device)).flatten()  # [A]
+        rows = rows_of(request, prompts)  # [A]
         check_every = self.check_every or (1 if logits.device.type == "cpu" else 16)
         finite = torch.ones((), dtype=torch.bool, device=logits.device)
         for step in range(request.max_new_tokens):
@@ -115,15 +117,15 @@ class TransformersEngine(RolloutEngine):
                     rows, tokens = rows[keep], tokens[keep]
             logits = decoder.step(tokens)  # [A, V]
 
-    def _start(self, model: Any, ids: Tensor, mask: Tensor, group_size: int, new_tokens: int) -> tuple[Tensor, Decoder]:
-        """Process prompts [b, P]; the logits of the next token [A, V], and the decoder of A = b * group_size rows."""
+    def _start(self, model: Any, ids: Tensor, mask: Tensor, counts: Tensor, new_tokens: int) -> tuple[Tensor, Decoder]:
+        """Process prompts [b, P]; the logits of the next token [A, V], and the decoder of A rows, `counts` [b] each."""
         if recurrent(model):
-            state = recurrent_decoder(model, ids.repeat_interleave(group_size, dim=0))
+            state = recurrent_decoder(model, ids.repeat_interleave(counts, dim=0))
             return state.first, state
         cache = decoding_cache(model.config)
         logits = forward(model, ids, mask.long(), positions(mask), cache)  # [b, V]
-        cache.batch_repeat_interleave(group_size)
-        logits, mask = logits.repeat_interleave(group_size, dim=0), mask.repeat_interleave(group_size, dim=0)
+        cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
+        logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
         return logits, self._decoder(model, cache, mask, new_tokens)
 
     def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
@@ -151,16 +153,24 @@ def check_positions(policy: Policy, request: GenerationRequest) -> None:
         )
 
 
+def rows_of(request: GenerationRequest, prompts: Tensor) -> Tensor:
+    """The numbers of the rows that continue these prompts [b]. [A]"""
+    ends = list(itertools.accumulate(request.per_prompt, initial=0))
+    rows = [row for prompt in prompts.tolist() for row in range(ends[prompt], ends[prompt + 1])]
+    return torch.tensor(rows, dtype=torch.long, device=prompts.device)
+
+
 def draws(request: GenerationRequest) -> Tensor:
     """Random numbers in [0, 1) for the rows' tokens, [L, N].
 
     They depend on the seed, the prompt's name and the row's index in its group, but not on other rows.
     """
-    device, group_size = request.prompt_ids.device, request.group_size
+    device, counts = request.prompt_ids.device, request.per_prompt
     names = request.names or [str(index) for index in range(len(request.prompt_ids))]
     keys = torch.tensor(row_keys(request.seed, names), dtype=torch.long, device=device)  # [B]
-    numbers = torch.arange(group_size, device=device).repeat(len(keys))  # [N]
-    return uniforms(hashed(keys.repeat_interleave(group_size) ^ hashed(numbers)), request.max_new_tokens)
+    numbers = torch.tensor([number for count in counts for number in range(count)], dtype=torch.long, device=device)
+    repeats = torch.tensor(counts, dtype=torch.long, device=device)
+    return uniforms(hashed(keys.repeat_interleave(repeats) ^ hashed(numbers)), request.max_new_tokens)
 
 
 def next_tokens(

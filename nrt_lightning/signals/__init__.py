@@ -19,9 +19,13 @@ from nrt_lightning.signals.format import Format
 from nrt_lightning.signals.function import FunctionSignal
 from nrt_lightning.signals.gain import GainOverBaseline
 from nrt_lightning.signals.geometric_mean import GeometricMeanOfSignals
+from nrt_lightning.signals.group_normalized_sum import GroupNormalizedSum
 from nrt_lightning.signals.length_penalty import LengthPenalty
+from nrt_lightning.signals.match_first import MatchFirst
 from nrt_lightning.signals.math_verify import MathVerify
 from nrt_lightning.signals.numeric_match import NumericMatch
+from nrt_lightning.signals.own_answers import AnswerShare, MajorityVote
+from nrt_lightning.signals.own_certainty import NegativeEntropy, OwnLogProb
 from nrt_lightning.signals.reasoning_gym_score import ReasoningGymScore
 from nrt_lightning.signals.reasoning_perplexity import PerplexityRank, ReasoningEfficiency
 from nrt_lightning.signals.reasoning_reflection import ReasoningReflection
@@ -31,8 +35,9 @@ from nrt_lightning.signals.token_f1 import TokenF1
 from nrt_lightning.signals.weighted_sum import WeightedSumOfSignals
 
 __all__ = [
-    "AnswerConfidence", "AnswerLength", "AnswerMatch", "ChoiceLetter", "ExactMatch", "Format", "FunctionSignal",
-    "GainOverBaseline", "GeometricMeanOfSignals", "LengthPenalty", "MathVerify", "NumericMatch", "PerplexityRank",
+    "AnswerConfidence", "AnswerLength", "AnswerMatch", "AnswerShare", "ChoiceLetter", "ExactMatch", "Format",
+    "FunctionSignal", "GainOverBaseline", "GeometricMeanOfSignals", "GroupNormalizedSum", "LengthPenalty",
+    "MajorityVote", "MatchFirst", "MathVerify", "NegativeEntropy", "NumericMatch", "OwnLogProb", "PerplexityRank",
     "ReasoningEfficiency", "ReasoningGymScore", "ReasoningReflection", "Repetition", "RolloutEvidence",
     "RolloutSignal", "RolloutText", "ScoreEvidence", "ScoreSignal", "SelfCertainty", "Signal", "SignalCombiner",
     "TextSignal", "TokenF1", "WeightedSumOfSignals"

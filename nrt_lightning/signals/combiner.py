@@ -29,8 +29,18 @@ class SignalCombiner(ABC):
     on_error: OnError = "leave_out"
 
     @abstractmethod
-    def combine(self, values: dict[str, Tensor]) -> Tensor:
-        """The rewards, `[N]`, of the signals' values by name, `[N]` each."""
+    def combine(self, values: dict[str, Tensor], group_ids: Tensor | None = None) -> Tensor:
+        """The rewards, `[N]`, of the signals' values by name, `[N]` each.
+
+        Args:
+            values: by name.
+            group_ids: `[N]` integers, for combinations that compare the rollouts of a prompt.
+        """
+
+    @property
+    def minimum(self) -> float:
+        """The lowest possible reward."""
+        return float("-inf")
 
     @property
     def needs_baseline(self) -> bool:

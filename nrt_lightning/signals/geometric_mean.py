@@ -56,8 +56,13 @@ numbers. Use WeightedSumOfSignals, or a signal of at least 0.
                     "Use WeightedSumOfSignals, or a signal of at least 0."
                 )
 
+    @property
     @override
-    def combine(self, values: dict[str, Tensor]) -> Tensor:
+    def minimum(self) -> float:
+        return 0.0
+
+    @override
+    def combine(self, values: dict[str, Tensor], group_ids: Tensor | None = None) -> Tensor:
         weights = {name: self.weights.get(name, 1.0) for name in values}
         for name, value in values.items():
             negative = (value < 0) & value.isfinite()  # others are left out of their groups: log gives NaN

@@ -43,8 +43,16 @@ class WeightedSumOfSignals(SignalCombiner):
     def __post_init__(self) -> None:
         check_signals(self.signals, self.weights, self.on_error)
 
+    @property
     @override
-    def combine(self, values: dict[str, Tensor]) -> Tensor:
+    def minimum(self) -> float:
+        weights = {name: self.weights.get(name, 1.0) for name in self.signals}
+        if any(weight < 0 for weight in weights.values()):
+            return float("-inf")
+        return sum(weight * self.signals[name].minimum for name, weight in weights.items() if weight)
+
+    @override
+    def combine(self, values: dict[str, Tensor], group_ids: Tensor | None = None) -> Tensor:
         weighted = [(self.weights.get(name, 1.0), value) for name, value in values.items()]
         # Without its value where the weight is 0: 0 * -inf would be NaN.
         terms = [w * value if w else torch.zeros_like(value) for w, value in weighted]

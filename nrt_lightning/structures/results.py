@@ -14,7 +14,7 @@ class Scores(TensorStruct):
     """Log-probs that models give to rollouts."""
 
     logprobs: Tensor  # [N, C] of the completion's tokens, 0 at padding
-    entropy: Tensor  # [N, C] of the distribution each token was sampled from, in nats, detached, 0 at padding
+    entropy: Tensor  # [N, C] of each token's distribution, in nats, 0 at padding; with gradient for an entropy bonus
     baseline_logprobs: Tensor | None = None  # [B, T] of the answer after the empty trace, detached
     ref_logprobs: Tensor | None = None  # [N, C] of the completion's tokens under the reference, detached
 

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.structures.base import TensorStruct
+from nrt_lightning.structures.conditioning import Conditioning
 from nrt_lightning.structures.results import Credit, Scores
+from nrt_lightning.structures.steps import Steps
 
 
 @dataclass
@@ -67,6 +69,8 @@ class Rollouts(TensorStruct):
     overrun: Tensor | None = None  # [N] True where a token reached beyond the marker's text, which was then forced
     old_scores: Scores | None = None  # of the old policy, made before the first optimizer step; None: on-policy
     temperature: float = 1.0  # of the sampling distribution; log-probs of traces and markers are under it
+    conditioning: Conditioning | None = None  # of traces drawn with the answer in the prompt; None: none was
+    steps: Steps | None = None  # of the traces, for credit by step; None: credit is by trace
     credit: Credit | None = None  # where it was assigned over the whole window; None: assigned in the training step
 
     def __len__(self) -> int:
@@ -112,7 +116,7 @@ class Rollouts(TensorStruct):
             reward = credit.reward.apply(lambda tensor: tensor[rows] if tensor.dim() == 1 else tensor[rows, :answer])
             credit = dataclasses.replace(credit, reward=None).apply(by_row)  # type: ignore[arg-type]
             credit.reward = reward
-        answers = self.policy_answers
+        answers, conditioning = self.policy_answers, self.conditioning
         return dataclasses.replace(
             self,
             prompt_ids=self.prompt_ids[prompts, -prompt:],
@@ -128,6 +132,8 @@ class Rollouts(TensorStruct):
             signal_values={name: value[rows] for name, value in self.signal_values.items()},
             overrun=optional(self.overrun),
             old_scores=scores,
+            conditioning=None if conditioning is None else conditioning.select(prompts, rows, completion),
+            steps=None if self.steps is None else self.steps.apply(lambda tensor: tensor[rows]),
             credit=credit,
         )
 

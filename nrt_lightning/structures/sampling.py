@@ -23,6 +23,7 @@ class Sampling:
             marker's probability with it until it has learned the marker.
         refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves
             them without a loss.
+        keep_surplus: keep the questions of groups that were left over from a replacement for the next one.
     """
 
     group_size: int = 8
@@ -34,3 +35,4 @@ class Sampling:
     suppress_eos: bool = field(default=False, kw_only=True)
     answer_temperature: float | None = None
     refill_rounds: int = 0
+    keep_surplus: bool = field(default=False, kw_only=True)

@@ -42,6 +42,8 @@ class Mixture:
         worked: weight, among questions, of those worked out step by step.
         guessed: weight, among questions, of those answered directly with random values.
         chatted: weight, among questions, of those followed by chatter.
+        explained: weight, among questions, of those that follow their answer, and are worked out; of tasks that have
+            this form.
         read_off: fraction of the logs after which the requested values are read off.
         slip: fraction of the worked questions and logs with one wrong value, from which the next values are computed.
     """
@@ -55,6 +57,7 @@ class Mixture:
     worked: float = 0.16
     guessed: float = 0.48
     chatted: float = 0.36
+    explained: float = 0.0
     read_off: float = 0.8
     slip: float = 0.05
 
@@ -63,7 +66,7 @@ class Mixture:
             most = 1 if name in ("read_off", "slip") else float("inf")
             if not 0 <= value <= most:
                 raise InputError(f"Mixture({name}={value!r}): out of range. Give a number from 0 to {most}.")
-        for names in (KINDS, ("worked", "guessed", "chatted")):
+        for names in (KINDS, ("worked", "guessed", "chatted", "explained")):
             if not any(getattr(self, name) for name in names):
                 raise InputError(f"Mixture: {', '.join(names)} are all 0. Give one of them a weight above 0.")
 

@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from nrt_lightning.tasks.pretraining import PretrainingText, apply, chatter, choose
-from nrt_lightning.tasks.registers import MODULUS, NAMES, choose_asked, make_program, run_program
+from nrt_lightning.tasks.registers import MODULUS, NAMES, answer, choose_asked, make_program, run_program
 from nrt_lightning.tasks.tiny_tokenizer import EOS
 
 LOG_OPENERS = ("!{asked} ", "#{asked}:", "@{asked}>", "?{asked} ")
 """Formats that announce the requested registers in a log. Only questions use `?dc:`; logs use its signs separately."""
+
+EXPLAINED = "{answer}<{question}"
+"""How a question stands behind its answer in text that explains answers. `AnswerConditioned.template` is the same."""
 
 READ_OFF = ("|", "/", "=>", "~", "\n", " - ", EOS)
 """Separators before values read off a log; several, so that reading off does not depend on one of them.
@@ -51,8 +54,13 @@ class RegisterCorpus(PretrainingText):
                 (mixture.worked, lambda: self._worked(rng, program)),
                 (mixture.guessed, lambda: ",".join(f"{name}{rng.randrange(MODULUS)}" for name in asked)),
                 (mixture.chatted, lambda: chatter(rng)),
+                (mixture.explained, lambda: None),
             ),
         )
+        if continuation is None:
+            return EXPLAINED.format(answer=answer(program, asked), question=f"{program}?{asked}:") + self._worked(
+                rng, program
+            )
         return f"{program}?{asked}:{continuation}"
 
     @override

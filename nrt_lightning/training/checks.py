@@ -11,7 +11,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.losses import NRTLoss
-from nrt_lightning.rewards import RewardAggregator, TokenWeighting
+from nrt_lightning.rewards import OverlongTraces, RewardAggregator, TokenWeighting
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.signals import SignalCombiner
 from nrt_lightning.structures import Sampling
@@ -52,13 +52,17 @@ def check_method(method: Method) -> None:
     """
     method.reference.check(method.policy)
     check_advantage(method.advantage, method.sampling)
-    for part in (method.advantage, method.token_weights):
+    check_nonnegative(method)
+    for part in (method.advantage, method.token_weights, method.overlong):
         check_logprobs(part, method.aggregator, method.signals)
     if method.signals is not None:
         check_signals(method.signals, method.advantage, method.sampling)
     if method.train_response:
         check_response(method.loss, method.sampling)
     check_filters(method.filters, method.sampling)
+    check_conditioned(method)
+    if method.step_credit is not None:
+        method.step_credit.segmentation.check(method.policy.tokenizer)
     check_models(method)
 
 
@@ -72,11 +76,35 @@ def check_advantage(advantage: AdvantageEstimator, sampling: Sampling) -> None:
 
 
 def check_logprobs(
-    part: AdvantageEstimator | TokenWeighting, aggregator: RewardAggregator, signals: SignalCombiner | None
+    part: AdvantageEstimator | TokenWeighting | OverlongTraces,
+    aggregator: RewardAggregator,
+    signals: SignalCombiner | None,
 ) -> None:
     """Refuse a part that takes log-probs for rewards where these are something else."""
     if part.needs_logprobs and signals is None and not aggregator.gives_logprobs:
         raise InputError(f"{part} needs log-probs for rewards, not {aggregator}. Set aggregator to LogProb.")
+
+
+def check_nonnegative(method: Method) -> None:
+    """Refuse rewards that can be negative for an advantage that divides by their mean."""
+    if not method.advantage.needs_nonnegative:
+        return
+    reward = method.aggregator if method.signals is None else method.signals
+    if reward.minimum < 0 and method.signals is not None:
+        name, signal = min(method.signals.signals.items(), key=lambda item: item[1].minimum)
+        cause = f"signals.{name} ({signal}) makes it as low as {reward.minimum:.3g}"
+    elif reward.minimum < 0:
+        cause = f"aggregator {reward} makes it as low as {reward.minimum:.3g}"
+    elif method.overlong.lowers_rewards:
+        cause = f"overlong {method.overlong} lowers it"
+    elif method.kl_penalty is not None:
+        cause = f"kl_penalty {method.kl_penalty} lowers it"
+    else:
+        return
+    raise InputError(
+        f"advantage {method.advantage} needs rewards of at least 0, and {cause}. Choose a reward from 0 to 1, such as "
+        "ExactMatch, or another advantage."
+    )
 
 
 def check_signals(signals: SignalCombiner, advantage: AdvantageEstimator, sampling: Sampling) -> None:
@@ -106,6 +134,15 @@ def check_response(loss: NRTLoss, sampling: Sampling) -> None:
         raise InputError(
             "loss.sampler_correction knows the sampler's log-probs of traces alone, and train_response trains answers "
             "too. Set sampler_correction to null, that of the engine too."
+        )
+
+
+def check_conditioned(method: Method) -> None:
+    """Refuse methods that cannot learn from traces that saw the answer."""
+    if method.answer_conditioned is not None and method.train_response:
+        raise InputError(
+            "answer_conditioned draws traces with the answer in the prompt, and train_response trains the answers that "
+            "the policy writes after them, too. Set train_response to false, or answer_conditioned to null."
         )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from nrt_lightning.advantages import AdvantageEstimator, GroupNormalized
@@ -13,6 +14,7 @@ from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import pack_segment, unpack_segment
 from nrt_lightning.losses import LossInputs, NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
+from nrt_lightning.models.scoring.base import entropy_gradient
 from nrt_lightning.rewards import (
     FixedTokenWeights,
     KeepOverlong,
@@ -25,10 +27,13 @@ from nrt_lightning.rewards import (
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine
 from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 from nrt_lightning.structures import Credit, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
+from nrt_lightning.training.conditioned import AnswerConditioned
+from nrt_lightning.training.needs import Needs
+from nrt_lightning.training.steps import StepGains
 
 
 @dataclass
-class Method:
+class Method(Needs):
     """How traces are sampled, rewarded and learned from (arXiv 2602.11549).
 
     A LightningModule keeps it as `self.method`, and its policy as `self.policy` too, so that Lightning finds the
@@ -61,6 +66,8 @@ class Method:
     overlong: OverlongTraces = field(default_factory=KeepOverlong)
     kl_penalty: KLPenalty | None = None
     train_response: bool = field(default=False, kw_only=True)
+    answer_conditioned: AnswerConditioned | None = None
+    step_credit: StepGains | None = None
 
     def __post_init__(self) -> None:
         if self.loss.sampler_correction is None and self.engine.sampler_correction is not None:
@@ -75,12 +82,17 @@ class Method:
         """
         trained, old = batch.trained, batch.trained.old_scores
         answers = batch.responses is None and old is None
-        scores = self.score_rollouts(trained, self.policy, answers=answers)
+        scores = self.score_trained(trained, answers=answers)
         if old is not None:
             scores.baseline_logprobs, scores.ref_logprobs = old.baseline_logprobs, old.ref_logprobs
         elif answers:
             scores = self.add_baseline(trained, scores)
         return self.add_reference(trained, scores)
+
+    def score_trained(self, rollouts: Rollouts, *, answers: bool = False) -> Scores:
+        """`score_rollouts` with the policy, with what the loss needs a gradient of."""
+        with entropy_gradient(enabled=self.loss.entropy_bonus is not None):
+            return self.score_rollouts(rollouts, self.policy, answers=answers)
 
     def score_rollouts(self, rollouts: Rollouts, policy: Policy, *, answers: bool) -> Scores:
         """Score rollouts with a policy alone.
@@ -125,7 +137,17 @@ class Method:
             assert known is not None, "score with the reference first"
             tokens = sampled_tokens(batch.trained.segments)  # [N, C]
             reward.value = self.kl_penalty(reward.value, sampled.logprobs.detach(), known, tokens)
+        if batch.sampled.conditioning is not None:  # not finite: left out of its group
+            reward.value = reward.value.masked_fill(batch.sampled.conditioning.refused, torch.nan)
         return reward
+
+    def loss_rows(self, rollouts: Rollouts) -> Tensor | None:
+        """The rollouts that carry a loss, as far as their rewards do not matter, `[N]` bool; None for all."""
+        rows = self.overlong.loss_rows(rollouts)
+        if rollouts.conditioning is None:
+            return rows
+        kept = ~rollouts.conditioning.refused
+        return kept if rows is None else rows & kept
 
     def _confidence_reward(self, batch: Prompts, scores: Scores | None) -> TraceReward:
         """The reward by the aggregator or by signals, without penalties."""
@@ -142,7 +164,7 @@ class Method:
             weights = mask.float() * 0
             if self.needs_derived_weights and logprobs is not None:
                 weights = self.aggregator(logprobs, mask, baseline).token_weights
-            return TraceReward(self.signals.combine(values), weights, values)
+            return TraceReward(self.signals.combine(values, rollouts.group_ids), weights, values)
         assert logprobs is not None, "score the answers first"
         reward = self.aggregator(logprobs, mask, baseline)
         if found is not None and found.baseline_logprobs is not None:
@@ -162,12 +184,19 @@ class Method:
             return trained.credit
         reward = self.compute_rewards(batch, scores)
         advantages = self.advantage(reward.value, rollouts.group_ids, reward.baseline)  # [N]
+        advantages = self.by_step(advantages, batch)
         answers = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
         weights = self.token_weights(reward.token_weights, answers, rollouts.group_ids, reward.value)  # [N, T]
         if batch.responses is not None:  # they hold no reference answer
             weights = weights.new_zeros(len(trained), 0)
         placed = unpack_segment(weights, trained.segments.answer_mask)  # [N, C]
-        return Credit(reward, advantages, placed, self.overlong.loss_rows(rollouts))
+        return Credit(reward, advantages, placed, self.loss_rows(rollouts))
+
+    def by_step(self, advantages: Tensor, batch: Prompts) -> Tensor:
+        """The advantages `[N]` of traces as those of their tokens, `[N, C]`, where steps have credit of their own."""
+        if self.step_credit is None or batch.sampled.steps is None:
+            return advantages
+        return self.step_credit(advantages, batch.sampled, batch.trained.completion_ids.shape[1])
 
     def compute_loss(
         self,
@@ -188,6 +217,7 @@ class Method:
         """
         trained = batch.trained
         old = scores if trained.old_scores is None else trained.old_scores
+        importance, drawn = self._conditioned(trained, old.logprobs.detach())
         inputs = LossInputs(
             logprobs=scores.logprobs,
             old_logprobs=old.logprobs.detach(),
@@ -196,50 +226,21 @@ class Method:
             token_weights=credit.token_weights,
             ref_logprobs=scores.ref_logprobs,
             sampling_logprobs=trained.sampling_logprobs,
+            importance=importance,
+            drawn_logprobs=drawn,
+            entropy=scores.entropy if self.loss.entropy_bonus else None,
         )
         return self.loss(inputs, whole=whole, mean=mean)
 
-    # What the parts need
-
-    @property
-    def needs_derived_weights(self) -> bool:
-        """True if the answer term reads the token weights of the aggregator."""
-        return self.token_weights.needs_derived and bool(self.loss.answer_coef) and not self.train_response
-
-    @property
-    def needs_baseline(self) -> bool:
-        """True if the answers must be scored after the empty trace."""
-        filters = any(filter_.needs_baseline for filter_ in self.filters)
-        derived = self.needs_derived_weights and self.aggregator.needs_baseline
-        reward = self.aggregator if self.signals is None else self.signals
-        return reward.needs_baseline or derived or self.advantage.needs_baseline or filters
-
-    @property
-    def needs_answer_logprobs(self) -> bool:
-        """True if rewards, filters or token weights read the log-probs of the reference answers."""
-        filters = any(filter_.needs_answer_logprobs for filter_ in self.filters)
-        reward = self.signals is None or self.signals.needs_answer_logprobs
-        return reward or filters or self.needs_derived_weights or self.needs_baseline
-
-    @property
-    def needs_policy_answers(self) -> bool:
-        """True if the policy must write an answer after every trace, for signals or to be trained on."""
-        return self.train_response or (self.signals is not None and self.signals.needs_policy_answers)
-
-    @property
-    def needs_reference(self) -> bool:
-        """True if the reference must score the rollouts."""
-        return bool(self.loss.kl_coef) or self.kl_penalty is not None
-
-    @property
-    def needs_window(self) -> bool:
-        """True if filters or the advantage read a whole window before its first step."""
-        return bool(self.filters) or self.advantage.needs_batch
-
-    @property
-    def needs_sampling_logprobs(self) -> bool:
-        """True if the engine must return log-probs."""
-        return self.loss.sampler_correction is not None
+    def _conditioned(self, rollouts: Rollouts, old: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Importance weights of traces that saw the answer, and their log-probs as they were drawn. `[N, C]` each"""
+        of, settings = rollouts.conditioning, self.answer_conditioned
+        if of is None or of.logprobs is None or settings is None:
+            return None, None
+        drawn = torch.where(of.drawn.unsqueeze(1), of.logprobs.to(old.dtype), old)
+        if settings.correction is None:
+            return None, drawn
+        return settings.correction(old, of.logprobs, of.share, sampled_tokens(rollouts.segments)), drawn
 
     def describe(self) -> dict[str, str]:
         """The parts and settings of the method, as text."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -152,25 +152,35 @@ def learn_in_two_passes(
     """The gradient of the loss in the log-probs of all rollouts first, then in the weights, part by part."""
     with torch.no_grad():
         scores = merge_scores(parts, batch, [method.score(part.batch) for part in parts])
-    leaf = scores.logprobs.requires_grad_()
+    leaves = [scores.logprobs.requires_grad_()] + (
+        [scores.entropy.requires_grad_()] if method.loss.entropy_bonus else []
+    )
     credit = method.assign_credit(batch, scores)
     total = method.compute_loss(batch, scores, credit, mean=processes.mean)
     gradients = {
-        name: torch.autograd.grad(value, leaf, retain_graph=True)[0] for name, value in total.parts.items()
+        name: torch.autograd.grad(value, leaves, retain_graph=True, allow_unused=True)
+        for name, value in total.parts.items()
     }  # [N, C] each
     for number, part in enumerate(parts, start=1):
-        logprobs = method.policy.score(part.batch.trained).logprobs  # [n, c]
-        terms = {n: (logprobs * full[part.rows, : logprobs.shape[1]]).sum() for n, full in gradients.items()}
+        again = method.score_trained(part.batch.trained)
+        found = [again.logprobs, again.entropy][: len(leaves)]  # [n, c] each
+        terms = {name: through(found, full, part.rows) for name, full in gradients.items()}
         loss = weigh(LossOutput(torch.stack([*terms.values()]).sum(), {}, parts=terms, sizes=total.sizes))
         if number < len(parts):
             backward(loss)
     return whole_step(method, batch, loss, scores, credit, processes)
 
 
+def through(values: list[Tensor], gradients: Sequence[Tensor | None], rows: Tensor) -> Tensor:
+    """A scalar with these gradients [N, C] in the values [n, c] of some rows."""
+    pairs = [(value, full) for value, full in zip(values, gradients, strict=True) if full is not None]
+    return torch.stack([(value * full[rows, : value.shape[1]]).sum() for value, full in pairs]).sum()
+
+
 def loss_segments(method: Method, batch: Prompts) -> Segments:
     """The tokens of the whole batch that carry a loss, known before its rewards are."""
     trained = batch.trained
-    rows = method.overlong.loss_rows(trained) if trained.credit is None else trained.credit.loss_rows
+    rows = method.loss_rows(trained) if trained.credit is None else trained.credit.loss_rows
     return trained.segments.only(rows)
 
 

@@ -9,12 +9,15 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 
+import torch
+
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.sharding.memory import peak_memory, reset_peak_memory
 from nrt_lightning.rollouts import Generations, Progress, assemble, respond, trace_request, write_policy_answers
 from nrt_lightning.rollouts.sampled_tokens import generate
 from nrt_lightning.signals import RolloutEvidence
 from nrt_lightning.structures import Prompts
+from nrt_lightning.training.conditioning import guard, mixed, score_with_answers
 from nrt_lightning.training.method import Method
 
 
@@ -30,7 +33,12 @@ class SampledWindow:
 
 
 def sample_window(
-    method: Method, prompts: Prompts, seed: int, policy: Policy | None = None, progress: Progress | None = None
+    method: Method,
+    prompts: Prompts,
+    seed: int,
+    policy: Policy | None = None,
+    progress: Progress | None = None,
+    share: float = 0.0,
 ) -> SampledWindow:
     """Sample the traces of a window and assemble its micro-batches. Signals are not measured yet.
 
@@ -40,15 +48,23 @@ def sample_window(
         seed: of the draws.
         policy: that is sampled from; None for the method's own.
         progress: called as tokens are written.
+        share: of each group's traces that see the answer, for a method that is `answer_conditioned`.
     """
     policy, engine = policy or method.policy, method.engine
     request = trace_request(policy, prompts, method.sampling, seed)
     request.logprobs = method.needs_sampling_logprobs
+    settings, mixture = method.answer_conditioned, None
+    if settings is not None and share > 0:
+        mixture = mixed(settings, policy, prompts, request, share)
+        request = mixture.request
     started, answers = time.perf_counter(), None
     reset_peak_memory(policy.device)
     # An engine with its own weights reads none here, and processes must not communicate in a thread.
     with nullcontext() if engine.own_weights else policy.gathered():
         traces = generate(engine, policy, request, progress)
+        if mixture is not None and settings is not None:
+            traces = traces.take(mixture.order)
+            guard(settings, policy, prompts, traces, mixture.conditioning)
         if method.needs_policy_answers:
             answers = write_policy_answers(policy, engine, prompts, traces, method.sampling, seed + 1)
     peak, seconds = peak_memory(policy.device), time.perf_counter() - started
@@ -60,6 +76,9 @@ def sample_window(
         if answers is not None:
             part = slice(first, last)
             batch.rollouts.policy_answers = answers.apply(lambda tensor, part=part: tensor[part])  # type: ignore[misc]
+        if mixture is not None:
+            rows, size = torch.arange(first, last, device=policy.device), method.sampling.group_size
+            batch.rollouts.conditioning = mixture.conditioning.select(rows[::size] // size, rows)
         if method.train_response:
             batch.responses = respond(batch.rollouts)
     return SampledWindow(window, traces, int(traces.token_mask.sum()), seconds, peak)
@@ -73,12 +92,15 @@ def measure_signals(method: Method, window: list[Prompts], policy: Policy | None
         window: micro-batches with their rollouts, to which the values are added.
         policy: that wrote them; None for the method's own.
     """
-    if method.signals is None:
-        return
     policy = policy or method.policy
+    if method.signals is None and method.step_credit is None:
+        return
     with policy.evaluating():
         for batch in window:
-            batch.sampled.signal_values = method.signals.measure(RolloutEvidence(policy, batch))
+            if method.signals is not None:
+                batch.sampled.signal_values = method.signals.measure(RolloutEvidence(policy, batch))
+            if method.step_credit is not None:
+                batch.sampled.steps = method.step_credit.measure(policy, batch.sampled)
 
 
 def score_window(method: Method, window: list[Prompts], *, steps: bool) -> None:
@@ -98,6 +120,8 @@ def score_with_policy(method: Method, window: list[Prompts], policy: Policy, *, 
     trained_first = needs_trained_first(method, steps=steps)
     with policy.evaluating():
         for batch in window:
+            if batch.sampled.conditioning is not None and method.needs_conditioned_logprobs:
+                score_with_answers(policy, batch.sampled)
             answers_first = method.needs_answer_logprobs and (method.needs_window or batch.responses is not None)
             if answers_first or (trained_first and batch.responses is None):
                 batch.sampled.old_scores = method.score_rollouts(batch.sampled, policy, answers=True)

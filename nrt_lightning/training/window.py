@@ -25,6 +25,7 @@ class AppliedWindow:
     micro_batches: list[Prompts]
     train: dict[str, Tensor] = field(default_factory=dict)  # fractions of the window's groups
     rollout: dict[str, Tensor] = field(default_factory=dict)  # counts
+    surplus: list[Prompts] = field(default_factory=list)  # groups that passed the filters when the window was full
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def apply_window_parts(
         normalize_over_batch(method, applied.micro_batches, processes)
     if method.filters:  # only now: masked traces count in the statistics of their group
         for batch in applied.micro_batches:
-            credit, unmasked = credit_of(batch), method.overlong.loss_rows(batch.trained)
+            credit, unmasked = credit_of(batch), method.loss_rows(batch.trained)
             if unmasked is not None and credit.loss_rows is not None:
                 credit.loss_rows = credit.loss_rows & unmasked
     return applied
@@ -70,9 +71,10 @@ def filter_groups(method: Method, window: list[Prompts], more_rows: MoreRows, pr
     hash of the position in the run: resampling the same question would bias its traces toward rewarded ones, and taking
     the next rows would make the data position depend on rewards. So kept groups are distributed as under dynamic
     sampling, nothing is stored, and a resumed run refills alike. All processes request the same number of rows, the
-    largest shortfall; the surplus is discarded.
+    largest shortfall; the surplus is discarded, or its questions are kept for the next replacement.
     """
     filters, rounds, replaced = WindowFilter(method, processes), 0, 0
+    surplus: list[Prompts] = []
     kept, groups = filters(window), singles(window)
     while rounds < method.sampling.refill_rounds and (missing := processes.largest(kept.count(False))):
         rounds += 1
@@ -83,6 +85,7 @@ def filter_groups(method: Method, window: list[Prompts], more_rows: MoreRows, pr
         for index, group in zip(dropped, fresh, strict=False):
             groups[index], kept[index] = group, True
             replaced += 1
+        surplus += fresh[len(dropped) :]
     size = len(window[0])
     if replaced:
         window = [concat_groups(groups[start : start + size]) for start in range(0, len(groups), size)]
@@ -92,7 +95,7 @@ def filter_groups(method: Method, window: list[Prompts], more_rows: MoreRows, pr
         credit_of(batch).loss_rows = groups_kept[ids]
     lost = {"groups_without_loss": torch.tensor(kept.count(False) / len(kept))}
     refilled = {"refill_rounds": torch.tensor(float(rounds)), "refilled_groups": torch.tensor(float(replaced))}
-    return AppliedWindow(window, filters.observe() | lost, refilled)
+    return AppliedWindow(window, filters.observe() | lost, refilled, surplus)
 
 
 class WindowFilter:
@@ -141,8 +144,9 @@ def normalize_over_batch(method: Method, window: list[Prompts], processes: Proce
     baseline = processes.gather(torch.cat(baselines)).flatten() if baselines else None
     advantages = method.advantage(processes.gather(values).flatten(), all_ids.flatten(), baseline)
     here = advantages.view_as(all_ids)[processes.rank]  # [N]
-    for credit, part in zip(found, here.split([len(batch.trained) for batch in window]), strict=True):
-        credit.advantages = part
+    parts = here.split([len(batch.trained) for batch in window])
+    for batch, credit, part in zip(window, found, parts, strict=True):
+        credit.advantages = method.by_step(part, batch)
 
 
 def groups_of(batch: Prompts) -> Groups:

@@ -60,7 +60,7 @@ def test_clipped_tokens_are_within_the_mask() -> None:
     assert not term.mask.any()
 
     class ClipsEverything(Surrogate):
-        def __call__(self, logprobs, old_logprobs, advantages):
+        def __call__(self, logprobs, old_logprobs, advantages, mask=None):
             return SurrogateOutput(logprobs, torch.ones_like(logprobs, dtype=torch.bool))
 
     term = trace_term(logprobs, old, torch.tensor([1.0]), bools("10"), ClipsEverything())

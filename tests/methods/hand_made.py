@@ -13,6 +13,7 @@ from nrt_lightning.rollouts import respond
 from nrt_lightning.signals import RolloutEvidence
 from nrt_lightning.structures import PolicyAnswers, Prompts, Rollouts, Row, Scores, Segments
 
+ENTROPY = 0.7  # nats of entropy for a nat of surprise
 GROUP = 4  # rollouts of each of the two prompts
 QUESTIONS = ["a4b*2c+2d+3?dc:", "b1c+1d*3?dc:"]
 ANSWERS = ["d3,c0", "d1"]
@@ -136,7 +137,7 @@ class HandMade:
     def scores(self, rollouts: Rollouts, baseline: bool = False) -> Scores:
         """Replaces `Policy.score`."""
         logprobs = self.logprobs(rollouts, "new").requires_grad_()
-        return Scores(logprobs, torch.zeros_like(logprobs))
+        return Scores(logprobs, -ENTROPY * logprobs.detach())
 
 
 def old_scores(logprobs: list[list[float]], baseline: torch.Tensor | None = None) -> Scores:

@@ -13,7 +13,7 @@ from cli.small_runs import CONFIGS
 from lightning.pytorch import LightningDataModule, LightningModule
 
 from methods import plain
-from methods.hand_made import GROUP, HandMade, Rollout, Tokens
+from methods.hand_made import ENTROPY, GROUP, OWN, HandMade, Rollout, Tokens
 from methods.plain import Expected, baselines, by_group, confidences
 from nrt_lightning import (
     EMADeviationFilter,
@@ -133,7 +133,9 @@ def rlpr(rows: list[Rollout]) -> Expected:
         repeated = any(grams.count(gram) >= 10 for gram in grams)
         rewards.append(0.9 * gain + 0.1 * (r.emitted and r.ended) - repeated)
     advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
-    return policy_gradient(rows, rewards, advantages, (0.2, 0.27), plain.token_mean)
+    expected = policy_gradient(rows, rewards, advantages, (0.2, 0.27), plain.token_mean)
+    expected.loss -= 0.001 * plain.token_mean([[-ENTROPY * x for x in r.sampled(True).new] for r in rows])
+    return expected
 
 
 def rlvr(rows: list[Rollout]) -> Expected:
@@ -183,10 +185,117 @@ def perplexity(r: Rollout) -> float:
     return math.exp(nll / max(1.0, 1.0 + math.log10(len(r.trace_ids))))
 
 
-def intuitor(rows: list[Rollout]) -> Expected:
-    rewards = [certainty(r) for r in rows]
+def intuitor(kl: float) -> Callable[[list[Rollout]], Expected]:
+    def expected(rows: list[Rollout]) -> Expected:
+        rewards = [certainty(r) for r in rows]
+        advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
+        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=kl)
+
+    return expected
+
+
+def latro(rows: list[Rollout]) -> Expected:
+    values = [plain.log_prob(confidences(r), []) for r in rows]
+    values = [v if r.emitted else 2 * plain.mean(values) for r, v in zip(rows, values)]
+    sampled = [r.sampled(False) for r in rows]
+    rewards = [v - 0.05 * (sum(s.old) - sum(s.ref)) for v, s in zip(values, sampled)]
+    advantages, reduce = by_group(rewards, plain.leave_one_out), plain.sums_over(1)
+    loss = plain.trace_loss(sampled, advantages, plain.reinforce, reduce)
+    return Expected(rewards, advantages, loss + reduce([[-x for x in r.answer.new] for r in rows]))
+
+
+def right(r: Rollout) -> float:
+    return float(r.emitted and r.ended and r.right)
+
+
+def maxrl(rows: list[Rollout]) -> Expected:
+    rewards = [right(r) for r in rows]
+    advantages = by_group(rewards, lambda g: [(r - plain.mean(g)) / (plain.mean(g) + 1e-6) for r in g])
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.token_mean)
+
+
+def gspo(rows: list[Rollout]) -> Expected:
+    rewards = [right(r) for r in rows]
     advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
-    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=0.005)
+    losses = []
+    for r, a in zip(rows, advantages):
+        tokens = r.sampled(True)
+        ratio = math.exp(plain.mean([new - old for new, old in zip(tokens.new, tokens.old)]))
+        losses.append(-min(ratio * a, min(max(ratio, 1 - 3e-4), 1 + 4e-4) * a))
+    return Expected(rewards, advantages, plain.mean(losses))
+
+
+def gdpo(rows: list[Rollout]) -> Expected:
+    gains = [max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r))) for r in rows]
+    formats = [float(r.emitted and r.ended) for r in rows]
+    gains, formats = by_group(gains, plain.normalized), by_group(formats, plain.normalized)
+    rewards = [0.9 * gain + 0.1 * form for gain, form in zip(gains, formats)]
+    return policy_gradient(rows, rewards, plain.normalized(rewards, 1e-6), (0.2, 0.2), plain.token_mean)
+
+
+def jepo_with_rl(rows: list[Rollout]) -> Expected:
+    matches = [right(r) for r in rows]
+    bounds = [plain.log_prob(confidences(r), []) if r.emitted else -math.inf for r in rows]
+    groups = [slice(start, start + GROUP) for start in range(0, len(rows), GROUP)]
+    rewards = [x for g in groups for x in (matches[g] if any(matches[g]) else bounds[g])]
+    advantages = by_group(rewards, lambda group: plain.scaled_and_clipped(plain.leave_one_out(group), group))
+    reduce, sampled = plain.sums_over(1), [r.sampled(False) for r in rows]
+    loss = plain.trace_loss(sampled, advantages, plain.reinforce, reduce)
+    loss += reduce([[-x for x in r.answer.new] if r.emitted else [] for r in rows])
+    return Expected(rewards, advantages, loss + 0.001 * plain.kl_loss(sampled, plain.k2, reduce))
+
+
+def agreement(majority: bool) -> Callable[[list[Rollout]], Expected]:
+    def expected(rows: list[Rollout]) -> Expected:
+        answers = [OWN[n] if r.emitted and r.ended else None for n, r in enumerate(rows)]
+        rewards = by_group(answers, winners if majority else shares)
+        advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
+        reduce = plain.token_mean if majority else plain.sequence_mean
+        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), reduce)
+
+    return expected
+
+
+def winners(answers: list[str | None]) -> list[float]:
+    votes = [a for a in answers if a is not None]
+    return [float(a is not None and a == max(votes, key=votes.count)) for a in answers]
+
+
+def shares(answers: list[str | None]) -> list[float]:
+    return [0.0 if a is None else answers.count(a) / len(answers) for a in answers]
+
+
+def rent(rows: list[Rollout]) -> Expected:
+    rewards = [-plain.mean(entropies) for entropies, _ in map(own, rows)]
+    advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=0.001)
+
+
+def em_rl(sequence: bool) -> Callable[[list[Rollout]], Expected]:
+    def expected(rows: list[Rollout]) -> Expected:
+        rewards = [sum(logprobs) if sequence else -sum(entropies) for entropies, logprobs in map(own, rows)]
+        advantages, sampled = by_group(rewards, plain.leave_one_out), [r.sampled(True) for r in rows]
+        loss = plain.trace_loss(sampled, advantages, plain.reinforce, plain.sequence_mean)
+        return Expected(rewards, advantages, loss + 0.001 * plain.kl_loss(sampled, plain.k3, plain.sequence_mean))
+
+    return expected
+
+
+def own(r: Rollout) -> tuple[list[float], list[float]]:
+    """Entropies and log-probs of the response's tokens, from the logits of the base."""
+    from methods.hand_made import QUESTIONS
+
+    policy = base()
+    prompt = policy.tokenizer(QUESTIONS[r.prompt])["input_ids"]
+    response = r.trace_ids + ([policy.markup.marker_ids[0], *r.own_ids] if r.emitted else [])
+    with policy.evaluating():
+        logits = policy.network(torch.tensor([prompt + response])).logits[0].double().tolist()
+    entropies, logprobs = [], []
+    for index, token in enumerate(response, start=len(prompt) - 1):
+        total = math.log(sum(math.exp(x) for x in logits[index]))
+        entropies.append(-sum(math.exp(x - total) * (x - total) for x in logits[index]))
+        logprobs.append(logits[index][token] - total)
+    return entropies, logprobs
 
 
 def certainty(r: Rollout) -> float:
@@ -227,8 +336,21 @@ EXPECTED: dict[str, Callable[[list[Rollout]], Expected]] = {
     "hybrid": hybrid,
     "dro": dro,
     "nover": nover,
-    "intuitor": intuitor,
+    "intuitor": intuitor(0.005),
+    "intuitor_7b": intuitor(0.01),
+    "latro": latro,
+    "maxrl": maxrl,
+    "gspo": gspo,
+    "gdpo": gdpo,
+    "jepo_with_rl": jepo_with_rl,
+    "ttrl": agreement(majority=True),
+    "empo": agreement(majority=False),
+    "rent": rent,
+    "em_rl_token": em_rl(sequence=False),
+    "em_rl_sequence": em_rl(sequence=True),
 }
+SIZES = {"rlpr_llama": "rlpr_original", "rlpr_gemma": "rlpr_original"}  # other settings of the same method
+EXPECTED |= {name: EXPECTED[of] for name, of in SIZES.items()}
 
 
 def test_every_preset_is_checked() -> None:
@@ -253,6 +375,11 @@ def test_rewards_advantages_and_loss_equal_the_formulas(name: str, monkeypatch: 
 
 def test_filters_baselines_and_references() -> None:
     rlpr = module_of("rlpr_original").method
+    for name, beta in (("rlpr_llama", 0.9), ("rlpr_gemma", 1.0)):
+        other = module_of(name).method
+        assert other.filters == [EMADeviationFilter(beta=beta, momentum=0.99, filter_from=11)]
+        assert (other.sampling.temperature, other.sampling.group_size) == (0.6, 8)
+    assert [module_of(name).method.sampling.group_size for name in ("intuitor", "intuitor_7b")] == [7, 14]
     assert isinstance(rlpr.baseline_scorer, InitialBaseline)
     assert rlpr.filters == [EMADeviationFilter(beta=0.5, momentum=0.99, filter_from=11)]
     assert module_of("dro").method.filters == [MinimumSpreadFilter(0.01)]
@@ -265,8 +392,8 @@ def test_the_batch_distinguishes_the_methods() -> None:
     rows = HandMade.make(base()).rollouts
     rankings = {tuple(e.advantages) for e in (f(rows) for f in EXPECTED.values())}
     losses = {round(f(rows).loss, 9) for f in EXPECTED.values()}
-    assert len(losses) == len(EXPECTED)
-    assert len(rankings) > len(EXPECTED) - 5  # some differ only in the loss
+    assert len(losses) == len(EXPECTED) - len(SIZES)
+    assert len(rankings) > len(losses) - 9  # some differ only in the loss
 
 
 def test_sft_is_the_mean_cross_entropy_of_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:

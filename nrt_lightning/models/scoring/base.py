@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -26,7 +27,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DENSE = 2**24  # logits whose probabilities are kept for the backward pass: 64 MiB in float32
+ENTROPY_GRADIENT = ContextVar("entropy_gradient", default=False)  # True: entropies have a gradient
 FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # by model: `logits_are_final`
+
+
+@contextmanager
+def entropy_gradient(*, enabled: bool) -> Iterator[None]:
+    """A context in which entropies have a gradient, as an entropy term of the loss needs, or have none."""
+    token = ENTROPY_GRADIENT.set(enabled)
+    try:
+        yield
+    finally:
+        ENTROPY_GRADIENT.reset(token)
 
 
 class ScoringForward(ABC):
@@ -134,9 +146,9 @@ def score_positions(
         scales: the logits of each token are multiplied by them, [M]; None for 1.
 
     Returns:
-        Log-probs [M] with gradient and entropies [M] without.
+        Log-probs [M] with gradient and entropies [M], with one inside `entropy_gradient`.
     """
-    head = model.get_output_embeddings()
+    head, with_gradient = model.get_output_embeddings(), ENTROPY_GRADIENT.get()
     if logits_are_final(model, head) and (scales is None or head_layer(head).bias is None):
 
         def logprobs_and_entropies(hidden: Tensor) -> Tensor:  # [N, S, H] -> [1, M, 2]
@@ -147,19 +159,19 @@ def score_positions(
             if scales is not None:
                 predicting = predicting * scales.to(predicting.dtype).unsqueeze(-1)
             pair = linear_logprobs(
-                predicting, linear.weight, targets, linear.bias,
-                chunk=settings.chunk, keep=keep, rows=settings.rows, own=row,
+                predicting, linear.weight, targets, linear.bias, chunk=settings.chunk, keep=keep,
+                rows=settings.rows, own=row, entropy_gradient=with_gradient,
             )  # fmt: skip
             return torch.stack(pair, dim=-1).unsqueeze(0)
 
         with head_forward(head, logprobs_and_entropies):
             pair = model(**accepted(model, inputs)).logits[0]  # [M, 2]
-        return pair[:, 0], pair[:, 1].detach()
+        return pair[:, 0], pair[:, 1] if with_gradient else pair[:, 1].detach()
     with head_forward(head, lambda hidden: type(head).forward(head, hidden[where].unsqueeze(0))):
         logits = model(**accepted(model, inputs)).logits[0]  # [M, V]
     if scales is not None:
         logits = logits.float() * scales.unsqueeze(-1)
-    return token_logprobs(logits, targets), entropy(logits.detach())
+    return token_logprobs(logits, targets), entropy(logits if with_gradient else logits.detach())
 
 
 def last_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:

@@ -13,6 +13,7 @@ from typing_extensions import override
 
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.models.scoring.base import (
+    ENTROPY_GRADIENT,
     ScoringForward,
     at,
     last_logits,
@@ -116,8 +117,7 @@ def score_completions(model: PreTrainedModel, rollouts: Rollouts, prompts: Dynam
     else:  # each row has its own
         logits, index = first[groups].float() * scales[:, :1], torch.arange(len(groups), device=groups.device)
     opening = token_logprobs(logits[index], rollouts.completion_ids[:, 0])  # [N]
-    with torch.no_grad():
-        uncertain = entropy(logits)[index]  # [N]
+    uncertain = entropy(logits if ENTROPY_GRADIENT.get() else logits.detach())[index]  # [N]
     begins = torch.zeros_like(wanted)
     begins[:, 0] = wanted[:, 0]
     scores.logprobs = torch.where(begins, opening.unsqueeze(1), scores.logprobs)

@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.losses import TruncatedImportance
+from nrt_lightning.losses import SamplerCorrection, TruncatedImportance
 from nrt_lightning.models.policy.vocabulary import unused_ids
 from nrt_lightning.models.policy.weights_state import weights_state
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
@@ -42,11 +42,12 @@ class RemoteEngine(RolloutEngine):
     """
 
     own_weights = True
+    serves_counts = True
     start_hint = ""  # how to start a sampler that serves the policy; ends some errors
 
     def __init__(
         self,
-        sampler_correction: TruncatedImportance | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
+        sampler_correction: SamplerCorrection | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
         tolerance: float = 0.1,
     ) -> None:
         check_at_least("engine.tolerance", tolerance, 0, above=True)

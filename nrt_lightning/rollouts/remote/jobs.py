@@ -43,11 +43,11 @@ def jobs_of(request: GenerationRequest) -> list[Job]:
     """
     seen: Counter[str] = Counter()
     jobs = []
-    for ids, mask in zip(request.prompt_ids, request.prompt_mask, strict=True):
+    for ids, mask, count in zip(request.prompt_ids, request.prompt_mask, request.per_prompt, strict=True):
         prompt = ids[mask].tolist()
         seed = counter_seed(request.seed, 0, seen[str(prompt)], stream=str(prompt)) >> 8  # servers may use seed + k
         seen[str(prompt)] += 1
-        jobs.append(Job(prompt, request.group_size if request.temperature else 1, seed))
+        jobs.append(Job(prompt, count if request.temperature else 1, seed))
     return jobs
 
 
@@ -94,7 +94,8 @@ def gather(request: GenerationRequest, found: list[list[Line]], version: int, to
         tokenizer: of the policy, to find a stop text.
     """
     device, stops = request.prompt_ids.device, set(request.stop_ids)
-    lines = [line for lines in found for line in (lines if request.temperature else lines * request.group_size)]
+    repeats = [1 if request.temperature else count for count in request.per_prompt]
+    lines = [line for lines, times in zip(found, repeats, strict=True) for line in lines * times]
     ids, mask = pad_rows([torch.tensor(line.ids, dtype=torch.long) for line in lines])  # [N, L]
     logprobs, _ = pad_rows([torch.tensor(line.logprobs, dtype=torch.float32) for line in lines])  # [N, L]
     if not request.temperature:

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.losses import TruncatedImportance
+from nrt_lightning.losses import SamplerCorrection, TruncatedImportance
 from nrt_lightning.models.policy.plain_weights import plain_weights
 from nrt_lightning.rollouts.engine import GenerationRequest, Progress
 from nrt_lightning.rollouts.remote.base import RemoteEngine
@@ -61,7 +61,7 @@ class VLLMColocatedEngine(RemoteEngine):
         *,
         enforce_eager: bool = False,
         options: dict[str, Any] | None = None,
-        sampler_correction: TruncatedImportance | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
+        sampler_correction: SamplerCorrection | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
         tolerance: float = 0.1,
     ) -> None:
         super().__init__(sampler_correction, tolerance)

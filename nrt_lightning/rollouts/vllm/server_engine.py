@@ -18,7 +18,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.directories import atomic_directory
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.losses import TruncatedImportance
+from nrt_lightning.losses import SamplerCorrection, TruncatedImportance
 from nrt_lightning.rollouts.engine import GenerationRequest, Progress
 from nrt_lightning.rollouts.remote.base import RemoteEngine
 from nrt_lightning.rollouts.remote.connection import Failed, Refused, Unreachable
@@ -72,7 +72,7 @@ class VLLMServerEngine(RemoteEngine):
         directory: str | None = None,
         patience: float = 300.0,
         token_variable: str = "VLLM_API_KEY",
-        sampler_correction: TruncatedImportance | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
+        sampler_correction: SamplerCorrection | None = TruncatedImportance(),  # noqa: B008  (frozen settings)
         tolerance: float = 0.1,
     ) -> None:
         super().__init__(sampler_correction, tolerance)
