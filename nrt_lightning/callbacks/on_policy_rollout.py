@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.answers_in_prompts import check_answers, share_at
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.callbacks.surplus import Surplus, joined
@@ -207,34 +208,6 @@ def step_segments(
     first, rest = place.epoch * place.size + place.index, trainer.num_training_batches - batch_idx
     numbers = range(first, first + int(min(count, rest)))  # the last step of an epoch may be shorter
     return [loss_segments(method, window[number % place.size]) for number in numbers]
-
-
-def share_at(trainer: Trainer, method: Method, position: int) -> float:
-    """The share of traces that see the answer, in the window that begins at this micro-batch of the run.
-
-    Raises:
-        InputError: the share falls over the run, and the trainer has no limit of steps.
-    """
-    if method.answer_conditioned is None:
-        return 0.0
-    share = method.answer_conditioned.schedule
-    if not share.needs_progress:
-        return share.now(0.0)
-    total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-    if math.isinf(total):
-        raise InputError(
-            f"answer_conditioned.share {share} falls over the run, which has no end. Set trainer.max_steps or "
-            "trainer.max_epochs, or a fixed share."
-        )
-    return share.now(min(position / total, 1.0))
-
-
-def check_answers(data: Any, method: Method) -> None:
-    """Refuse rows without answers where these go into prompts; the prompts take the template of the data."""
-    if method.answer_conditioned is not None:
-        rows = getattr(data, "encoded", {}).get("train")
-        method.answer_conditioned.check_rows([] if rows is None else rows.rows)
-        method.answer_conditioned.use(getattr(data, "template", None))
 
 
 def steps_within(trainer: Trainer, window: WindowStep) -> bool:

@@ -15,7 +15,6 @@ from nrt_lightning.functional import (
     KLEstimator,
     Reduction,
     SequenceSumConstant,
-    at_least_float32,
     check_at_least,
     check_choice,
     masked_mean,
@@ -23,8 +22,9 @@ from nrt_lightning.functional import (
 )
 from nrt_lightning.losses.entropy import EntropyBonus
 from nrt_lightning.losses.inputs import LossInputs, WholeBatch
+from nrt_lightning.losses.loss_metrics import ratio_metrics, token_counts
 from nrt_lightning.losses.sampler_mismatch import SamplerCorrection
-from nrt_lightning.losses.surrogates import CISPO, Surrogate, importance_ratio
+from nrt_lightning.losses.surrogates import CISPO, Surrogate
 from nrt_lightning.losses.terms import (
     FORCED_MARKER_CHOICES,
     ForcedMarker,
@@ -37,7 +37,6 @@ from nrt_lightning.losses.terms import (
     sampled_tokens,
     trace_term,
     trace_tokens,
-    under,
 )
 from nrt_lightning.structures import LossOutput, Segments
 
@@ -146,7 +145,7 @@ class NRTLoss:
             "marker": marker_term(logprobs, masks["marker"]),
             "answer": answer_term(logprobs, inputs.token_weights, masks["answer"]),
         }
-        metrics = self._metrics(inputs, masks["trace"], trace.clipped) | mismatch
+        metrics = ratio_metrics(inputs, masks["trace"], trace.clipped) | mismatch
         if inputs.ref_logprobs is not None:
             kl = kl_term(logprobs, inputs.ref_logprobs, masks["kl"], self.kl)
             metrics["kl"] = masked_mean(kl.values.detach(), kl.mask)
@@ -157,7 +156,7 @@ class NRTLoss:
             metrics["entropy"] = masked_mean(inputs.entropy.detach(), masks["kl"])
             metrics["entropy_coef"] = metrics["entropy"].new_tensor(self.entropy_bonus.weight)
         out = self._total(logprobs, terms, whole, mean)
-        out.metrics, out.counts = metrics, self._counts(metrics, inputs.segments, masks)
+        out.metrics, out.counts = metrics, token_counts(metrics, inputs.segments, masks)
         return out
 
     def sizes(self, steps: Sequence[Segments], mean: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
@@ -239,20 +238,3 @@ class NRTLoss:
         if not (parts and self.reduction.counts_tokens):  # all have the same divisor
             return LossOutput(loss, reduced, parts={"loss": loss}, sizes={"loss": sizes[0]})
         return LossOutput(loss, reduced, parts=parts, sizes=dict(zip(terms, sizes, strict=True)))
-
-    @staticmethod
-    def _metrics(inputs: LossInputs, mask: Tensor, clipped: Tensor) -> dict[str, Tensor]:
-        logprobs = inputs.logprobs.detach()
-        ratio = importance_ratio(under(mask, logprobs), under(mask, inputs.old_logprobs))  # [N, C]
-        return {
-            "ratio_mean": masked_mean(ratio, mask),
-            "ratio_max": torch.where(mask, ratio, 0).max(),
-            "clip_share": masked_mean(clipped.to(ratio.dtype), mask),
-            "answer_nll": masked_mean(-at_least_float32(logprobs), inputs.segments.answer_mask),
-        }
-
-    @staticmethod
-    def _counts(metrics: dict[str, Tensor], segments: Segments, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The number of tokens that each mean is over: sampled tokens, unless named here."""
-        over = {"ratio_mean": masks["trace"], "clip_share": masks["trace"], "answer_nll": segments.answer_mask}
-        return {name: over.get(name, masks["kl"]).sum() for name in metrics if not name.endswith("_max")}
