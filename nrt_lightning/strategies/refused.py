@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
@@ -49,7 +49,7 @@ COMPILED = (
 XLA_PROFILER = "trainer.profiler is XLAProfiler, for TPUs. Use SimpleProfiler, AdvancedProfiler or PyTorchProfiler."
 
 
-def check_parts(trainer: Trainer) -> None:
+def check_parts(trainer: Any) -> None:
     """Refuse parts of Lightning that cannot work, before any weights are read.
 
     Raises:
@@ -60,8 +60,7 @@ def check_parts(trainer: Trainer) -> None:
         raise InputError(XLA_PROFILER)
     if trainer.state.fn != TrainerFn.FITTING:
         return
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    for callback in callbacks:
+    for callback in trainer.callbacks:
         for kind, reason in CALLBACKS.items():
             if isinstance(callback, kind):
                 raise InputError(f"trainer.callbacks has {type(callback).__name__}, which {reason}")

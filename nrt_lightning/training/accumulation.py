@@ -39,6 +39,7 @@ class OpenStep:
         ...     mean = weight * tokens  # a mean with gradient 3, then 1
         ...     out = LossOutput(mean, {}, parts={"loss": mean}, sizes={"loss": torch.tensor(tokens)})
         ...     (step.weigh(out, last=last)["loss"] / 2).backward()  # Lightning divides by the number of micro-batches
+        ...     step.go_on()
         >>> weight.grad  # (3 tokens * 3 + 1 token * 1) / 4 tokens
         tensor(2.5000)
     """

@@ -188,3 +188,12 @@ def test_a_pickle_with_code_is_not_run(attack: Any, nrt: Command, written: dict[
     with pytest.raises(Exception, match=r"x\.ckpt|weights_only|WeightsUnpickler"):
         commands[command]()
     assert nothing_ran()
+
+
+def test_objects_are_built_where_the_command_line_says_so(nrt: Command, written: dict[str, Any]) -> None:
+    torch.save(written | {"extra": Payload()}, "x.ckpt")
+    with pytest.raises(InputError, match=r"x\.ckpt.*weights_only=False"):
+        nrt("validate", "--ckpt_path=x.ckpt")
+    assert nothing_ran()
+    nrt("validate", "--ckpt_path=x.ckpt", "--weights_only=false")
+    assert not nothing_ran()

@@ -13,7 +13,8 @@ import lightning as L
 sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from torchmetrics.text import CharErrorRate, ROUGEScore
-from nrt_lightning import ConstantSchedule, ExactMatch, Policy, RegisterPrograms, SFTModule
+from nrt_lightning import ConstantSchedule, ExactMatch, NRTLoss, Policy, RegisterPrograms, Sampling, SFTModule
+from nrt_lightning.functional import TokenMean
 
 def sgd(params):
     return torch.optim.SGD(params, lr=0.1)
@@ -37,14 +38,26 @@ if __name__ == "__main__":
     trainer.callbacks.append(Note())
     trainer.limit_val_batches = 0
     trainer.fit(module, data)
-    supervised = SFTModule(Policy("embedded:registers-base"), optimizer=sgd, schedule=ConstantSchedule(0))
-    L.Trainer(
-        accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_steps=2,
-        max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        limit_val_batches=0, default_root_dir=sys.argv[2], accumulate_grad_batches=4 // devices,
-    ).fit(supervised, registers(batch_size=2))
     start = dict(Policy("embedded:registers-base").load().named_parameters())
-    moved = sum(float((p - start[n]).double().abs().sum()) for n, p in supervised.policy.named_parameters())
+
+    def accumulated(module, window=1):
+        L.Trainer(
+            accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_steps=2,
+            max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            limit_val_batches=0, default_root_dir=sys.argv[2], accumulate_grad_batches=4 // devices,
+        ).fit(module, registers(batch_size=2, window=window))
+        return sum(float((p - start[n]).double().abs().sum()) for n, p in module.policy.named_parameters())
+
+    common = {{"optimizer": sgd, "schedule": ConstantSchedule(0)}}
+    greedy = {{  # nearly: traces do not depend on the number of processes
+        "sampling": Sampling(group_size=2, max_trace_tokens=12, temperature=1e-4),
+        "loss": NRTLoss(reduction=TokenMean(), trace_coef=0.0),
+    }}
+    moved = [] if int(sys.argv[3]) else [
+        accumulated(SFTModule(Policy("embedded:registers-base"), **common)),
+        accumulated(nrt_module(**common, **greedy)),
+        accumulated(nrt_module(**common, **greedy), window=4 // devices),
+    ]
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
     with open(sys.argv[2] + f"/{{devices}}-{{trainer.global_rank}}.json", "w") as file:
         parts = float(trainer.callback_metrics.get("train/micro_batches", 1))
@@ -59,7 +72,7 @@ def run(tmp_path, devices, limit=0):
         [sys.executable, str(file), str(devices), str(tmp_path), str(limit)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert out.returncode == 0, out.stderr[-3000:]
     return [json.loads((tmp_path / f"{devices}-{rank}.json").read_text()) for rank in range(devices)]
@@ -72,7 +85,8 @@ def test_two_processes_report_and_train_as_one(tmp_path):
     assert second == pytest.approx(one, rel=1e-5)
     assert not {i for rows in first_rows for i in rows} & {i for rows in second_rows for i in rows}
     assert first_weight == second_weight, "the same weights on both"
-    assert moved == pytest.approx(alone, rel=1e-4), "two processes and two micro-batches are one batch"
+    assert moved == pytest.approx(alone, rel=1e-4), "two processes with two micro-batches are one with four"
+    assert moved[1] == pytest.approx(moved[2], rel=1e-4), "whether or not they are sampled together"
     (*_, split_weight, parts, _), (*_, other_weight, other_parts, _) = run(tmp_path, 2, limit=100)
     assert parts == other_parts > 1, "as many forward passes on both"
     assert split_weight == other_weight == pytest.approx(first_weight, rel=1e-6), "gradients are summed over processes"

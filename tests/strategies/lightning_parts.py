@@ -112,9 +112,10 @@ def verdict(name: str) -> str:
 
 def table() -> str:
     """The table of the docs."""
-    lines = ["| part | | |", "|---|---|---|"]
-    for kind in KINDS:
-        lines += [f"| `{name}` | {kind} | {verdict(name)} |" for name, part in parts().items() if part.kind == kind]
+    lines = ["| part | |", "|---|---|"]
+    for kind, (package, _) in KINDS.items():
+        where = package.__name__.rpartition(".")[2]
+        lines += [f"| `{where}.{name}` | {verdict(name)} |" for name, part in parts().items() if part.kind == kind]
     return "\n".join(lines)
 
 
