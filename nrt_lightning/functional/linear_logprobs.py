@@ -97,7 +97,7 @@ class LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        """`d logprob / d logits = onehot(id) - softmax(logits)`, block by block of the vocabulary and chunk by chunk."""
+        """`d logprob / d logits = onehot(id) - softmax(logits)`, by block of tokens and chunk of positions."""
         hidden, weight, _, bias, row, *_ = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
         exact = torch.promote_types(weight.dtype, torch.float32)
