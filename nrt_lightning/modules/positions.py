@@ -42,6 +42,7 @@ def check_positions(module: Any, data: Any) -> None:
         if longest + trace + marker > limit:
             raise InputError(
                 f"data.{split}: prompt, trace and answer need up to {longest + trace + marker} tokens, and "
-                f"policy.model {module.policy.source!r} has {limit} positions{why(module.policy)}. Lower sampling.max_trace_tokens "
-                f"({trace}), data.max_prompt_tokens or max_answer_tokens, or choose another model."
+                f"policy.model {module.policy.source!r} has {limit} positions{why(module.policy)}. Lower "
+                f"sampling.max_trace_tokens ({trace}), data.max_prompt_tokens or max_answer_tokens, or choose another "
+                "model."
             )

@@ -1,4 +1,4 @@
-"""Selection of the layers that are adapted and quantized."""
+"""Selection of the layers that are adapted and quantized, and what they leave out."""
 
 from __future__ import annotations
 
@@ -10,8 +10,57 @@ from transformers.pytorch_utils import Conv1D
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+OTHERS = ("Router", "GroupedLinear")  # names of subclasses of `nn.Linear` that compute something else end with these
+NAMED = 4  # kinds of weights that a message names
+
 
 def linear_names(model: PreTrainedModel) -> list[str]:
     """Full names of all linear layers except the output head, GPT-2's `Conv1D` included."""
     head, kinds = model.get_output_embeddings(), nn.Linear | Conv1D
-    return [name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head]
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
+    return [name for name, module in found if module is not head and not computes_else(module)]
+
+
+def other_names(model: PreTrainedModel) -> list[str]:
+    """Full names of layers that are linear in name only: routers of mixture models return more than a product."""
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and computes_else(module)]
+
+
+def computes_else(module: nn.Module) -> bool:
+    """True if a subclass of `nn.Linear` does not return a product."""
+    return type(module).__name__.endswith(OTHERS)
+
+
+def left_out(model: PreTrainedModel) -> str | None:
+    """The share of the weights that linear layers hold, and the matrices that are none; None if there are none.
+
+    Embeddings, output head, norms and biases are not counted. In mixture models the experts of a layer are one
+    three-dimensional parameter each, which neither adapters of linear layers nor 4-bit storage cover.
+
+    Args:
+        model: without adapter, possibly on the meta device.
+    """
+    linear = {id(p) for name in linear_names(model) for p in model.get_submodule(name).parameters()}
+    ends = {id(p) for module in (model.get_input_embeddings(), model.get_output_embeddings())
+            for p in module.parameters()}  # fmt: skip
+    others: dict[str, int] = {}
+    covered = 0
+    for name, parameter in model.named_parameters():
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if id(parameter) in linear:
+            covered += weights_of(parameter)
+        elif parameter.dim() > 1 and id(parameter) not in ends and not isinstance(owner, nn.Embedding):
+            kind = f"{type(owner).__name__}.{name.rpartition('.')[2]}"
+            others[kind] = others.get(kind, 0) + parameter.numel()
+    if not others:
+        return None
+    total, largest = covered + sum(others.values()), sorted(others, key=lambda kind: -others[kind])
+    names = ", ".join(f"{kind} ({100 * others[kind] / total:.2g} %)" for kind in largest[:NAMED])
+    more = f" and {len(largest) - NAMED} more" if len(largest) > NAMED else ""
+    return f"{100 * covered / total:.3g} % of the weights, those of linear layers. Left out: {names}{more}"
+
+
+def weights_of(parameter: nn.Parameter) -> int:
+    """The number of weights of a parameter; 4-bit weights are packed."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else state.shape.numel()

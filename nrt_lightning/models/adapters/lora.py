@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,12 +15,14 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapters.base import Adapter
 from nrt_lightning.models.adapters.extras import require
-from nrt_lightning.models.adapters.linear_layers import linear_names
+from nrt_lightning.models.adapters.linear_layers import left_out, linear_names, other_names
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
@@ -87,6 +90,8 @@ class LoRA(Adapter):
 
         from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
 
+        if self.targets == ALL_LINEAR and (found := left_out(model)):
+            log.warning("policy.adapter.targets all-linear adapts %s.", found)
         own = self.marker_rows and bool(marker_ids)
         rows: Any = dict.fromkeys(embedding_names(model), marker_ids) if own else None
         config = LoraConfig(
@@ -95,6 +100,7 @@ class LoRA(Adapter):
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft's annotation is too narrow
             lora_dropout=self.dropout,
             target_modules=self.targets,
+            exclude_modules=other_names(model) or None,
             use_dora=self.dora,
             use_rslora=self.rslora,
             fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),

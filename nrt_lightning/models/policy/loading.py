@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import nullcontext
 from importlib import resources
@@ -14,12 +15,15 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from nrt_lightning.errors import InputError, nearest
+from nrt_lightning.models.adapters.linear_layers import left_out
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from nrt_lightning.models.adapters.quantization import Quantization
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded:"
 FILES_ONLY = ("revision", "dtype", "weights", "attn_implementation", "trust_remote_code", "quantization")
@@ -131,7 +135,14 @@ def random_weights(
     """
     with forked_rng("weights") if repeatable else nullcontext():
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, **kwargs)
-    return quantization.quantize(model) if quantization else model
+    return said(quantization.quantize(model)) if quantization else model
+
+
+def said(model: PreTrainedModel) -> PreTrainedModel:
+    """A quantized model; a warning says what of it stays unquantized, if anything does."""
+    if found := left_out(model):
+        log.warning("policy.quantization stores in fewer bits %s.", found)
+    return model
 
 
 def stored_weights(
@@ -153,7 +164,8 @@ def stored_weights(
     if quantization:
         kwargs["quantization_config"] = quantization.config(dtype)
     try:
-        return AutoModelForCausalLM.from_pretrained(source, dtype="auto" if as_stored else dtype, **kwargs)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto" if as_stored else dtype, **kwargs)
+        return said(model) if quantization else model
     except (OSError, SafetensorError) as error:
         raise InputError(
             f"policy.model {source!r}: its weights cannot be read. Copy or download the model again. "

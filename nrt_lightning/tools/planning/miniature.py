@@ -1,30 +1,34 @@
-"""Runs a step of a small policy, and counts what the step needs at full size."""
+"""Runs a step of a policy with a few of its layers and prompts, and counts what it needs."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from transformers import DynamicCache
 
-from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.scoring import base as scoring
+from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, positions
+from nrt_lightning.models.scoring.best import WRONG
+from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
-from nrt_lightning.rollouts.decoding import fixed_refusal
-from nrt_lightning.structures import Markup, Prompts, Rollouts
-from nrt_lightning.tools.planning.sizes import Lengths, Scale, scale_down
-from nrt_lightning.tools.planning.tracker import LiveMemory
+from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
+from nrt_lightning.rollouts.recurrent_decoding import StateDecoder
+from nrt_lightning.rollouts.transformers_engine import next_tokens
+from nrt_lightning.structures import Prompts, Rollouts
+from nrt_lightning.tools.planning.fakes import MARKER, fake_policy
+from nrt_lightning.tools.planning.tracker import ATTENTION, LiveMemory
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
-
+    from nrt_lightning.models.policy.policy import Policy
     from nrt_lightning.structures import Sampling
+    from nrt_lightning.tools.planning.sizes import Lengths
 
-MARKER = Markup("marker", (0,), marker_token=True)
-FEW = 4  # layers of the smaller of the two miniatures
+Flops = dict[str, float]
+HALF = {"16-true": torch.bfloat16, "bf16-true": torch.bfloat16}  # bfloat16 stands for float16 too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,77 +36,39 @@ class Needs:
     """What a phase needs besides weights and optimizer, on one device."""
 
     memory: dict[str, int]  # bytes by part at the phase's peak
-    tokens: int  # through the layers with a gradient, or while sampling
-    tokens_without_gradient: int = 0
-
-
-def of_all_layers(
-    policy: Policy, lengths: Lengths, precision: str, run: Callable[[Miniature], Needs], gradients: float = 1.0
-) -> Needs:
-    """What a phase needs; extrapolated from miniatures of 4 and 8 layers if the policy has more.
-
-    Args:
-        policy: the policy.
-        lengths: of the full micro-batch.
-        precision: of Lightning's Trainer.
-        run: runs the phase.
-        gradients: fraction of the gradients on this device.
-    """
-    layers = policy.config.get_text_config().num_hidden_layers
-    if layers <= 2 * FEW:
-        return run(Miniature(policy, lengths, precision, layers, gradients))
-    few, more = (run(Miniature(policy, lengths, precision, count, gradients)) for count in (FEW, 2 * FEW))
-    times = (layers - 2 * FEW) / FEW
-    names = dict.fromkeys([*few.memory, *more.memory])
-    memory = {n: more.memory.get(n, 0) + times * (more.memory.get(n, 0) - few.memory.get(n, 0)) for n in names}
-    return dataclasses.replace(more, memory={name: round(size) for name, size in memory.items() if size > 0})
-
-
-def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
-    """Reduce a configuration to its first layers, in place."""
-    text = config.get_text_config()
-    text.num_hidden_layers = layers
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:layers]
-    return config
+    flops: Flops  # by part
 
 
 class Miniature:
-    """A policy of the same architecture with small sizes.
+    """A policy with the first of its layers, and the first prompts of a micro-batch.
 
     Args:
         policy: gives the configuration, adapter and scoring forward; needs no weights.
         lengths: of the full micro-batch.
         precision: of Lightning's Trainer.
         layers: number of layers.
+        prompts: number of prompts.
         gradients: fraction of the gradients on this device.
     """
 
-    def __init__(self, policy: Policy, lengths: Lengths, precision: str, layers: int, gradients: float = 1.0) -> None:
-        self.lengths, self.precision = lengths, precision
+    def __init__(
+        self, policy: Policy, lengths: Lengths, precision: str, layers: int, prompts: int, gradients: float = 1.0
+    ) -> None:
+        self.lengths, self.precision = dataclasses.replace(lengths, prompts=prompts), precision
         self.fractions = {"gradients": gradients}
-        self.scale: Scale = scale_down(policy.config, lengths)
-        small = copy.deepcopy(policy)
-        small.config = with_layers(self.scale.widths.applied(policy.config), layers)
-        small.markup, small.marker_is_new = MARKER, False
-        small.weights, small.quantization, small.grows_vocabulary = "random", None, False
-        self.policy = small.load()
-        if precision.endswith("-true") and not precision.startswith(("32", "64")):
-            self.policy.to(torch.bfloat16)  # stands for float16 too
+        self.policy = fake_policy(policy, layers, HALF.get(precision))
         self.dtypes = {tuple(p.shape): p.dtype for p in self.policy.parameters() if p.dim() > 1}  # of the weights
-        self.tokens = [0, 0]
         network = self.policy.network
-        network.get_input_embeddings().register_forward_pre_hook(self.count_tokens)
-        logits = lengths.rollouts * lengths.completion * self.scale.full[self.scale.widths.vocabulary]
-        scoring.FINAL[network] = True
-        scoring.HEADS[network] = scoring.HeadSettings(keep=logits <= scoring.DENSE, chunk=self.scale.chunk)
+        self.vocabulary = network.get_output_embeddings().weight.shape[0]
+        network.get_input_embeddings().register_forward_pre_hook(self.begin)
+        logits = lengths.rollouts * lengths.completion * self.vocabulary
+        scoring.HEADS[network] = scoring.HeadSettings(keep=logits <= scoring.DENSE)
+        self.memory = LiveMemory(self.part, self.fractions)
 
-    def count_tokens(self, module: Any, inputs: tuple[Tensor, ...]) -> None:
-        """Count the tokens through the layers."""
-        count = 1
-        for size in inputs[0].shape:
-            count *= self.scale.full.get(size, size)
-        self.tokens[0 if torch.is_grad_enabled() else 1] += count
+    def begin(self, *_: Any) -> None:
+        """Note what a forward pass is for."""
+        if self.memory.phase != "rollout":
+            self.memory.phase = "forward" if torch.is_grad_enabled() else "baseline and reference"
 
     def part(self, tensor: Tensor) -> str:
         """Name of the part of the memory to which a tensor belongs."""
@@ -110,10 +76,10 @@ class Miniature:
         weight = self.dtypes.get(shape) or self.dtypes.get(shape[::-1])
         if weight is not None:
             return "gradients" if tensor.dtype == weight else "weights as cast"
-        cached = tensor.dim() == 4 and self.lengths.thinking and shape[2] > self.scale.lengths.prompt
-        if self.scale.widths.vocabulary in shape:
+        if self.vocabulary in shape:
             return "logits"
-        return "KV cache" if cached and not torch.is_grad_enabled() else "activations"
+        cached = tensor.dim() == 4 and self.lengths.thinking and shape[2] > self.lengths.prompt
+        return "KV cache" if cached and self.memory.phase == "rollout" else "activations"
 
     def learn(self, *, baseline: bool, reference: bool, accumulate: bool) -> Needs:
         """Run a forward and a backward pass.
@@ -123,18 +89,34 @@ class Miniature:
             reference: True if a second model scores the completions.
             accumulate: True if gradients of an earlier pass exist.
         """
+        while True:
+            run = self.policy.scoring.choose(self.policy.network, self.lengths.prompt + self.lengths.completion)
+            try:
+                return self.learn_by(run, baseline=baseline, reference=reference, accumulate=accumulate)
+            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError):
+                # The model does not take such masks or caches; its first use would find that and try another forward.
+                if type(run) in (type(self.policy.scoring), PromptCopies):
+                    raise
+                WRONG.setdefault(self.policy.network, set()).add(type(run))
+                self.memory = LiveMemory(self.part, self.fractions)
+
+    def learn_by(self, run: ScoringForward, *, baseline: bool, reference: bool, accumulate: bool) -> Needs:
+        """Run a forward and a backward pass by one of the scoring forwards."""
         network, rollouts = self.policy.network, self.rollouts()
-        forward = self.policy.scoring.choose(network, self.lengths.prompt + self.lengths.completion)
-        with LiveMemory(self.scale.full, self.part, self.fractions) as memory, self.autocast():
+        with self.memory as memory, self.autocast():
             for _ in range(1 + accumulate):
-                self.tokens = [0, 0]
-                loss = forward(network, rollouts, baseline=baseline).logprobs.sum()
+                memory.flops.clear()
+                loss = run(network, rollouts, baseline=baseline).logprobs.sum()
                 if reference:
                     with torch.no_grad():
-                        forward(network, rollouts)
+                        run(network, rollouts)
+                memory.phase = "backward"
                 loss.backward()
                 del loss
-        return Needs(memory.peak, *self.tokens)
+        flops = dict.fromkeys(("forward", "backward", "baseline and reference"), 0.0)
+        for (phase, _), number in memory.flops.items():
+            flops[phase or "forward"] += number
+        return Needs(memory.peak, flops)
 
     def sample(self, engine: TransformersEngine, sampling: Sampling, *, gpu: bool) -> Needs:
         """Sample the traces of a window: process the prompts, and decode a token at the full length.
@@ -144,35 +126,60 @@ class Miniature:
             sampling: sampling settings.
             gpu: decode as the engine would on a GPU.
         """
-        prompts, lengths = self.prompts(), self.scale.lengths
-        if engine.fixed_shapes is None:
-            fixed = fixed_refusal(self.policy.network, self.lengths.prompt + self.lengths.trace) is None
-            engine = dataclasses.replace(engine, fixed_shapes=gpu and fixed)
-        request = GenerationRequest(
-            prompts.prompt_ids,
-            prompts.prompt_mask,
-            max_new_tokens=lengths.trace,
-            stop_ids=[],
-            group_size=lengths.group_size,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-        )
-        with LiveMemory(self.scale.full, self.part) as memory, self.autocast():
-            engine.generate(self.policy, request)
-        full = self.lengths
-        return Needs(memory.peak, tokens=full.prompts * full.prompt + full.rollouts * (full.trace - 1))
+        x, network = self.lengths, self.policy.network
+        fixed = engine.fixed_shapes
+        if fixed is None:
+            fixed = gpu and fixed_refusal(network, x.prompt + x.trace) is None
+        prompts, memory = self.prompts(), self.memory
+        memory.phase = "rollout"
+        given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, x.trace, [], x.group_size, **given)
+        tokens = torch.ones(x.rollouts, dtype=torch.long)
+        banned, uniform = torch.zeros(0, dtype=torch.long), torch.zeros(x.rollouts)
+        self.policy.eval()
+        with memory, torch.no_grad(), self.autocast():
+            logits, decoder = self.start(prompts, fixed=bool(fixed))
+            next_tokens(logits, request, banned, uniform)
+            del logits
+            first = sum(memory.flops.values())
+            at_attention = memory.flops["rollout", ATTENTION]
+            next_tokens(decoder.step(tokens), request, banned, uniform)
+        self.policy.train()
+        every = sum(memory.flops.values()) - first
+        attention = memory.flops["rollout", ATTENTION] - at_attention  # of a last token; half of the trace on average
+        average = every - attention + attention * (x.prompt + x.trace / 2) / (x.prompt + x.trace)
+        return Needs(memory.peak, {"rollout": first + (x.trace - 1) * average})
+
+    def start(self, prompts: Prompts, *, fixed: bool) -> tuple[Tensor, Decoder]:
+        """Process prompts; logits of the next token, and a decoder that is about to decode the last token."""
+        network, x = self.policy.network, self.lengths
+        more = max(0, x.trace - 2)  # tokens between the prompt and the last but one
+        ids, mask = prompts.prompt_ids, prompts.prompt_mask
+        if recurrent(network):
+            state = StateDecoder(network, ids.repeat_interleave(x.group_size, dim=0))
+            lengthen(state.state, more)
+            state.length += more
+            return state.first, state
+        cache = DynamicCache(config=network.config)
+        logits = forward(network, ids, mask.long(), positions(mask), cache)
+        cache.batch_repeat_interleave(x.group_size)
+        lengthen(cache, more)
+        longer = F.pad(mask.repeat_interleave(x.group_size, dim=0), (0, more), value=True)
+        logits = logits.repeat_interleave(x.group_size, dim=0)
+        if not fixed:
+            return logits, GrowingDecoder(network, cache, longer)
+        return logits, FixedDecoder(network, cache, longer, x.prompt + x.trace)
 
     def prompts(self) -> Prompts:
         """Prompts and answers of the largest length."""
-        count, p, t = self.lengths.prompts, self.scale.lengths.prompt, self.scale.lengths.answer
+        count, p, t = self.lengths.prompts, self.lengths.prompt, self.lengths.answer
         ids = torch.ones(count, p + t, dtype=torch.long)
         mask = torch.ones(count, p + t, dtype=torch.bool)
         return Prompts(ids[:, :p], mask[:, :p], ids[:, p:], mask[:, p:])
 
     def rollouts(self) -> Rollouts:
         """Completions of the largest length."""
-        prompts, lengths = self.prompts(), self.scale.lengths
+        prompts, lengths = self.prompts(), self.lengths
         if not lengths.thinking:
             return direct_answers(prompts, MARKER)
         ids = torch.ones(lengths.rollouts, lengths.trace, dtype=torch.long)
@@ -182,3 +189,16 @@ class Miniature:
     def autocast(self) -> torch.autocast:
         """Mixed precision, if the run uses it."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.precision.endswith("-mixed"))
+
+
+def lengthen(cache: Any, more: int) -> None:
+    """Give the layers of a cache that keep keys and values as many as after more tokens."""
+    for layer in cache.layers:
+        for name in ("keys", "values"):
+            held = getattr(layer, name, None)
+            window = getattr(layer, "sliding_window", None)
+            if isinstance(held, Tensor) and held.dim() == 4:
+                count = more if window is None else min(more, max(0, window - 1 - held.shape[2]))
+                setattr(layer, name, F.pad(held, (0, 0, 0, count)))
+        if hasattr(layer, "cumulative_length"):
+            layer.cumulative_length += more

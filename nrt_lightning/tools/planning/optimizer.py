@@ -44,7 +44,7 @@ def measure_optimizer(
     count = 2 * SIDE * SIDE
     try:
         optimizer.step()
-        with LiveMemory({}, lambda tensor: "working") as memory:
+        with LiveMemory(lambda tensor: "working") as memory:
             optimizer.step()
     except Exception:  # some 8-bit optimizers have kernels for GPUs only
         return OptimizerNeeds(states=2.0 if "8bit" in type(optimizer).__name__ else 8.0, working=0.0, all_at_once=False)

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from nrt_lightning.models import InitialBaseline, Reference
+from nrt_lightning.models import EMAReference, InitialBaseline, Reference
 from nrt_lightning.modules.nrt import NRTModule
 from nrt_lightning.rollouts import TransformersEngine
 from nrt_lightning.tools.planning.duration import Decoding
-from nrt_lightning.tools.planning.flops import Work
-from nrt_lightning.tools.planning.miniature import Miniature, Needs, of_all_layers
+from nrt_lightning.tools.planning.extrapolation import of_all_layers
+from nrt_lightning.tools.planning.miniature import Miniature, Needs
 from nrt_lightning.tools.planning.optimizer import measure_optimizer
 from nrt_lightning.tools.planning.sharding import passing_gradients, passing_weights, whole_weights
-from nrt_lightning.tools.planning.sizes import Lengths, Widths
+from nrt_lightning.tools.planning.sizes import Lengths
 from nrt_lightning.tools.planning.sketch import Skeleton, count
 
 if TYPE_CHECKING:
@@ -103,16 +103,15 @@ def make_plan(module: PolicyModule, batch: Lengths, window: int, machine: Machin
         "learning": fixed | passing(needs, skeleton, machine) | sharded(skeleton, machine),
         "optimizer step": fixed | stepping(module, skeleton, machine),
     }
-    work = Work(skeleton, Widths.of(policy.config), batch)
-    flops = work.learning(needs, batch.prompts / part.prompts, baseline=baseline, reference=reference)
+    flops = {name: number * batch.prompts / part.prompts for name, number in needs.flops.items()}
     tokens = {"prompts": batch.prompts * batch.prompt, "scored": batch.rollouts * batch.completion}
     sampled = decoding = None
     if thinking:
-        flops = {"rollout": work.sampling()} | flops
         tokens["sampled"] = batch.rollouts * batch.trace
         if isinstance(thinking.engine, TransformersEngine):
             sampled = dataclasses.replace(batch, prompts=prompts_sampled(thinking.engine, batch, window))
-            drawn = of_all_layers(policy, sampled, machine.computed, sampler(module, machine))
+            drawn = of_all_layers(policy, sampled, machine.computed, sampler(module, machine), by_row=True)
+            flops = {name: number * batch.prompts / sampled.prompts for name, number in drawn.flops.items()} | flops
             weights = whole_weights(skeleton, machine.precision)
             whole = {"weights gathered": weights} if machine.sharded else {}
             memory["rollout"] = fixed | passing(drawn, skeleton, machine) | whole
@@ -175,10 +174,11 @@ def references(module: NRTModule) -> list[Reference]:
 def reference_bytes(module: NRTModule, reference: Reference) -> int:
     """Bytes of a reference's weights."""
     policy: Any = module.policy
-    given = {"adapter": None, "quantization": getattr(reference, "quantization", None)}
-    given |= {name: value for name in ("model", "dtype") if (value := getattr(reference, name, None)) is not None}
-    skeleton = Skeleton(type(policy)(**policy.settings | given))
-    return skeleton.bytes(skeleton.base)
+    names = ("model", "dtype", "quantization")  # what is not given is the policy's
+    given = {name: value for name in names if (value := getattr(reference, name, None)) is not None}
+    adapter = policy.adapter if isinstance(reference, EMAReference) else None  # it moves towards the policy's
+    skeleton = Skeleton(type(policy)(**policy.settings | given | {"adapter": adapter}))
+    return skeleton.bytes([*skeleton.base, *skeleton.adapter])
 
 
 def uncounted(module: NRTModule) -> list[str]:

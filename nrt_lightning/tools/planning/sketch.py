@@ -49,16 +49,10 @@ class Skeleton:
         ends = {
             id(p) for embedding in embeddings for p in embedding.parameters()
         }  # inside the adapter, if there is one
-        self.head = network.get_output_embeddings().weight.numel()
-        self.matrices = sum(p.numel() for p in everything if p.dim() > 1 and id(p) not in ends)
-        self.layers = sketch.config.get_text_config().num_hidden_layers
-        self.recomputed = policy.activation_checkpointing
         names = set(getattr(network, "_no_split_modules", None) or ())
         self.blocks = [list(m.parameters()) for m in network.modules() if type(m).__name__ in names]
         inside = {id(p) for block in self.blocks for p in block}
         self.root = [p for p in everything if id(p) not in inside]  # outside the blocks: embeddings, head, last norm
-        trained = count([p for p in self.trained if p.dim() > 1])
-        self.frozen_fraction = max(0.0, 1 - trained / (self.matrices + self.head))  # of the matrices
         layers = (m.weight for m in policy.modules() if isinstance(m, nn.Linear) and id(m.weight) not in ends)
         adapter = {id(p) for p in self.adapter}
         self.quantized = {id(w): w for w in layers if id(w) not in adapter} if self.quantization else {}

@@ -5,8 +5,11 @@ import torch
 from tiny import BASE, sampled, save_tiny
 from torch import nn
 
+from benchmarks.architectures import build
 from nrt_lightning import FourBit, InputError, LoRA, Policy
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models.adapters.linear_layers import left_out
+from nrt_lightning.models.policy.loading import said
 
 
 def perturbed(policy):
@@ -233,3 +236,44 @@ def test_state_holds_what_is_trained_alone():
     missing = dict(list(state.items())[1:])
     with pytest.raises(RuntimeError, match="Missing key"):
         other.load_state_dict(missing)
+
+
+@pytest.mark.parametrize(
+    ("family", "left"),
+    [("mixtral", "MixtralExperts.gate_up_proj"), ("qwen3_moe", "Qwen3MoeExperts.gate_up_proj"), ("llama", None)],
+)
+def test_experts_that_are_no_linear_layers_are_named_with_their_share(family, left, caplog):
+    shape = {"num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 48}
+    policy = build(family, shape, adapter=LoRA(rank=2))
+    if left is None:
+        assert "all-linear adapts" not in caplog.text
+        return
+    base = [(n, p) for n, p in policy.network.named_parameters() if not p.requires_grad and p.dim() > 1
+            and "embed" not in n and "head" not in n]  # fmt: skip
+    linear = sum(p.numel() for n, p in base if "base_layer" in n)
+    share = 100 * linear / sum(p.numel() for _, p in base)
+    assert f"all-linear adapts {share:.3g} % of the weights" in caplog.text
+    assert left in caplog.text
+
+
+def test_experts_that_stay_in_16_bits_are_named_with_their_share(caplog):
+    pytest.importorskip("bitsandbytes")
+    model = build("mixtral").network
+    whole = left_out(model)
+    assert left_out(said(FourBit().quantize(model))) == whole, "packed weights are counted as what they are"
+    assert f"policy.quantization stores in fewer bits {whole}" in caplog.text
+    assert "MixtralExperts.down_proj" in whole
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["llama4_text", "phimoe"])
+def test_routers_that_are_linear_in_name_only_are_left_alone(family, caplog):
+    """They return scores and choices; an adapter of the product would not know what to add to."""
+    shape = {"num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48}
+    policy = build(family, shape, adapter=LoRA(rank=2))
+    rollouts = sampled(policy)
+    policy.score(rollouts).logprobs.sum().backward()
+    names = trained(policy)
+    assert names
+    assert not any("router" in name for name in names)
+    assert "Router.weight" in caplog.text

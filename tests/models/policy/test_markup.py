@@ -2,11 +2,12 @@
 
 import pytest
 from subwords import byte_level, save_model
-from tiny import BASE
+from tiny import BASE, make_prompts
 
-from nrt_lightning import ChatTemplate, InputError, LoRA, PlainTemplate, Policy
+from nrt_lightning import ChatTemplate, InputError, LoRA, PlainTemplate, Policy, Sampling
 from nrt_lightning.data.default_template import default_template, fit_together
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
+from nrt_lightning.rollouts.engine import trace_request
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -108,3 +109,28 @@ def test_a_checkpoint_knows_marker_and_end(subword_dir, tmp_path):
     with_template.follow(None)
     with pytest.raises(InputError, match="markup"):
         check_same_policy(saved, with_template)
+
+
+def request_of(policy, **settings):
+    prompts = make_prompts(policy, ["a b"], ["c"])
+    return trace_request(policy, prompts, Sampling(group_size=2, max_trace_tokens=4, **settings), seed=0)
+
+
+def test_a_marker_that_is_an_end_token_of_the_model_is_not_banned(tmp_path):
+    policy = Policy(directory_with(tmp_path, "</think>", "<|done|>"), marker="</think>").load()
+    marker, done = policy.markup.marker_ids[0], policy.tokenizer.get_vocab()["<|done|>"]
+    policy.network.generation_config.eos_token_id = [policy.tokenizer.eos_token_id, marker, done]
+    request = request_of(policy, suppress_eos=True)
+    assert marker in request.stop_ids
+    assert sorted(request.banned_ids) == sorted({policy.tokenizer.eos_token_id, done})
+
+
+def test_end_tokens_inside_a_text_marker_are_neither_banned_nor_the_end_of_a_trace(tmp_path):
+    policy = Policy(directory_with(tmp_path), marker="\nAnswer:").load()
+    first, last = policy.markup.marker_ids[0], policy.markup.marker_ids[-1]
+    assert first != last
+    policy.network.generation_config.eos_token_id = [first, last]
+    assert request_of(policy, suppress_eos=True).banned_ids == [policy.tokenizer.eos_token_id]
+    stops = request_of(policy).stop_ids
+    assert first not in stops, "the rest of the marker could not follow"
+    assert {last, policy.tokenizer.eos_token_id} <= set(stops)

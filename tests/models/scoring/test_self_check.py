@@ -1,5 +1,7 @@
 """Every architecture is scored and sampled as plain forward passes have it, or refused."""
 
+import math
+
 import pytest
 import torch
 from tiny import ANSWERS, QUESTIONS, make_prompts
@@ -9,6 +11,7 @@ from benchmarks.architectures import build
 from nrt_lightning import InputError, TransformersEngine
 from nrt_lightning.models.scoring.base import PromptCopies
 from nrt_lightning.models.scoring.best import WRONG
+from nrt_lightning.models.scoring.certainty import token_certainty
 from nrt_lightning.models.scoring.packed_groups import PackedGroups
 from nrt_lightning.models.scoring.prompt_tree import PromptTree
 from nrt_lightning.models.scoring.self_check import DIFFERENCES, alone
@@ -106,3 +109,20 @@ def test_a_check_that_runs_out_of_memory_says_so(policy, monkeypatch, error):
     monkeypatch.undo()
     policy.score(rollouts)
     assert policy.network not in WRONG, "it is tried again"
+
+
+@pytest.mark.parametrize("family", ["qwen3_5_text", "llama"])
+def test_certainty_is_that_of_the_row_alone(family):
+    """Padding enters no state."""
+    policy = build(family).eval()
+    rollouts, _ = rollouts_of(policy)
+    found = token_certainty(policy.network, rollouts)
+    for row in range(len(rollouts)):
+        prompt = int(rollouts.group_ids[row])
+        before = rollouts.prompt_ids[prompt][rollouts.prompt_mask[prompt]]
+        after = rollouts.completion_ids[row][rollouts.segments.completion_mask[row]]
+        with torch.no_grad():
+            logits = policy.network(torch.cat([before, after]).unsqueeze(0), use_cache=False).logits[0]
+        logprobs = logits[len(before) - 1 : -1].log_softmax(-1)  # [c, V]
+        expected = -logprobs.mean(dim=-1) - math.log(logits.shape[-1])  # KL(U || pi)
+        torch.testing.assert_close(found[row][: len(after)], expected, atol=1e-4, rtol=1e-4)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import subprocess
 import sys
@@ -12,13 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_config
-from tools.planning.peaks import build
+from transformers import AutoConfig
 
+from benchmarks.architectures import SETTINGS, SHAPE
 from benchmarks.measure import flop_counter
-from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config
+from benchmarks.workload import Workload, build_policy, fixed_rollouts, llama_config, prompts
 from nrt_lightning import (
     AdapterDisabledReference,
+    EMAReference,
     FourBit,
     FrozenReference,
     InitialBaseline,
@@ -34,14 +34,15 @@ from nrt_lightning import (
     SFTModule,
     VLLMColocatedEngine,
 )
+from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
 from nrt_lightning.rollouts import TransformersEngine
+from nrt_lightning.rollouts.engine import trace_request
 from nrt_lightning.tools.planning.duration import Speed, durations
-from nrt_lightning.tools.planning.flops import Work
-from nrt_lightning.tools.planning.miniature import Miniature, of_all_layers
+from nrt_lightning.tools.planning.extrapolation import of_all_layers
 from nrt_lightning.tools.planning.optimizer import measure_optimizer
 from nrt_lightning.tools.planning.plan import Machine, make_plan
 from nrt_lightning.tools.planning.report import report
-from nrt_lightning.tools.planning.sizes import CHUNK, Lengths, Widths, scale_down
+from nrt_lightning.tools.planning.sizes import Lengths
 from nrt_lightning.tools.planning.sketch import Skeleton, Sketch
 
 ROOT = Path(__file__).parents[3]
@@ -116,16 +117,66 @@ def test_four_bits_are_what_bitsandbytes_takes(tmp_path):
         assert skeleton.bytes(skeleton.base) == pytest.approx(real, rel=0.01)
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-def test_flops_are_those_counted(tmp_path, rank):
-    policy = sketch(tmp_path, adapter=LoRA(rank=rank) if rank else None)
-    needs = Miniature(policy, LENGTHS, "32-true", WORK.layers).learn(**LEARN)
-    flops = Work(Skeleton(policy), Widths.of(policy.config), LENGTHS).learning(needs, 1, baseline=True, reference=False)
-    real = build(WORK, rank)
-    real.score(fixed_rollouts(WORK))  # the first use compares forward passes
+SMALL = Workload(prompt_tokens=(24,) * 2, answer_tokens=(12,) * 2, trace_tokens=16, group_size=4, ends_after=0,
+                 vocabulary=2048, hidden=128, intermediate=352, layers=2, heads=4, kv_heads=2)  # fmt: skip
+FEW = Lengths(prompts=2, group_size=4, prompt=24, trace=16, answer=12)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "checkpointed"),
+    [
+        (PackedGroups(), False),
+        (SharedPrompt(), False),
+        (PromptTree(), False),
+        (PromptTree(), True),
+        (PromptCopies(), False),
+        (PromptCopies(), True),
+    ],
+)
+def test_flops_are_those_counted(tmp_path, scoring, checkpointed):
+    settings = {"scoring": scoring, "activation_checkpointing": checkpointed, "adapter": LoRA(rank=4)}
+    needs = of_all_layers(sketch(tmp_path, SMALL, **settings), FEW, "32-true", lambda small: small.learn(**LEARN))
+    real = build_policy(SMALL, **settings)
+    real.score(fixed_rollouts(SMALL))  # the first use compares forward passes
     with flop_counter() as counter:
-        real.score(fixed_rollouts(WORK), baseline=True).logprobs.sum().backward()
-    assert sum(flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.05)
+        real.score(fixed_rollouts(SMALL), baseline=True).logprobs.sum().backward()
+    assert sum(needs.flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_flops_of_many_layers_and_prompts_follow_from_few(tmp_path):
+    work = dataclasses.replace(SMALL, layers=9, prompt_tokens=(24,) * 6, answer_tokens=(12,) * 6)
+    lengths = dataclasses.replace(FEW, prompts=6)
+    needs = of_all_layers(sketch(tmp_path, work), lengths, "32-true", lambda small: small.learn(**LEARN))
+    real = build_policy(work)
+    real.score(fixed_rollouts(work))
+    with flop_counter() as counter:
+        real.score(fixed_rollouts(work), baseline=True).logprobs.sum().backward()
+    assert sum(needs.flops.values()) == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+def test_flops_of_the_rollout_are_those_of_the_engine(tmp_path):
+    engine = TransformersEngine(fixed_shapes=False)
+    needs = of_all_layers(
+        sketch(tmp_path, SMALL), FEW, "32-true", lambda small: small.sample(engine, SMALL.sampling, gpu=False)
+    )
+    real = build_policy(SMALL)
+    request = trace_request(real, prompts(SMALL, 0), SMALL.sampling, seed=0)
+    request.stop_ids = []
+    with flop_counter() as counter:
+        engine.generate(real, request)
+    assert needs.flops["rollout"] == pytest.approx(counter.get_total_flops(), rel=0.03)
+
+
+def test_of_the_experts_only_the_active_ones_are_counted(tmp_path):
+    """Twice as many experts, of which as many are active, cost nothing but a larger router."""
+    found = []
+    for number in (4, 8):
+        shape = SHAPE | {"num_local_experts": number, "num_experts_per_tok": 2}
+        policy = Sketch(config_only(tmp_path / str(number), AutoConfig.for_model("mixtral", **shape)))
+        found.append(of_all_layers(policy, FEW, "32-true", lambda small: small.learn(**LEARN)).flops["forward"])
+    assert found[0] < found[1] < 1.05 * found[0]
+    dense = Sketch(config_only(tmp_path / "dense", AutoConfig.for_model("mistral", **SHAPE)))
+    assert found[0] > 1.2 * of_all_layers(dense, FEW, "32-true", lambda small: small.learn(**LEARN)).flops["forward"]
 
 
 @pytest.mark.parametrize(
@@ -143,12 +194,14 @@ def test_optimizers_tell_what_they_hold(make, states, dtype):
 
 
 ONE = Machine()
+FLAT = dataclasses.replace(WORK, layers=2, vocabulary=2048)
 
 
 def plan(tmp_path, machine=ONE, lengths=LENGTHS, window=1, kind=NRTModule, policy=None, **settings):
     if kind is NRTModule:
         settings.setdefault("sampling", Sampling(group_size=8, max_trace_tokens=64))
-    module = kind(sketch(tmp_path, **policy or {}), **settings)
+    given = {"scoring": PromptCopies()} | (policy or {})  # the one with the fewest operations
+    module = kind(sketch(tmp_path, FLAT, **given), **settings)
     return make_plan(module, lengths, window, machine)
 
 
@@ -247,7 +300,7 @@ def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):
 @pytest.mark.parametrize(("precision", "size"), [("32-true", 4), ("bf16-mixed", 2), ("bf16-true", 2)])
 def test_sharded_weights_are_gathered_block_by_block_to_learn_and_whole_to_sample(tmp_path, precision, size):
     found = plan(tmp_path, Machine(precision, devices=4, sharded=True))
-    network = build_policy(WORK).network
+    network = build_policy(FLAT).network
     everything = sum(p.numel() for p in network.parameters())
     blocks = [sum(p.numel() for p in block.parameters()) for block in network.model.layers]
     root = everything - sum(blocks)
@@ -306,11 +359,39 @@ def test_sft_has_no_rollout(tmp_path):
     assert found.tokens["scored"] == 4 * 40
 
 
-@pytest.mark.parametrize("family", ["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2"])
+MLA = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
+       "n_routed_experts": 4, "n_group": 2, "topk_group": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
+       "first_k_dense_replace": 1, "num_key_value_heads": 4}  # fmt: skip
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MORE = {"deepseek_v2": MLA, "deepseek_v3": MLA, "qwen3_moe": EXPERTS, "glm4_moe": MLA | {"num_key_value_heads": 2}}
+FAMILIES = ["llama", "gpt2", "mixtral", "gpt_oss", "deepseek_v2", "qwen3_5_text", "gemma3_text"]
+OTHERS = ["mistral", "qwen2", "qwen3", "qwen3_moe", "gemma", "gemma2", "deepseek_v3", "phi3", "granite", "olmo2",
+          "smollm3", "glm4", "glm4_moe", "granitemoehybrid", "mamba2", "falcon_h1", "qwen3_next", "bloom", "opt", "mpt",
+          "jamba", "nemotron_h", "lfm2", "llama4_text", "cohere2", "starcoder2", "exaone4"]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_any_architecture_is_planned_from_its_config_alone(tmp_path, family):
-    policy = Sketch(config_only(tmp_path, tiny_config(family)))
-    found = make_plan(NRTModule(policy, sampling=Sampling(8, 64)), LENGTHS, 1, Machine())
-    assert found.totals["learning"] > MIB
+    config = AutoConfig.for_model(family, **SHAPE | SETTINGS.get(family, {}) | MORE.get(family, {}))
+    policy = Sketch(config_only(tmp_path, config), adapter=LoRA(rank=2))
+    lengths = Lengths(prompts=1, group_size=2, prompt=12, trace=10, answer=5)
+    found = make_plan(NRTModule(policy, sampling=Sampling(2, 10)), lengths, 1, Machine())
+    assert found.totals["learning"] > found.memory["learning"]["weights"] > 0
+    assert found.flops["rollout"] > 0
+    report(found, None)
+
+
+def test_a_reference_of_a_4_bit_policy_is_in_4_bits_too(tmp_path):
+    pytest.importorskip("bitsandbytes")
+    settings = {"adapter": LoRA(rank=4), "quantization": FourBit()}
+    references = (FrozenReference(), QuantizedReference(), EMAReference())
+    sizes = [
+        plan(tmp_path / str(i), loss=NRTLoss(kl_coef=0.1), reference=reference, policy=settings).memory["learning"]
+        for i, reference in enumerate(references)
+    ]
+    base, adapter = sizes[0]["weights"], sizes[0]["adapter"]
+    assert [found["reference"] for found in sizes] == [base, base, base + adapter]
 
 
 def test_the_report_names_the_largest_part_its_knob_and_warns(tmp_path):
@@ -336,15 +417,3 @@ def test_peaks_on_a_gpu_are_those_measured(tmp_path):
     small = sketch(tmp_path, work, dtype="bfloat16")
     needs = of_all_layers(small, LENGTHS, "bf16-true", lambda mini: mini.learn(**LEARN))
     assert sum(needs.memory.values()) == pytest.approx(real, rel=0.2)
-
-
-@pytest.mark.parametrize("lengths", [(8, 8, 88, 128, 11), (8, 8, 71, 115, 22), (8, 8, 255, 96, 30), (4, 8, 40, 118, 8),
-                                     (2, 4, 64, 119, 8), (1, 2, 64, 120, 8), (32, 8, 64, 120, 7)])  # fmt: skip
-def test_a_completion_may_be_as_long_as_a_chunk_of_the_output_head(lengths):
-    """Then a chunk's size is near that of a completion, but stands for another one."""
-    whole = Lengths(*lengths)
-    scale = scale_down(tiny_config("llama"), whole)
-    assert scale.full[scale.chunk] == min(CHUNK, whole.rollouts * whole.completion)
-    assert scale.full[scale.lengths.completion] == whole.completion
-    chunks = math.ceil(scale.lengths.rollouts * scale.lengths.completion / scale.chunk)
-    assert chunks == whole.chunks
