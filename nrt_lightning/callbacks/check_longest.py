@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from typing import Any
 
 import torch
@@ -69,11 +70,14 @@ def longest_rows(data: Any) -> Prompts:
     return rows.collate(chosen, WindowStep(0, data.window, 0, data.window_epochs))
 
 
+def nothing(*args: Any, **settings: Any) -> None:
+    """In place of a method that logs."""
+
+
 @contextmanager
 def untouched(trainer: Any, pl_module: Any) -> Iterator[None]:
     """Let a step leave neither gradients, nor logs, nor random numbers behind."""
-    muted = {name: lambda *args, **settings: None for name in ("log", "log_dict")}
-    muted["backward_part"] = lambda loss: loss.backward()  # without the hooks of callbacks
+    muted = {"log": nothing, "log_dict": nothing, "backward_part": torch.Tensor.backward}  # without hooks of callbacks
     vars(pl_module).update(muted)
     try:
         with isolate_rng():
@@ -103,8 +107,10 @@ def bytes_per_weight(optimizer: Any, dtype: torch.dtype) -> float:
     """Bytes of an optimizer's state per weight; 0 if an optimizer of its class cannot be tried on a CPU."""
     parameter = nn.Parameter(torch.zeros(SIDE, SIDE, dtype=dtype))
     parameter.grad = torch.zeros_like(parameter)
+    kind = type(optimizer)
+    accepted = signature(kind).parameters
     try:
-        small = type(getattr(optimizer, "optimizer", optimizer))([parameter], **optimizer.defaults)
+        small = kind([parameter], **{name: value for name, value in optimizer.defaults.items() if name in accepted})
         small.step()
     except Exception:  # optimizers of others raise many kinds
         return 0.0
@@ -143,9 +149,10 @@ def longest_rollouts(method: Method, prompts: Prompts) -> Prompts:
             found = generate(method.engine, policy, request)
     batch = prompts.micro_batches()[0]
     found = found.select(0, len(batch) * sampling.group_size)
-    cut = {"token_ids": found.token_ids[:, :traces], "token_mask": found.token_mask[:, :traces]}
     logprobs = None if found.logprobs is None or not request.logprobs else found.logprobs[:, :traces]
-    batch.rollouts = assemble(batch, dataclasses.replace(found, **cut, logprobs=logprobs), policy.markup)
+    ids, mask = found.token_ids[:, :traces], found.token_mask[:, :traces]
+    cut = dataclasses.replace(found, token_ids=ids, token_mask=mask, logprobs=logprobs)
+    batch.rollouts = assemble(batch, cut, policy.markup)
     batch.rollouts.segments.marker_emitted = torch.ones_like(batch.rollouts.segments.marker_emitted)
     batch.rollouts.temperature = sampling.temperature or 1.0
     if written:

@@ -139,7 +139,7 @@ class Unfinished(FitLoop):
     @override
     def on_advance_end(self) -> None:
         super().on_advance_end()
-        self.__class__ = FitLoop
+        self.__class__ = FitLoop  # type: ignore[assignment]
 
 
 def finish(trainer: Any, position: Position) -> None:

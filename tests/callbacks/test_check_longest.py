@@ -11,7 +11,7 @@ from short_runs import nrt_module, registers, weights
 from test_out_of_memory import full
 
 from nrt_lightning import CheckLongest, ConstantSchedule, EMADeviationFilter, InputError, Policy, SFTModule
-from nrt_lightning.callbacks.check_longest import longest_rows
+from nrt_lightning.callbacks.check_longest import bytes_per_weight, longest_rows
 
 
 class Look(L.Callback):
@@ -107,3 +107,9 @@ def test_data_without_rows_is_refused(trainer):
     loader = torch.utils.data.DataLoader([{"question": "a", "answer": "b"}])
     with pytest.raises(InputError, match=r"check_longest.*QADataModule"):
         trainer(max_steps=1, callbacks=[CheckLongest()]).fit(SFTModule(Policy("embedded:registers-base")), loader)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [(torch.optim.AdamW, 8), (torch.optim.Adam, 8), (torch.optim.SGD, 0)])
+def test_memory_is_held_for_the_state_of_the_optimizer(kind, expected):
+    optimizer = kind([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    assert bytes_per_weight(optimizer, torch.float32) == expected

@@ -19,9 +19,9 @@ def rows(split: str, size: int) -> dict[str, Any]:
     return {"class_path": "nrt_lightning.RegisterPrograms", "init_args": {"split": split, "size": size}}
 
 
-def callback(path: str, **settings: Any) -> dict[str, Any]:
+def callback(class_path: str, **settings: Any) -> dict[str, Any]:
     """A callback in a config."""
-    return {"class_path": path, "init_args": settings}
+    return {"class_path": class_path, "init_args": settings}
 
 
 METHOD: dict[str, Any] = {

@@ -10,6 +10,7 @@ from short_runs import nrt_module, registers
 
 from nrt_lightning import ConstantSchedule, InputError
 from nrt_lightning.cli.checkpoints import checkpoints_in, from_undamaged, whole
+from nrt_lightning.strategies.checkpoint_contents import finite
 from nrt_lightning.strategies.checkpoint_io import SafeCheckpointIO, before_of, damage, link_in_place
 
 
@@ -121,6 +122,16 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(path, tmp_path
     torch.save(bad, tmp_path / "other.ckpt")
     with pytest.raises(InputError, match=r"weight is not finite.*other\.ckpt"):
         step_of(tmp_path / "other.ckpt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_large_values_are_finite_and_no_others_cancel(dtype):
+    large = torch.full((1000,), torch.finfo(dtype).max, dtype=dtype)
+    assert finite(large), "though their sum is not"
+    for bad in (float("nan"), float("inf"), -float("inf")):
+        assert not finite(torch.cat([large, torch.tensor([bad], dtype=dtype)]))
+    infinite = torch.tensor([float("inf"), -float("inf"), 1.0], dtype=dtype)
+    assert not finite(infinite)
 
 
 def test_files_of_others_are_read(tmp_path):
