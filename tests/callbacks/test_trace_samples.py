@@ -149,10 +149,9 @@ def test_any_text_survives_in_tensorboard(text):
 
 
 def test_a_block_labels_what_it_shows():
-    trace = {
-        "kind": "best", "text": "t", "reward": 1.0, "gain": 0.5, "own_answer": None, "right": None,
-        "confidence": 0.25, "logprobs": None, "own_answer_note": "not written: x", "trace_tokens": 3, "marker_emitted": False, "cut": True,
-    }  # fmt: skip
+    trace = {"kind": "best", "text": "t", "reward": 1.0, "gain": 0.5, "confidence": 0.25, "logprobs": None}
+    trace |= {"own_answer": None, "right": None, "own_answer_note": "not written: x"}
+    trace |= {"trace_tokens": 3, "marker_emitted": False, "cut": True}
     text = block({"id": "a|b", "question": "q", "reference": "r", "baseline_confidence": 0.125, "traces": [trace]})
     for part in ("Reference answer (confidence without a trace 0.125)", "gain +0.5", "marker not emitted", "cut",
                  "confidence in the reference answer 0.25", "not written: x"):  # fmt: skip
