@@ -337,11 +337,12 @@ def test_fewer_than_one_job_is_refused(tmp_path):
 def many(methods: int = 23) -> list[Outcome]:
     """Outcomes of many methods, whose lines end at three places."""
     curve = [(9, 0.1), (19, 0.5)]
+    gains = {f"gain_decile_{d}": 1.0 + d / 9 for d in range(1, 11)}
+    ends = [(f"method_{at}", at % 3 / 3) for at in range(methods)]
     return [
-        Outcome(f"method_{at}", "", 0, {"exact_match_forced": (at % 3) / 3, **{f"gain_decile_{d}": 1.0 + d / 9 for d in range(1, 11)}},
-                {"val/exact_match_forced": [*curve, (29, (at % 3) / 3)]})
-        for at in range(methods)
-    ]  # fmt: skip
+        Outcome(name, "", 0, {"exact_match_forced": end} | gains, {"val/exact_match_forced": [*curve, (29, end)]})
+        for name, end in ends
+    ]
 
 
 def drawn(path: Path, outcomes: list[Outcome], monkeypatch):
@@ -368,7 +369,7 @@ def test_names_of_many_methods_do_not_cover_each_other(tmp_path, monkeypatch):
         boxes = [text.get_window_extent(renderer) for text in names]
         middles = sorted((box.y0 + box.y1) / 2 for box in boxes)
         assert min(b - a for a, b in pairwise(middles)) > 9  # pixels; letters are 8 points high
-        assert all(0 <= box.y0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width for box in boxes)
+        assert all(box.y0 >= 0 and box.y1 <= figure.bbox.height and box.x1 <= figure.bbox.width for box in boxes)
     lines = [line for line in figure.axes[1].lines if len(line.get_xdata()) == 3]
     assert len({(line.get_color(), str(line.get_linestyle()), line._unscaled_dash_pattern) for line in lines}) == 23
 
