@@ -1,6 +1,6 @@
 """The pictures of docs/report.md, taken of a report in a headless Chromium.
 
-    python -m benchmarks.report_pictures [--runs runs/quickstart] [--folder docs/images]
+python -m benchmarks.report_pictures [--runs runs/quickstart] [--folder docs/images]
 """
 
 from __future__ import annotations

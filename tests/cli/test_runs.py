@@ -311,7 +311,8 @@ def test_rows_of_train_that_are_held_out_are_test_rows(nrt: Command) -> None:
 
 def test_the_path_of_the_report_is_the_last_line_of_a_run_with_a_test(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    parts = "[nrt_lightning.BestAndLast, nrt_lightning.RunReport, {class_path: nrt_lightning.ResultsFile, init_args: {path: r.json, name: nrt}}]"
+    results = "{class_path: nrt_lightning.ResultsFile, init_args: {path: r.json, name: nrt}}"
+    parts = f"[nrt_lightning.BestAndLast, nrt_lightning.RunReport, {results}]"
     run(
         [
             *small_args("fit", tmp_path),
