@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture results results-second-bases real test test-wheel test-faults test-slow test-vllm docs lint format \
+.PHONY: help install quickstart picture report-pictures results results-second-bases real test test-wheel test-faults \
+	test-slow test-vllm docs lint format \
 	clean
 
 help: ## list the targets
@@ -26,6 +27,9 @@ quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both
 
 picture: $(INSTALLED) ## draw the README's picture from the runs of quickstart
 	$(BIN)/python -m benchmarks.quickstart_picture
+
+report-pictures: $(INSTALLED) ## draw the pictures of docs/report.md from the runs of quickstart; needs chromium and chromium-driver
+	$(BIN)/python -m benchmarks.report_pictures
 
 COMPARE = $(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml
 results: export OMP_NUM_THREADS = 1

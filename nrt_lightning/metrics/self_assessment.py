@@ -12,11 +12,11 @@ BINS = 10
 def self_assessment(agreement: Tensor, confidence: Tensor, right: Tensor) -> dict[str, Tensor]:
     """How well two signals of a policy foretell whether its answer is right. All lie between 0 and 1.
 
-    `calibration_error` is the expected calibration error of the agreement: the mean over bins of equal width, weighted
-    by their rows, of the distance between mean agreement and fraction right (torchmetrics).
-    `calibration_error_confidence` is that of the confidence. `right_surest_half` is the fraction right among the half of the rows with the highest
-    agreement; rows of the agreement at its edge count in part. Where it is above `right`, leaving out the rows
-    that the policy is unsure of helps (risk and coverage, arXiv 1705.08500).
+    `calibration_error` is the expected calibration error of the agreement (torchmetrics): the mean over bins of equal
+    width, weighted by their rows, of the distance between mean agreement and fraction right.
+    `calibration_error_confidence` is that of the confidence. `right_surest_half` is the fraction right among the half
+    of the rows with the highest agreement; rows of the agreement at its edge count in part. Where it is above `right`,
+    leaving out the rows that the policy is unsure of helps (risk and coverage, arXiv 1705.08500).
 
     Args:
         agreement: `[R]` fraction of the sampled answers that are the most frequent one.

@@ -308,3 +308,21 @@ def test_rows_of_train_that_are_held_out_are_test_rows(nrt: Command) -> None:
     cli = nrt("fit", *results, "--data.test=null", "--data.test_rows=2", "--trainer.max_steps=1")
     assert len(cli.datamodule.encoded["test"]) == 2
     assert "exact_match" in json.loads(Path("out/r.json").read_text())["mine"]
+
+
+def test_the_path_of_the_report_is_the_last_line_of_a_run_with_a_test(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    results = "{class_path: nrt_lightning.ResultsFile, init_args: {path: r.json, name: nrt}}"
+    parts = f"[nrt_lightning.BestAndLast, nrt_lightning.RunReport, {results}]"
+    run(
+        [
+            *small_args("fit", tmp_path),
+            "--trainer.logger=CSVLogger",
+            "--trainer.logger.save_dir=.",
+            f"--trainer.callbacks={parts}",
+        ]
+    )
+    lines = [line for line in capsys.readouterr().out.splitlines() if line]
+    assert lines[-1] == f"report: {Path('out', 'report.html')}"
+    assert sum(line.startswith("report:") for line in lines) == 1
+    assert '"exact_match"' in (tmp_path / "out" / "report.html").read_text()

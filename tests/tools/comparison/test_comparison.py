@@ -337,11 +337,12 @@ def test_fewer_than_one_job_is_refused(tmp_path):
 def many(methods: int = 23) -> list[Outcome]:
     """Outcomes of many methods, whose lines end at three places."""
     curve = [(9, 0.1), (19, 0.5)]
+    gains = {f"gain_decile_{d}": 1.0 + d / 9 for d in range(1, 11)}
+    ends = [(f"method_{at}", at % 3 / 3) for at in range(methods)]
     return [
-        Outcome(f"method_{at}", "", 0, {"exact_match_forced": (at % 3) / 3, **{f"gain_decile_{d}": 1.0 + d / 9 for d in range(1, 11)}},
-                {"val/exact_match_forced": [*curve, (29, (at % 3) / 3)]})
-        for at in range(methods)
-    ]  # fmt: skip
+        Outcome(name, "", 0, {"exact_match_forced": end} | gains, {"val/exact_match_forced": [*curve, (29, end)]})
+        for name, end in ends
+    ]
 
 
 def drawn(path: Path, outcomes: list[Outcome], monkeypatch):

@@ -80,6 +80,12 @@ def test_texts_are_shown_and_not_run(opened, pages):
     assert opened.messages() == []
 
 
+def test_what_is_hidden_takes_no_room(opened, pages):
+    opened.show(pages / "plain.html")  # with one run that has traces
+    labels = "return [...document.querySelectorAll('[hidden]')].map((node) => node.getClientRects().length)"
+    assert set(opened.run(labels)) == {0}
+
+
 def test_the_keyboard_reaches_the_controls(opened, pages):
     opened.show(pages / "plain.html")
     script = (

@@ -39,7 +39,7 @@ def test_a_page_has_the_runs_of_a_folder_side_by_side(tmp_path):
     assert nrt["results"]["confidence"] == 0.5
     assert (len(nrt["samples"]), nrt["words"]["steps"]) == (12, [20, 40, 60])
     assert (sft["words"], sft["samples"][0]["baseline"]) == (None, None)
-    assert [group["title"] for group in data["groups"]][:2] == ["Does it learn", "Is it healthy"]
+    assert [group["title"] for group in data["groups"]][:3] == ["Does it learn", "Do traces help", "Is it healthy"]
     assert len(html) < LARGEST
 
 

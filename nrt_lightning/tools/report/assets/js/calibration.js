@@ -10,7 +10,7 @@ function calibrationPart(section) {
   if (!measured.length) return section.append(nothing("The rows have no known answer, so that agreement cannot be compared with correctness."));
   const lines = (kind, x, y) => () => measured.flatMap(({ run, index }) => Object.entries(run.calibration.curves).map(([signal, curve], at) => ({
     label: [RUNS.length > 1 ? run.name : null, SIGNAL_TITLES[signal]].filter(Boolean).join(" · "), color: RUNS.length > 1 ? runColor(index) : runColor(at), dash: RUNS.length > 1 ? at : 0, points: true, x: curve[kind].map((point) => point[x]), y: curve[kind].map((point) => point[y]) })));
-  const unit = { alone: true, xRange: () => [-0.02, 1.02], yRange: () => [-0.02, 1.02] };
+  const unit = { alone: true, plain: true, xRange: () => [-0.02, 1.02], yRange: () => [-0.02, 1.02] };
   const diagonal = () => [{ label: "perfect", color: "--quiet", dash: 2, points: false, x: [0, 1], y: [0, 1] }];
   section.append(el("div", { class: "charts" },
     chart("Calibration", meaning("Fraction right, by how sure the policy is. On the diagonal it is as sure as it is right."), () => [...lines("bins", 0, 1)(), ...diagonal()], unit),

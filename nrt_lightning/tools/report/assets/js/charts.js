@@ -22,7 +22,7 @@ function chart(title, meaning, lines, settings = {}) {
     legend.replaceChildren(...shown.map((line, at) => {
       let value = index == null ? null : data[at + 1][index];
       for (let back = (index ?? data[0].length) - 1; value == null && back >= 0; back--) value = data[at + 1][back];
-      return el("li", {}, el("span", { class: "key", style: { borderColor: `var(${line.color})`, borderTopStyle: DASH_NAMES[line.dash % 4] } }), line.label, el("b", {}, figure(value)));
+      return el("li", {}, el("span", { class: "key", style: { borderColor: `var(${line.color})`, borderTopStyle: DASH_NAMES[line.dash % 4] } }), line.label, settings.plain ? null : el("b", {}, figure(value)));
     }));
   }
 
@@ -101,9 +101,9 @@ function curves(section) {
   section.append(controls);
   const most = Math.max(...RUNS.map((run) => run.curves.events));
   if (most > 1) section.append(nothing(`A point is the mean of ${most} logged values.`));
-  DATA.groups.forEach((group, at) => {
+  DATA.groups.forEach((group) => {
     const box = el("div", { class: "charts" }, group.charts.map(({ title, names }) => chart(title, about(names), () => runLines(names))));
-    const folded = at > 1;
+    const folded = /^(How fast|Details)/.test(group.title);
     section.append(el("details", { open: !folded, ontoggle: (event) => event.target.open && redraw() }, el("summary", {}, `${group.title} · ${plural(group.charts.length, "chart")}`), box));
   });
 }
