@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nrt_lightning.functional.linear_logprobs import CHUNK
-from nrt_lightning.models.scoring.packed_groups import BUCKET
+from nrt_lightning.models.scoring.layout import BUCKET
 from nrt_lightning.rollouts.growing_cache import ROOM
 
 if TYPE_CHECKING:
