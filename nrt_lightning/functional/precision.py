@@ -24,3 +24,16 @@ def at_least_float32(values: Tensor) -> Tensor:
         torch.float64
     """
     return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def compute_dtype(values: Tensor) -> torch.dtype:
+    """The type in which matrix products with these values are computed: that of autocast, if it is enabled.
+
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     compute_dtype(torch.zeros(2)), compute_dtype(torch.zeros(2, dtype=torch.float64))
+    (torch.bfloat16, torch.float64)
+    """
+    kind = values.device.type
+    if values.dtype == torch.float64 or not torch.is_autocast_enabled(kind):
+        return values.dtype
+    return torch.get_autocast_dtype(kind)

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
 
+from nrt_lightning.functional.precision import compute_dtype
+
 ROOM = 64  # free tokens in a new buffer
 
 
@@ -20,6 +22,7 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values; return all of them. [A, heads, L, size]"""
+        key_states, value_states = computed(key_states), computed(value_states)
         if not self.is_initialized or self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             keys, values = key_states, value_states
@@ -39,6 +42,11 @@ class GrowingLayer(DynamicLayer):
             self.buffers[name] = buffer
         buffer[:, :, old.shape[2] : length] = new
         return buffer[:, :, :length]
+
+
+def computed(states: Tensor) -> Tensor:
+    """Keys or values in the type in which attention computes. Under autocast, rotary embeddings make keys float32."""
+    return states.to(compute_dtype(states))
 
 
 def decoding_cache(config: PretrainedConfig) -> DynamicCache:

@@ -49,3 +49,14 @@ def test_appending_copies_nothing_while_there_is_room():
 def test_sliding_windows_stay_those_of_transformers():
     config = MistralConfig(num_hidden_layers=1, hidden_size=16, num_attention_heads=2, sliding_window=4)
     assert type(decoding_cache(config).layers[0]) is type(DynamicCache(config=config).layers[0])
+
+
+def test_keys_and_values_have_the_type_of_attention():
+    """Under bf16-mixed, rotary embeddings make keys float32, which attention would cast in every step."""
+    cache = decoding_cache(CONFIG)
+    keys, values = tokens(2, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        cache.update(keys, values.bfloat16(), 0)
+        cache.update(*tokens(2, 1), 0)
+    assert cache.layers[0].keys.dtype == cache.layers[0].values.dtype == torch.bfloat16
+    assert torch.equal(cache.layers[0].keys[:, :, :5], keys.bfloat16())

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -113,6 +114,11 @@ def copies(rollouts: Rollouts, *, right: bool = False) -> tuple[Tensor, dict[str
 def positions(mask: Tensor) -> Tensor:
     """Position ids that count real tokens only, 0 at leading padding. [N, S] -> [N, S]"""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """What `scaled_dot_product_attention` makes of a boolean mask in every call: 0 where it is True, else -inf."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
 @dataclass(frozen=True)
@@ -231,11 +237,21 @@ def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterat
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
     """The inputs that the model's forward accepts: some models have no `position_ids`."""
-    plain = getattr(model, "_fsdp_wrapped_module", model)
-    parameters = inspect.signature(plain.forward).parameters
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-        return inputs
-    return {name: value for name, value in inputs.items() if name in parameters}
+    names = argument_names(getattr(model, "_fsdp_wrapped_module", model).forward)
+    return inputs if names is None else {name: value for name, value in inputs.items() if name in names}
+
+
+def argument_names(forward: Callable[..., Any]) -> frozenset[str] | None:
+    """Names of the arguments of a forward method; None if it takes any."""
+    return names_of(getattr(forward, "__func__", forward))
+
+
+@lru_cache(maxsize=64)
+def names_of(function: Callable[..., Any]) -> frozenset[str] | None:
+    """Names of the arguments of a function; None if it takes any. Inspected once: decoding asks for every token."""
+    parameters = inspect.signature(function).parameters
+    any_name = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return None if any_name else frozenset(parameters)
 
 
 def scatter_scores(logprobs: Tensor, entropies: Tensor, mask: Tensor) -> Scores:

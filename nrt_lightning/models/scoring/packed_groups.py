@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface
 from typing_extensions import override
 
+from nrt_lightning.functional.precision import compute_dtype
 from nrt_lightning.models.scoring.base import (
     ScoringForward,
     at,
@@ -22,14 +23,14 @@ from nrt_lightning.models.scoring.base import (
     scatter_scores,
     score_positions,
 )
-from nrt_lightning.models.scoring.shared_prompt import cache_refusal, checkpoints_activations
+from nrt_lightning.models.scoring.layout import Layout, Seen
+from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 from nrt_lightning.structures import Rollouts, Scores
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "nrt_packed_groups"  # of the attention function, registered with transformers
-BUCKET = 8  # completions of similar length that attend together
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PackedGroups(ScoringForward):
     """One row of real tokens, all prompts followed by all completions; only attention separates the groups.
 
     Gives the same log-probs and gradients as `PromptCopies`. Each prompt is computed once per group. Padding and the
-    last token of each completion, which predicts nothing, are not computed.
+    last token of each completion, which predicts nothing, are not computed. Under activation checkpointing, what is
+    computed again attends in the same way.
 
     Raises:
         InputError: at the first use, if the model's attention cannot be replaced.
@@ -45,8 +47,6 @@ class PackedGroups(ScoringForward):
 
     @override
     def refusal(self, model: PreTrainedModel, length: int) -> str | None:
-        if checkpoints_activations(model):
-            return "activation checkpointing recomputes attention after it has been restored"
         attention = model.config._attn_implementation
         if attention != "sdpa":
             return f"it needs policy.attn_implementation sdpa, not {attention}"
@@ -59,7 +59,7 @@ class PackedGroups(ScoringForward):
     @override
     def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
         self.check(model, rollouts.length)
-        layout = Layout(rollouts)
+        layout = Layout(rollouts, keep=baseline)
         wanted = rollouts.segments.completion_mask  # [N, C]
         targets = rollouts.completion_ids[wanted]  # [M]
         prompts = rollouts.prompt_ids[rollouts.prompt_mask], positions(rollouts.prompt_mask)[rollouts.prompt_mask]
@@ -83,6 +83,7 @@ def baseline_logprobs(model: PreTrainedModel, rollouts: Rollouts, known: Layout)
     """Log-probs of the answers after the empty trace, [B, T], with the prompts' keys and values from `known`."""
     empty = rollouts.empty_traces()
     layout = Layout(empty, known.prompts)
+    known.prompts = {}  # the backward pass of `known` does not read them
     ids = empty.completion_ids[layout.read].unsqueeze(0)  # [1, R]
     inputs = {
         "input_ids": ids,
@@ -103,76 +104,43 @@ def row(columns: Tensor) -> tuple[Tensor, Tensor]:
     return torch.zeros_like(columns), columns
 
 
-class Layout:
-    """Positions of the packed tokens: first P of prompts, then R of completions."""
-
-    def __init__(self, rollouts: Rollouts, prompts: list[tuple[Tensor, Tensor]] | None = None) -> None:
-        wanted, groups = rollouts.segments.completion_mask, rollouts.group_ids  # [N, C], [N]
-        self.given = prompts is not None  # the row holds completions only
-        self.prompts: list[tuple[Tensor, Tensor]] = prompts or []  # by layer: keys and values [B, heads, P, size]
-        self.rollouts = rollouts
-        self.prompt_mask = rollouts.prompt_mask  # [B, P]
-        self.prompt_index = self.prompt_mask.flatten().nonzero().squeeze(1)
-        lengths = wanted.sum(dim=1)  # [N]
-        column = torch.arange(wanted.shape[1], device=wanted.device)
-        self.read = wanted & (column < lengths.unsqueeze(1) - 1)  # [N, C] all but the last token
-        self.position_ids = (self.prompt_mask.sum(dim=1)[groups].unsqueeze(1) + column)[self.read]  # [R]
-        size = wanted.shape[0], self.prompt_mask.shape[1]
-        causal = torch.ones(size[1], size[1], dtype=torch.bool, device=wanted.device).tril()
-        eye = torch.eye(size[1], dtype=torch.bool, device=wanted.device)  # padding attends to itself
-        self.prompt_sees = ((causal & self.prompt_mask.unsqueeze(1)) | eye).unsqueeze(1)  # [B, 1, P, P]
-        self.buckets = [
-            Bucket.of(rows, self.read, groups, self.prompt_mask) for rows in lengths.argsort(stable=True).split(BUCKET)
-        ]
-
-    def before(self) -> Tensor:
-        """The column that predicts each completion token, in row-major order."""
-        wanted, groups = self.rollouts.segments.completion_mask, self.rollouts.group_ids
-        prompt_ends = self.prompt_mask.sum(dim=1).cumsum(dim=0) - 1  # [B]
-        counts = self.read.sum(dim=1)
-        starts = len(self.prompt_index) + counts.cumsum(dim=0) - counts  # [N]
-        column = torch.arange(wanted.shape[1], device=wanted.device)
-        before = torch.where(column > 0, starts.unsqueeze(1) + column - 1, prompt_ends[groups].unsqueeze(1))  # [N, C]
-        return before[wanted]
-
-
-@dataclass
-class Bucket:
-    """Completions of similar length."""
-
-    groups: Tensor  # [n] their prompts
-    tokens: Tensor  # [m] indices of their tokens among the R
-    index: Tensor  # [m] flat positions of these tokens in [n, c]
-    shape: tuple[int, int]  # n, c
-    sees: Tensor  # [n, 1, c, P + c]
-
-    @classmethod
-    def of(cls, rows: Tensor, read: Tensor, groups: Tensor, prompt_mask: Tensor) -> Bucket:
-        """The completions `rows`."""
-        width = max(1, int(read[rows].sum(dim=1).max()))
-        mine = read[rows, :width]  # [n, c]
-        number = (read.flatten().long().cumsum(dim=0) - 1).view_as(read)
-        causal = torch.ones(width, width, dtype=torch.bool, device=rows.device).tril().expand(len(rows), -1, -1)
-        prompts = prompt_mask[groups[rows]].unsqueeze(1).expand(-1, width, -1)
-        return cls(
-            groups=groups[rows],
-            tokens=number[rows, :width][mine],
-            index=mine.flatten().nonzero().squeeze(1),
-            shape=(len(rows), width),
-            sees=torch.cat([prompts, causal], dim=2).unsqueeze(1),
-        )
-
-
 CURRENT: ContextVar[Layout] = ContextVar("layout")
 
 
 @contextmanager
 def attending(model: PreTrainedModel, layout: Layout) -> Iterator[None]:
-    """A context in which the model attends according to the layout."""
-    config = model.config
-    logits_are_final(
-        model, model.get_output_embeddings()
-    )  # cached now: it runs the model, which must not use this layout
+    """A context in which the model attends according to the layout, then and when activations are computed again."""
+    # Cached now: it runs the model, which must not use this layout.
+    logits_are_final(model, model.get_output_embeddings())
+    recomputing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    before = [(module, module._gradient_checkpointing_func) for module in recomputing]
+    for module, checkpoint in before:
+        module._gradient_checkpointing_func = with_layout(checkpoint, model.config, layout)
+    try:
+        with using(model.config, layout):
+            yield
+    finally:
+        for module, checkpoint in before:
+            module._gradient_checkpointing_func = checkpoint
+        layout.keep = False  # of the first computation
+
+
+def with_layout(checkpoint: Any, config: Any, layout: Layout) -> Any:
+    """A checkpoint function whose functions attend according to the layout, whenever they are called."""
+
+    def checkpointed(function: Any, *args: Any) -> Any:
+        def attended(*inputs: Any) -> Any:
+            with using(config, layout):
+                return function(*inputs)
+
+        return checkpoint(attended, *args)
+
+    return checkpointed
+
+
+@contextmanager
+def using(config: Any, layout: Layout) -> Iterator[None]:
+    """A context in which a model of this configuration attends according to the layout."""
     before, token = config._attn_implementation, CURRENT.set(layout)
     config._attn_implementation = NAME
     try:
@@ -194,17 +162,20 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attention of one row of packed groups. -> [1, M, heads, size]"""
     layout = CURRENT.get()
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [M, heads, size]
-    layer = module.layer_idx
+    dtype = compute_dtype(query)  # under autocast, rotary embeddings have made queries and keys float32
+    q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))  # [M, heads, size]
     parts = []
     if not layout.given:
         count, shape = len(layout.prompt_index), layout.prompt_mask.shape
         prompt = [unpacked(x[:count], layout.prompt_index, shape) for x in (q, k, v)]  # [B, heads, P, size]
-        layout.prompts.append((prompt[1], prompt[2]))
-        out = attend(prompt[0], prompt[1], prompt[2], layout.prompt_sees, scaling, dropout)
+        keys, values = prompt[1], prompt[2]
+        if layout.keep:
+            layout.prompts[module.layer_idx] = keys.detach(), values.detach()
+        out = attend(prompt[0], keys, values, layout.prompt_sees, scaling, dropout)
         parts.append(packed(out, layout.prompt_index))
         q, k, v = q[count:], k[count:], v[count:]
-    keys, values = layout.prompts[layer]
+    else:
+        keys, values = layout.prompts[module.layer_idx]
     index, outs = [], []
     for bucket in layout.buckets:
         mine = [unpacked(x[bucket.tokens], bucket.index, bucket.shape) for x in (q, k, v)]
@@ -217,12 +188,12 @@ def packed_attention(
     return torch.cat(parts).unsqueeze(0), None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, dropout_p: float) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Seen, scale: float | None, dropout_p: float) -> Tensor:
     """Attention with repeated heads of keys and values if there are fewer than of queries."""
     fewer = query.shape[1] // key.shape[1]
     if fewer > 1:
         key, value = key.repeat_interleave(fewer, dim=1), value.repeat_interleave(fewer, dim=1)
-    return F.scaled_dot_product_attention(query, key, value, mask, dropout_p, scale=scale)
+    return F.scaled_dot_product_attention(query, key, value, mask.additive(query.dtype), dropout_p, scale=scale)
 
 
 def unpacked(tokens: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.functional.precision import compute_dtype
 from nrt_lightning.models.scoring.base import (
     PromptCopies,
     ScoringForward,
+    additive,
     at,
     positions,
     scatter_scores,
@@ -109,6 +111,6 @@ def attention_mask(branches: Tensor, model: PreTrainedModel) -> Tensor:
     seen |= torch.eye(size, dtype=torch.bool, device=branches.device)  # padding attends to itself
     mask = seen.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
-        return mask
+        return additive(mask, compute_dtype(model.get_input_embeddings().weight))
     dtype = model.dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -24,18 +24,26 @@ FILE_BYTES = 4 * 2**30  # approximate size of a weights file
 def write_weights(policy: Policy, directory: Path | None) -> None:
     """Write all weights as safetensors files: adapters merged, quantized weights dequantized.
 
+    Under autocast they have its type, in which the policy computes: half the bytes of float32.
+
     Args:
         policy: loaded; under sharding, called on all processes inside `policy.sharding.readable`.
         directory: an empty directory; None on processes that write nothing.
     """
     pending: dict[str, Tensor] = {}
     files: dict[str, str] = {}  # the file of every weight
-    for name, weight in plain_weights(policy):
+    kind = policy.network.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    for name, weight in plain_weights(policy, dtype):
         if directory is None:
             continue
         if pending and sum(other.nbytes for other in pending.values()) + weight.nbytes > FILE_BYTES:
             write_file(pending, files, directory)
-        pending[name] = weight.cpu().clone(memory_format=torch.contiguous_format)  # tied weights share memory
+        weight = weight.cpu().contiguous()
+        shared = any(
+            other.untyped_storage().data_ptr() == weight.untyped_storage().data_ptr() for other in pending.values()
+        )
+        pending[name] = weight.clone() if shared else weight  # tied weights share memory, which safetensors refuses
     if directory is None:
         return
     write_file(pending, files, directory)

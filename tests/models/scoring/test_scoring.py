@@ -1,3 +1,5 @@
+import inspect
+
 import pytest
 import torch
 from tiny import sampled, save_tiny
@@ -5,6 +7,7 @@ from tiny import sampled, save_tiny
 from nrt_lightning import Policy, PromptCopies
 from nrt_lightning.functional.linear_logprobs import linear_logprobs
 from nrt_lightning.models.scoring import base as scoring
+from nrt_lightning.models.scoring.base import accepted, names_of
 
 
 def dense(policy, rollouts, row):
@@ -104,3 +107,14 @@ def test_many_logits_are_computed_again_in_the_backward_pass(tmp_path, family, m
     for name, grad in expected_grads.items():
         assert (grads[name] - grad).norm() <= 1e-5 * grad.norm() + 1e-9, name
     assert policy.network.get_output_embeddings().forward.__func__ is torch.nn.Linear.forward
+
+
+def test_arguments_are_inspected_once_per_class(policy, llama_dir, monkeypatch):
+    names_of.cache_clear()
+    seen = []
+    original = inspect.signature
+    monkeypatch.setattr(inspect, "signature", lambda function: seen.append(function) or original(function))
+    for network in (policy.network, policy.network, Policy(llama_dir).load().network):
+        for _ in range(3):
+            assert accepted(network, {"input_ids": 1}) == {"input_ids": 1}
+    assert len([function for function in seen if function.__name__ == "forward"]) <= 2

@@ -9,6 +9,7 @@ from tiny import sampled, save_tiny
 
 from nrt_lightning import InputError, Policy
 from nrt_lightning.models import BestScoring, PackedGroups, PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models.scoring.layout import Seen
 
 NAMES = {"PackedGroups", "SharedPrompt", "PromptTree"}
 
@@ -47,12 +48,70 @@ def test_untied_heads_and_eager_attention(tmp_path, scoring):
     check_same(policy, scoring, sampled(policy))
 
 
-def test_under_activation_checkpointing_the_tree_serves(llama_dir):
+def test_under_activation_checkpointing_packed_groups_attend_as_before(llama_dir):
     policy = Policy(llama_dir, activation_checkpointing=True).load()
+    rollouts = sampled(policy, 4)
+    assert isinstance(policy.scoring.choose(policy.network, 99), PackedGroups)
+    before = policy.network.model.layers[0]._gradient_checkpointing_func
+    check_same(policy, PackedGroups(), rollouts)
+    assert policy.network.model.layers[0]._gradient_checkpointing_func is before
+    expected, expected_grads = gradients(policy, PromptCopies(), rollouts)
+    scores, grads = gradients(policy, PackedGroups(), rollouts)
+    assert (scores.logprobs - expected.logprobs).abs().max() <= 1e-6 * expected.logprobs.abs().max()
+    wrong = sum(float((grads[name] - grad).square().sum()) for name, grad in expected_grads.items()) ** 0.5
+    assert wrong <= 1e-6 * sum(float(grad.square().sum()) for grad in expected_grads.values()) ** 0.5
+
+
+def test_under_activation_checkpointing_two_batches_keep_their_layouts(llama_dir):
+    policy = Policy(llama_dir, activation_checkpointing=True).load()
+    weight = policy.network.model.layers[0].self_attn.k_proj.weight
+
+    def loss(rollouts):
+        torch.manual_seed(3)
+        return (policy.score(rollouts, baseline=True).logprobs * torch.randn(rollouts.completion_ids.shape)).sum()
+
+    batches, alone = [sampled(policy, 4), sampled(policy, 2)], []
+    for batch in batches:
+        alone.append(torch.autograd.grad(loss(batch), weight)[0])
+    both = torch.autograd.grad(loss(batches[0]) + loss(batches[1]), weight)[0]
+    torch.testing.assert_close(both, alone[0] + alone[1])
+
+
+def test_under_activation_checkpointing_the_tree_serves_where_attention_cannot_be_replaced(llama_dir):
+    policy = Policy(llama_dir, activation_checkpointing=True, attn_implementation="eager").load()
     assert isinstance(policy.scoring.choose(policy.network, 99), PromptTree)
     with pytest.raises(InputError, match=r"policy\.scoring .*activation checkpointing"):
         SharedPrompt()(policy.network, sampled(policy))
     check_same(policy, PromptTree(), sampled(policy))
+
+
+def test_masks_are_made_once_and_keys_kept_in_half_precision(llama_dir, monkeypatch):
+    policy = Policy(llama_dir).load()
+    seen = []
+
+    def attend(query, key, value, *args, **kwargs):
+        if args:  # the one token with which the head is tried is not packed
+            seen.append((query.dtype, key.dtype, args[0].dtype, args[0].data_ptr()))
+        return original(query, key, value, *args, **kwargs)
+
+    original = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attend)
+    with torch.autocast("cpu", torch.bfloat16):
+        PackedGroups()(policy.network, sampled(policy, 4))
+    assert {dtype for *types, _ in seen for dtype in types} == {torch.bfloat16}
+    layers = len(policy.network.model.layers)
+    assert layers > 1
+    assert len({pointer for *_, pointer in seen}) == len(seen) / layers
+
+
+def test_additive_masks_give_what_boolean_ones_give(llama_dir, monkeypatch):
+    policy = Policy(llama_dir).load()
+    rollouts = sampled(policy, 4)
+    scores, grads = gradients(policy, PackedGroups(), rollouts)
+    monkeypatch.setattr(Seen, "additive", lambda self, dtype: self.mask)
+    expected, expected_grads = gradients(policy, PackedGroups(), rollouts)
+    assert torch.equal(scores.logprobs, expected.logprobs)
+    assert all(torch.equal(grads[name], expected_grads[name]) for name in grads)
 
 
 def test_windows_shorter_than_the_sequence_are_scored_by_copies(tmp_path, caplog):
@@ -108,6 +167,3 @@ def test_packed_groups_say_what_they_cannot_do(llama_dir):
     eager = Policy(llama_dir, attn_implementation="eager").load()
     with pytest.raises(InputError, match=r"policy\.scoring PackedGroups.*attn_implementation sdpa.*eager"):
         PackedGroups()(eager.network, sampled(eager))
-    checkpointing = Policy(llama_dir, activation_checkpointing=True).load()
-    with pytest.raises(InputError, match=r"policy\.scoring .*activation checkpointing"):
-        PackedGroups()(checkpointing.network, sampled(checkpointing))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import save_tiny
 from transformers import AutoModelForCausalLM
 
 from nrt_lightning import Policy
-from nrt_lightning.rollouts.remote import atomic_directory, write_model
+from nrt_lightning.rollouts.remote import atomic_directory, write_model, write_weights
 
 
 def test_a_directory_appears_when_it_is_full(tmp_path):
@@ -37,3 +40,23 @@ def test_a_model_in_one_file_or_several_is_read_back(size, tmp_path, monkeypatch
     ids = torch.tensor([[1, 10, policy.markup.marker_ids[0]]])
     with torch.no_grad():
         assert torch.equal(AutoModelForCausalLM.from_pretrained(directory)(ids).logits, policy.network(ids).logits)
+
+
+def test_under_autocast_half_the_bytes_are_written_and_nothing_is_copied_twice(tmp_path, monkeypatch):
+    policy = Policy("embedded:registers-base").load()
+    cloned = []
+    clone = torch.Tensor.clone
+    monkeypatch.setattr(torch.Tensor, "clone", lambda self, **settings: cloned.append(self) or clone(self, **settings))
+    sizes = {}
+    for name, context in (("float32", nullcontext()), ("bfloat16", torch.autocast("cpu", torch.bfloat16))):
+        (tmp_path / name).mkdir()
+        with context:
+            write_weights(policy, tmp_path / name)
+        found = load_file(tmp_path / name / "model.safetensors")
+        assert {weight.dtype for weight in found.values()} == {getattr(torch, name)}
+        for weight, parameter in policy.network.named_parameters():
+            assert torch.equal(found[weight], parameter.to(getattr(torch, name)))
+        sizes[name] = sum(weight.nbytes for weight in found.values())
+    assert sizes["bfloat16"] == sizes["float32"] / 2
+    tied = policy.network.config.tie_word_embeddings
+    assert len(cloned) <= 2 * tied  # the head, in each file
