@@ -67,7 +67,7 @@ class OnPolicyRollout(Callback):
         method.engine.check(method.policy)
         data: Any = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
-        check_answers(data, method)
+        check_answers(data, getattr(pl_module, "text_batches", None), method)
         if method.sampling.refill_rounds and not hasattr(data, "replacement_rows"):
             raise InputError(
                 f"sampling.refill_rounds is {method.sampling.refill_rounds}, but the data cannot give more rows. Use "
@@ -201,12 +201,12 @@ def share_at(trainer: Trainer, method: Method, position: int) -> float:
     return share.now(min(position / total, 1.0))
 
 
-def check_answers(data: Any, method: Method) -> None:
+def check_answers(data: Any, texts: Any, method: Method) -> None:
     """Refuse rows without answers where these go into prompts; the prompts take the template of the data."""
     if method.answer_conditioned is not None:
         rows = getattr(data, "encoded", {}).get("train")
         method.answer_conditioned.check_rows([] if rows is None else rows.rows)
-        method.answer_conditioned.use(getattr(data, "template", None))
+        method.answer_conditioned.use(getattr(data, "template", None) or getattr(texts, "template", None))
 
 
 def steps_within(trainer: Trainer, window: WindowStep) -> bool:
