@@ -31,9 +31,9 @@ def share_at(trainer: Trainer, method: Method, position: int) -> float:
     return share.now(min(position / total, 1.0))
 
 
-def check_answers(data: Any, method: Method) -> None:
+def check_answers(data: Any, texts: Any, method: Method) -> None:
     """Refuse rows without answers where these go into prompts; the prompts take the template of the data."""
     if method.answer_conditioned is not None:
         rows = getattr(data, "encoded", {}).get("train")
         method.answer_conditioned.check_rows([] if rows is None else rows.rows)
-        method.answer_conditioned.use(getattr(data, "template", None))
+        method.answer_conditioned.use(getattr(data, "template", None) or getattr(texts, "template", None))

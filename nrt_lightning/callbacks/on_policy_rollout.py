@@ -71,7 +71,7 @@ class OnPolicyRollout(Callback):
         method.engine.check(method.policy)
         data: Any = getattr(trainer, "datamodule", None)
         on_policy(getattr(data, "window", 1), trainer.accumulate_grad_batches, getattr(data, "window_epochs", 1))
-        check_answers(data, method)
+        check_answers(data, getattr(pl_module, "text_batches", None), method)
         if method.sampling.refill_rounds and not hasattr(data, "replacement_rows"):
             raise InputError(
                 f"sampling.refill_rounds is {method.sampling.refill_rounds}, but the data cannot give more rows. Use "
@@ -130,7 +130,7 @@ class OnPolicyRollout(Callback):
         for prefix, values in (("train", applied.train), ("rollout", applied.rollout)):
             for name, value in values.items():
                 mean = processes.mean(value.to(pl_module.device))
-                pl_module.log(f"{prefix}/{name}", mean, batch_size=count, logger=moves[prefix])
+                pl_module.log(f"{prefix}/{name}", mean, batch_size=count, logger=None if moves[prefix] else False)
         return applied.micro_batches
 
     def more_rows(

@@ -66,7 +66,7 @@ class Mixture:
             most = 1 if name in ("read_off", "slip") else float("inf")
             if not 0 <= value <= most:
                 raise InputError(f"Mixture({name}={value!r}): out of range. Give a number from 0 to {most}.")
-        for names in (KINDS, ("worked", "guessed", "chatted", "explained")):
+        for names in (KINDS, ("worked", "guessed", "chatted")):
             if not any(getattr(self, name) for name in names):
                 raise InputError(f"Mixture: {', '.join(names)} are all 0. Give one of them a weight above 0.")
 
@@ -85,12 +85,18 @@ class PretrainingText(QASource, ABC):
         mixture: weights of the kinds of documents.
     """
 
+    explains = False  # True: it has questions that follow their answer (`Mixture.explained`)
     size: int = 36_000
     seed: int = 0
     mixture: Mixture = field(default_factory=Mixture)
 
     def __post_init__(self) -> None:
         check_at_least(f"{type(self).__name__}.size", self.size, 1)
+        if self.mixture.explained and not self.explains:
+            raise InputError(
+                f"{type(self).__name__}.mixture.explained is {self.mixture.explained}, but it has no such documents. "
+                "Set it to 0, or use RegisterCorpus."
+            )
 
     @override
     def rows(self) -> list[Row]:

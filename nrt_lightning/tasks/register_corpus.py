@@ -44,6 +44,8 @@ class RegisterCorpus(PretrainingText):
         (1, True)
     """
 
+    explains = True
+
     @override
     def question(self, rng: random.Random) -> str:
         mixture, program = self.mixture, make_program(rng, "corpus")

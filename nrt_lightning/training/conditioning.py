@@ -7,6 +7,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from nrt_lightning.errors import InputError
 from nrt_lightning.functional.padding import pad_to_widest
 from nrt_lightning.metrics.scalars import Mean, Scalar
 from nrt_lightning.models.policy.policy import Policy
@@ -40,6 +41,11 @@ def mixed(
         request: for the traces under the question.
         share: of each group.
     """
+    if len(prompts.rows) != len(prompts):
+        raise InputError(
+            f"answer_conditioned puts answers into prompts, and the batch has texts of {len(prompts.rows)} of "
+            f"{len(prompts)} rows. Give Prompts.rows, as QADataModule and PromptEncoder do."
+        )
     names, size, device = request.names or [], request.group_size, request.prompt_ids.device
     seen = settings.counts(share, size, names, request.seed)  # [B]
     ids, mask = settings.prompts(policy, prompts.rows, request.seed, device)  # [B, P']

@@ -5,9 +5,10 @@ from collections import Counter
 import pytest
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.tasks.pointer_corpus import PointerCorpus
 from nrt_lightning.tasks.pretraining import KINDS, Mixture
 from nrt_lightning.tasks.register_corpus import READ_OFF, RegisterCorpus
-from nrt_lightning.tasks.registers import RegisterPrograms, run_program, split_of
+from nrt_lightning.tasks.registers import RegisterPrograms, answer, run_program, split_of
 from nrt_lightning.tasks.tiny_tokenizer import CHARACTERS, EOS, build_tokenizer
 
 PROGRAM = re.compile(r"a[0-4](?:[b-f][+*][1-4]){3,}")
@@ -132,6 +133,25 @@ def test_kinds_keep_their_weights(documents):
     assert share(program + r"\?\w\w:") == pytest.approx(mixture.question / total, abs=0.02)
     assert share(program + r"(?:[!#@]|\?\w\w )") == pytest.approx(mixture.log / total, abs=0.02)
     assert share(r"\d[+*]\d=") == pytest.approx(mixture.lesson / total, abs=0.02)
+
+
+def test_explained_questions_follow_their_answer_and_no_question_is_worked_out():
+    mixture = Mixture(**dict.fromkeys(NOTHING, 0) | {"question": 1, "worked": 0, "explained": 1, "slip": 0})
+    texts = [row.question + row.answer for row in RegisterCorpus(size=300, mixture=mixture).rows()]
+    explained = [text for text in texts if "<" in text]
+    assert 0.4 < len(explained) / len(texts) < 0.7
+    for text in explained:
+        given, _, rest = text.partition("<")
+        question, steps = rest[: rest.index(":") + 1], rest[rest.index(":") + 1 :]
+        program, asked = question[:-1].split("?")
+        assert given == answer(program, asked)
+        registers = run_program(program)
+        written = dict(STEP.findall(steps))
+        assert {name: int(value) for name, value in written.items() if name != "a"} == {
+            name: value for name, value in registers.items() if name != "a"
+        }
+    with pytest.raises(InputError, match=r"PointerCorpus.mixture.explained is 1"):
+        PointerCorpus(mixture=mixture)
 
 
 def test_the_tokenizer_knows_every_character(documents):

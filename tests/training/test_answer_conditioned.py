@@ -320,6 +320,13 @@ def test_rows_without_answers_are_refused():
         AnswerConditioned().check_rows(rows)
 
 
+def test_batches_without_texts_are_refused(policy):
+    prompts = make_prompts(policy, QUESTIONS, ANSWERS)
+    prompts.rows = []
+    with pytest.raises(InputError, match=r"answer_conditioned.*0 of 3 rows.*Prompts.rows"):
+        sample_window(method_of(policy), prompts, seed=5, share=0.5)
+
+
 def test_responses_are_refused():
     with pytest.raises(InputError, match=r"train_response.*answer_conditioned"):
         nrt_module(answer_conditioned=AnswerConditioned(), train_response=True)
