@@ -108,7 +108,7 @@ def changed(link: re.Match[str], source: str) -> str:
     inside = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else ""
     if inside in COPIES:
         goal = COPIES[inside]
-    elif path.is_relative_to(DOCS) and path.is_file():
+    elif path.is_relative_to(DOCS) and path.is_file() and path.suffix != ".py":
         goal = path.relative_to(DOCS).as_posix()
     else:
         return text

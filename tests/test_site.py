@@ -83,6 +83,7 @@ def test_the_reference_has_every_public_name(hooks: ModuleType) -> None:
         ("chat.md", "[a `b`](../configs/quickstart.yaml)", "a `b`"),
         ("chat.md", "[a](https://arxiv.org/abs/1)", "[a](https://arxiv.org/abs/1)"),
         ("chat.md", "[a](#options)", "[a](#options)"),
+        ("README.md", "[a](notebooks/first_model.py)", "a"),
         ("project/overview.md", "[a](docs/chat.md)", "[a](../chat.md)"),
         ("project/overview.md", "![a](docs/quickstart.png)", "![a](../quickstart.png)"),
         ("project/overview.md", "[a](CONTRIBUTING.md)", "[a](contributing.md)"),
