@@ -91,7 +91,8 @@ class TraceSamples(Callback):
             log.warning("TraceSamples shows no traces of training: the outputs of training_step have no 'reward'.")
             self.questions = 0
             return
-        batch = with_rows(batch, pl_module.policy)
+        policy: Any = pl_module.policy
+        batch = with_rows(batch, policy)
         self.look(trainer, train_records(trainer, pl_module, batch, outputs, self.questions))
 
     @override

@@ -128,14 +128,10 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         """Seed the training step by counter."""
         seed_all(counter_seed(run_seed(), 0, micro_batches_done(self.trainer), self.global_rank, "train"))
 
-    # Optimization
-
     @property
     def processes(self) -> Processes:
         """The processes of the run; one without a trainer."""
         return Processes(None if self._trainer is None else self.trainer.strategy)
-
-    # Logging
 
     def log_scalars(
         self, values: Mapping[str, Scalar | Tensor], prefix: str, batch_size: int, still: Collection[str] = ()

@@ -58,9 +58,9 @@ class OpenStep:
     def copy(self) -> OpenStep:
         """A copy with gradients of its own, those of the parameters in `held`."""
         held = [parameter.grad for parameter in self.parameters] if self.held is None else self.held
-        sizes = {name: dict(getattr(self, name)) for name in ("divisors", "before", "newest")}
         apart = {name: cloned(gradients) for name, gradients in self.apart.items()}
-        return replace(self, **sizes, apart=apart, held=cloned(held))
+        divisors, before, newest = ({**sizes} for sizes in (self.divisors, self.before, self.newest))
+        return replace(self, divisors=divisors, before=before, newest=newest, apart=apart, held=cloned(held))
 
     def go_on(self) -> None:
         """Begin the next micro-batch."""

@@ -14,7 +14,7 @@ from nrt_lightning.filters import GroupFilter
 from nrt_lightning.functional import pack_segment, unpack_segment
 from nrt_lightning.losses import LossInputs, NRTLoss, WholeBatch, sampled_tokens
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
-from nrt_lightning.models.scoring.base import entropy_gradient
+from nrt_lightning.models.scoring.entropies import entropy_gradient
 from nrt_lightning.rewards import (
     FixedTokenWeights,
     KeepOverlong,

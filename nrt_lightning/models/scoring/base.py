@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.linear_logprobs import CHUNK, OwnRow, linear_logprobs
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
+from nrt_lightning.models.scoring.entropies import ENTROPY_GRADIENT
 from nrt_lightning.models.scoring.frequencies import check_frequencies
 from nrt_lightning.models.scoring.recurrence import padded_right, recurrent
 from nrt_lightning.structures import Rollouts, Scores
@@ -28,18 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 DENSE = 2**24  # logits whose probabilities are kept for the backward pass: 64 MiB in float32
-ENTROPY_GRADIENT = ContextVar("entropy_gradient", default=False)  # True: entropies have a gradient
 FINAL: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # by model: `logits_are_final`
-
-
-@contextmanager
-def entropy_gradient(*, enabled: bool) -> Iterator[None]:
-    """A context in which entropies have a gradient, as an entropy term of the loss needs, or have none."""
-    token = ENTROPY_GRADIENT.set(enabled)
-    try:
-        yield
-    finally:
-        ENTROPY_GRADIENT.reset(token)
 
 
 class ScoringForward(ABC):

@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from nrt_lightning.functional.logprobs import entropy, token_logprobs
 from nrt_lightning.models.scoring.base import (
-    ENTROPY_GRADIENT,
     ScoringForward,
     at,
     last_logits,
@@ -21,6 +20,7 @@ from nrt_lightning.models.scoring.base import (
     scatter_scores,
     score_positions,
 )
+from nrt_lightning.models.scoring.entropies import ENTROPY_GRADIENT
 from nrt_lightning.models.scoring.frequencies import frequency_refusal
 from nrt_lightning.models.scoring.recurrence import cache_argument
 from nrt_lightning.structures import Rollouts, Scores
