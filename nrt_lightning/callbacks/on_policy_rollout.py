@@ -84,7 +84,8 @@ class OnPolicyRollout(Callback):
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(filled, field.name))
         batch.window = place
-        batch.step = step_segments(trainer, pl_module.method, self.window, place, batch_idx)
+        method = method_of(pl_module, type(self).__name__)
+        batch.step = step_segments(trainer, method, self.window, place, batch_idx)
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:
         """The window's micro-batches with rollouts, scores and credit, as far as these come before the steps.
