@@ -94,7 +94,7 @@ class OnPolicyRollout(Callback):
         for field in dataclasses.fields(batch):
             setattr(batch, field.name, getattr(filled, field.name))
         batch.window = place
-        method: Any = pl_module.method
+        method = method_of(pl_module, type(self).__name__)
         batch.step = step_segments(trainer, method, self.window, place, batch_idx)
 
     def fill_window(self, trainer: Trainer, pl_module: Any, prompts: Prompts, position: int) -> list[Prompts]:

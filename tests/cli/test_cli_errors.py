@@ -224,6 +224,11 @@ def test_window_and_accumulation_do_not_fit(error_of: ErrorOf) -> None:
     assert re.search(r"data.window\W+(is )?3\b.*trainer.accumulate_grad_batches\W+(is )?2\b", message)
 
 
+def test_a_strategy_that_trains_copies(error_of: ErrorOf) -> None:
+    message = error_of("fit", "--trainer.strategy=ddp_spawn", "--trainer.devices=2", "--trainer.accelerator=cpu")
+    assert re.search(r"trainer\.strategy is ddp_spawn.*untrained.*Use ddp", message)
+
+
 def test_an_output_directory_that_cannot_be_made(error_of: ErrorOf) -> None:
     Path("file").touch()
     message = error_of("fit", "--trainer.default_root_dir=file/out")

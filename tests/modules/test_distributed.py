@@ -14,6 +14,7 @@ sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from torchmetrics.text import CharErrorRate, ROUGEScore
 from nrt_lightning import ConstantSchedule, ExactMatch, NRTLoss, Policy, RegisterPrograms, Sampling, SFTModule
+from nrt_lightning import TruncatedImportance
 from nrt_lightning.functional import TokenMean
 
 def sgd(params):
@@ -49,9 +50,9 @@ if __name__ == "__main__":
         return sum(float((p - start[n]).double().abs().sum()) for n, p in module.policy.named_parameters())
 
     common = {{"optimizer": sgd, "schedule": ConstantSchedule(0)}}
-    greedy = {{  # nearly: traces do not depend on the number of processes
-        "sampling": Sampling(group_size=2, max_trace_tokens=12, temperature=1e-4),
-        "loss": NRTLoss(reduction=TokenMean(), trace_coef=0.0),
+    greedy = {{  # traces do not depend on the number of processes
+        "sampling": Sampling(group_size=2, max_trace_tokens=12, top_k=1),
+        "loss": NRTLoss(reduction=TokenMean(), trace_coef=0.0, sampler_correction=TruncatedImportance()),
     }}
     moved = [] if int(sys.argv[3]) else [
         accumulated(SFTModule(Policy("embedded:registers-base"), **common)),
