@@ -31,33 +31,50 @@ def computes_else(module: nn.Module) -> bool:
     return type(module).__name__.endswith(OTHERS)
 
 
-def left_out(model: PreTrainedModel) -> str | None:
-    """The share of the weights that linear layers hold, and the matrices that are none; None if there are none.
+def linear_weights(model: PreTrainedModel) -> set[int]:
+    """Identities of the parameters of all linear layers."""
+    return {id(p) for name in linear_names(model) for p in model.get_submodule(name).parameters()}
+
+
+def adapted_weights(model: nn.Module) -> set[int]:
+    """Identities of the parameters that low-rank updates adapt; peft also adapts the experts of some mixture models."""
+    found: set[int] = set()
+    for module in model.modules():
+        if hasattr(module, "lora_A"):
+            base, name = module.get_base_layer(), getattr(module, "parameter_name", None)  # type: ignore[operator]
+            found |= {id(p) for p in ([getattr(base, name)] if name else base.parameters())}
+    return found
+
+
+def left_out(model: PreTrainedModel, covered: set[int]) -> str | None:
+    """The share of the weights that is covered, and the matrices that are not; None if all are.
 
     Embeddings, output head, norms and biases are not counted. In mixture models the experts of a layer are one
-    three-dimensional parameter each, which neither adapters of linear layers nor 4-bit storage cover.
+    three-dimensional parameter each, which 4-bit storage does not cover and adapters only for some models.
 
     Args:
-        model: without adapter, possibly on the meta device.
+        model: possibly with an adapter.
+        covered: identities of parameters.
     """
-    linear = {id(p) for name in linear_names(model) for p in model.get_submodule(name).parameters()}
     ends = {id(p) for module in (model.get_input_embeddings(), model.get_output_embeddings())
             for p in module.parameters()}  # fmt: skip
     others: dict[str, int] = {}
-    covered = 0
+    inside = 0
     for name, parameter in model.named_parameters():
         owner = model.get_submodule(name.rpartition(".")[0])
-        if id(parameter) in linear:
-            covered += weights_of(parameter)
-        elif parameter.dim() > 1 and id(parameter) not in ends and not isinstance(owner, nn.Embedding):
+        if id(parameter) in covered:
+            inside += weights_of(parameter) if parameter.dim() > 1 else 0
+            continue
+        embeds = id(parameter) in ends or isinstance(owner, nn.Embedding)
+        if parameter.dim() > 1 and not embeds and "lora_" not in name and not name.endswith("bias"):
             kind = f"{type(owner).__name__}.{name.rpartition('.')[2]}"
-            others[kind] = others.get(kind, 0) + parameter.numel()
+            others[kind] = others.get(kind, 0) + weights_of(parameter)
     if not others:
         return None
-    total, largest = covered + sum(others.values()), sorted(others, key=lambda kind: -others[kind])
+    total, largest = inside + sum(others.values()), sorted(others, key=lambda kind: -others[kind])
     names = ", ".join(f"{kind} ({100 * others[kind] / total:.2g} %)" for kind in largest[:NAMED])
     more = f" and {len(largest) - NAMED} more" if len(largest) > NAMED else ""
-    return f"{100 * covered / total:.3g} % of the weights, those of linear layers. Left out: {names}{more}"
+    return f"{100 * inside / total:.3g} % of the weights. Left out: {names}{more}"
 
 
 def weights_of(parameter: nn.Parameter) -> int:

@@ -15,7 +15,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.functional.validation import DTYPES, check_choice
 from nrt_lightning.models.adapters.base import Adapter
 from nrt_lightning.models.adapters.extras import require
-from nrt_lightning.models.adapters.linear_layers import left_out, linear_names, other_names
+from nrt_lightning.models.adapters.linear_layers import adapted_weights, left_out, linear_names, other_names
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
@@ -90,8 +90,6 @@ class LoRA(Adapter):
 
         from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
 
-        if self.targets == ALL_LINEAR and (found := left_out(model)):
-            log.warning("policy.adapter.targets all-linear adapts %s.", found)
         own = self.marker_rows and bool(marker_ids)
         rows: Any = dict.fromkeys(embedding_names(model), marker_ids) if own else None
         config = LoraConfig(
@@ -109,7 +107,12 @@ class LoRA(Adapter):
         with warnings.catch_warnings(), forked_rng("adapter"):  # A is initialized at random
             # peft uses an attribute's old name
             warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            try:
+                peft_model = get_peft_model(model, config, autocast_adapter_dtype=False)
+            except ValueError as error:  # for instance experts, which peft adapts without dropout and DoRA
+                raise InputError(f"policy.adapter LoRA does not fit {type(model).__name__}: {error}") from error
+        if self.targets == ALL_LINEAR and (found := left_out(model, adapted_weights(model))):
+            log.warning("policy.adapter.targets all-linear adapts %s.", found)
         train_rows_alone(peft_model)
         for parameter in peft_model.parameters():
             if parameter.requires_grad:

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from nrt_lightning.errors import InputError, nearest
-from nrt_lightning.models.adapters.linear_layers import left_out
+from nrt_lightning.models.adapters.linear_layers import left_out, linear_weights
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def random_weights(
 
 def said(model: PreTrainedModel) -> PreTrainedModel:
     """A quantized model; a warning says what of it stays unquantized, if anything does."""
-    if found := left_out(model):
+    if found := left_out(model, linear_weights(model)):
         log.warning("policy.quantization stores in fewer bits %s.", found)
     return model
 

@@ -37,17 +37,30 @@ def plain_weights(policy: Policy, dtype: torch.dtype | None = None) -> Iterator[
     """
     network = policy.network
     for name, weight in network.named_parameters(remove_duplicate=False):
-        holders = [network.get_submodule(name[:i]) for i, letter in enumerate(name) if letter == "."]
-        adapted = next((holder for holder in holders if hasattr(holder, "base_layer")), None)
+        dots = [i for i, letter in enumerate(name) if letter == "."]
+        around = {name[i + 1 :]: network.get_submodule(name[:i]) for i in dots}  # by the rest of the name
+        adapters = {rest: holder for rest, holder in around.items() if hasattr(holder, "base_layer")}
+        adapted = adapter_of(list(adapters.values()), name.rpartition(".")[2])
         plain = plain_name(name).replace("base_layer.", "").replace("token_adapter.", "")
-        if adapted is not None and "base_layer." not in name:
-            continue
+        if any("base_layer." not in rest for rest in adapters):
+            continue  # a weight of an adapter
         value, quantized = whole(weight), hasattr(weight, "quant_state")
-        if adapted is not None and plain.endswith("weight"):
+        if adapted is not None:
             value = merge(adapted, value)
         if quantized and getattr(network.get_submodule(name.rpartition(".")[0]), "source_cls", None) is Conv1D:
             value = value.T  # GPT-2's layers are transposed when they are quantized
         yield plain, value.to(dtype or (policy.dtype if quantized else weight.dtype))
+
+
+def adapter_of(adapters: list[Any], parameter: str) -> Any:
+    """The layer that adapts a parameter; None if none does.
+
+    Args:
+        adapters: the adapters' layers around the parameter, outer ones first. Experts have one around another for each
+            adapted parameter.
+        parameter: its name in the innermost module.
+    """
+    return next((one for one in adapters if getattr(one, "parameter_name", "weight") == parameter), None)
 
 
 def plain_config(network: PreTrainedModel, **changes: Any) -> PretrainedConfig:
@@ -81,6 +94,8 @@ def merge(layer: Any, weight: Tensor) -> Tensor:
         weight = weight.clone()
         weight[layer.token_indices[adapter]] = whole(layer.trainable_tokens_delta[adapter]).float()
         return weight
+    if hasattr(layer, "parameter_name"):
+        return weight + layer.get_delta_weight(adapter).float()
     down, up = (whole(part[adapter].weight).float() for part in (layer.lora_A, layer.lora_B))  # [r, in], [out, r]
     update = layer.scaling[adapter] * (up @ down)
     transposed = getattr(layer, "fan_in_fan_out", False)  # GPT-2 stores [in, out]

@@ -8,8 +8,9 @@ from torch import nn
 from benchmarks.architectures import build
 from nrt_lightning import FourBit, InputError, LoRA, Policy
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
-from nrt_lightning.models.adapters.linear_layers import left_out
+from nrt_lightning.models.adapters.linear_layers import left_out, linear_weights
 from nrt_lightning.models.policy.loading import said
+from nrt_lightning.models.policy.plain_weights import plain_weights
 
 
 def perturbed(policy):
@@ -238,29 +239,48 @@ def test_state_holds_what_is_trained_alone():
         other.load_state_dict(missing)
 
 
-@pytest.mark.parametrize(
-    ("family", "left"),
-    [("mixtral", "MixtralExperts.gate_up_proj"), ("qwen3_moe", "Qwen3MoeExperts.gate_up_proj"), ("llama", None)],
-)
-def test_experts_that_are_no_linear_layers_are_named_with_their_share(family, left, caplog):
-    shape = {"num_experts": 4, "num_local_experts": 4, "moe_intermediate_size": 48}
-    policy = build(family, shape, adapter=LoRA(rank=2))
-    if left is None:
-        assert "all-linear adapts" not in caplog.text
-        return
-    base = [(n, p) for n, p in policy.network.named_parameters() if not p.requires_grad and p.dim() > 1
-            and "embed" not in n and "head" not in n]  # fmt: skip
-    linear = sum(p.numel() for n, p in base if "base_layer" in n)
-    share = 100 * linear / sum(p.numel() for _, p in base)
-    assert f"all-linear adapts {share:.3g} % of the weights" in caplog.text
-    assert left in caplog.text
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "num_local_experts": 4, "moe_intermediate_size": 48}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_experts_that_are_not_adapted_are_named_with_their_share(caplog):
+    policy = build("gpt_oss", EXPERTS, adapter=LoRA(rank=2))
+    base = {n: p for n, p in policy.network.named_parameters() if not p.requires_grad and p.dim() > 1
+            and "embed" not in n and "head" not in n and not n.endswith("bias")}  # fmt: skip
+    share = 100 * sum(p.numel() for n, p in base.items() if "base_layer" in n) / sum(p.numel() for p in base.values())
+    assert f"all-linear adapts {share:.3g} % of the weights. Left out: GptOssExperts.gate_up_proj" in caplog.text
+    caplog.clear()
+    build("llama", adapter=LoRA(rank=2))
+    assert "all-linear adapts" not in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("family", ["mixtral", "qwen3_moe"])
+def test_experts_that_are_adapted_are_merged(family, caplog):
+    policy = perturbed(build(family, EXPERTS, adapter=LoRA(rank=2)))
+    assert "all-linear adapts" not in caplog.text, "nothing is left out"
+    rollouts = sampled(policy)
+    merged = build(family, EXPERTS)
+    merged.network.load_state_dict(dict(plain_weights(policy)), strict=True)
+    with torch.no_grad():
+        expected = policy.score(rollouts).logprobs
+        torch.testing.assert_close(merged.score(rollouts).logprobs, expected, atol=1e-4, rtol=1e-4)
+        base = build(family, EXPERTS).score(rollouts).logprobs
+    assert (base - expected).abs().max() > 0.01
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_peft_cannot_do_with_experts_is_an_error_of_the_settings():
+    with pytest.raises(InputError, match=r"policy.adapter LoRA does not fit Mixtral\w+: .*dropout"):
+        build("mixtral", EXPERTS, adapter=LoRA(rank=2, dropout=0.1))
 
 
 def test_experts_that_stay_in_16_bits_are_named_with_their_share(caplog):
     pytest.importorskip("bitsandbytes")
     model = build("mixtral").network
-    whole = left_out(model)
-    assert left_out(said(FourBit().quantize(model))) == whole, "packed weights are counted as what they are"
+    whole = left_out(model, linear_weights(model))
+    quantized = said(FourBit().quantize(model))
+    assert left_out(quantized, linear_weights(quantized)) == whole, "packed weights are counted as what they are"
     assert f"policy.quantization stores in fewer bits {whole}" in caplog.text
     assert "MixtralExperts.down_proj" in whole
 

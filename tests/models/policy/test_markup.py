@@ -126,7 +126,7 @@ def test_a_marker_that_is_an_end_token_of_the_model_is_not_banned(tmp_path):
 
 
 def test_end_tokens_inside_a_text_marker_are_neither_banned_nor_the_end_of_a_trace(tmp_path):
-    policy = Policy(directory_with(tmp_path), marker="\nAnswer:").load()
+    policy = Policy(directory_with(tmp_path), marker="#?:").load()
     first, last = policy.markup.marker_ids[0], policy.markup.marker_ids[-1]
     assert first != last
     policy.network.generation_config.eos_token_id = [first, last]
