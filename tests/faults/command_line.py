@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,8 @@ def config(name: str, folder: Path, kill: Kill | None) -> dict[str, Any]:
     given = COMMAND_LINES[name]
     watching = [callback("faults.watching.Notes", path=str(folder / "notes.jsonl"))]
     if kill is not None:
-        settings = {"moment": kill.moment, "place": kill.place, "number": int(kill.number), "delay": kill.delay}
-        watching.append(callback("faults.watching.Killer", **settings))
+        fields = {name: value for name, value in asdict(kill).items() if name != "rank"}
+        watching.append(callback("faults.watching.Killer", **fields | {"number": int(kill.number)}))
     trainer = {
         "accelerator": "cpu", "devices": 1, "logger": False, "default_root_dir": str(folder), "num_sanity_val_steps": 0,
         "enable_progress_bar": False, "limit_val_batches": 1, "enable_model_summary": False,

@@ -74,7 +74,7 @@ class Kill:
     number: int = signal.SIGKILL
     delay: float = 0.0
     rank: int = 0
-    sure: bool = True  # False: the run may end before
+    sure: bool = True  # False: the first such moment from there on, and the run may end before
 
     @property
     def expected(self) -> set[int]:
@@ -113,7 +113,7 @@ def forked(run: Callable[[], None], log: Path, environment: dict[str, str]) -> i
         with log.open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)  # not what pytest captures
+        sys.stdout = sys.stderr = os.fdopen(os.dup(1), "w", buffering=1)  # not what pytest captures
         torch.set_num_threads(1)
         run()
         code = 0

@@ -89,18 +89,21 @@ class Killer(L.Callback):
         kill: as `faults.killed_runs.Kill`; by its fields for the command line.
     """
 
-    def __init__(self, kill: Any = None, moment: str = "", place: int = 0, number: int = 9, delay: float = 0.0) -> None:
+    def __init__(
+        self, kill: Any = None, moment: str = "", place: int = 0, number: int = 9, delay: float = 0.0, sure: bool = True
+    ) -> None:
         if kill is not None:
-            moment, place, number, delay = kill.moment, kill.place, kill.number, kill.delay
-        self.moment, self.place, self.number, self.delay = moment, place, number, delay
+            moment, place, number, delay, sure = kill.moment, kill.place, kill.number, kill.delay, kill.sure
+        self.moment, self.place, self.number, self.delay, self.sure = moment, place, number, delay, sure
 
     def at(self, moment: str, trainer: Any, processed: int = 0) -> None:
         if moment == self.moment and self.here(trainer, processed):
             self.kill()
 
     def here(self, trainer: Any, processed: int = 0) -> bool:
-        """True at the micro-batch that is meant."""
-        return trainer.fit_loop.epoch_loop.batch_progress.total.processed - processed == self.place
+        """True at the micro-batch that is meant; for random kills, from there on."""
+        place = trainer.fit_loop.epoch_loop.batch_progress.total.processed - processed
+        return place == self.place or (not self.sure and place > self.place)
 
     def kill(self) -> None:
         """Send the signal, now or after the delay."""
