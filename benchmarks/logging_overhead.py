@@ -4,8 +4,9 @@
 
 Runs the quickstart with further options of `nrt-lightning fit`, such as
 `--trainer.callbacks+=nrt_lightning.AnswerHeatMap`. What is done once, until the end of the first step, is counted
-apart, so that a short run tells what a long one costs (`--of 150`, with as many validations a step). The CPU seconds of all hooks of these callbacks and of all that modules and loggers log are counted within the run, so
-the ratio does not depend on other work of the machine. Nested calls are counted once.
+apart, so that a short run tells what a long one costs (`--of 150`, with as many validations a step). The CPU seconds
+of all hooks of these callbacks and of all that modules and loggers log are counted within the run, so the ratio does
+not depend on other work of the machine. Nested calls are counted once.
 """
 
 from __future__ import annotations
