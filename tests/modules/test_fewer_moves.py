@@ -1,0 +1,29 @@
+"""Many values are logged without moving each."""
+
+import torch
+from lightning.pytorch.trainer.connectors.logger_connector.result import _Metadata, _ResultCollection, _ResultMetric
+
+from nrt_lightning.modules.fewer_moves import fewer_moves
+
+
+def logged(values) -> float:
+    results = _ResultCollection(training=True)
+    for value in values:
+        results.log("training_step", "x", value, on_step=True, on_epoch=True, batch_size=2)
+    return float(results.metrics(on_step=False)["callback"]["x_epoch"])
+
+
+def test_values_are_those_that_lightning_logs():
+    values = [torch.tensor(1.0), torch.tensor(4.0)]
+    with fewer_moves():
+        found = logged(values)
+    assert found == logged(values) == 2.5
+
+
+def test_a_metric_is_moved_to_another_device_only():
+    metric = _ResultMetric(_Metadata("f", "x"), is_tensor=True)
+    before = _ResultMetric.to
+    with fewer_moves():
+        assert metric.to(torch.device("cpu")) is metric
+        assert metric.to(torch.device("meta")).value.device.type == "meta"
+    assert _ResultMetric.to is before
