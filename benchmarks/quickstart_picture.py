@@ -2,8 +2,8 @@
 
     python -m benchmarks.quickstart_picture [--runs runs/quickstart] [--png docs/quickstart.png]
 
-It reads what `make quickstart` writes: the validation curves in TensorBoard's files and the CPU seconds in
-`results.json`, which, unlike seconds by the clock, hardly depend on other work of the machine.
+It reads what `make quickstart` writes: the validation curves in `metrics.jsonl` and the CPU seconds in `results.json`,
+which, unlike seconds by the clock, hardly depend on other work of the machine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-METRIC, EVERY_STEP = "val/exact_match", "train/loss"
+from nrt_lightning.callbacks.run_lines import read_lines
+
+METRIC = "val/exact_match"
 COLORS = {"nrt": "#4b3fce", "sft": "#8b929e"}
 NAMES = {"nrt": "NRT", "sft": "SFT"}
 TITLE = "Exact match on validation questions; in bold, on test questions after training"
@@ -38,14 +40,11 @@ class Run:
             directory: of the quickstart's runs.
             name: of the run: `nrt` or `sft`.
         """
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
         results = json.loads((directory / "results.json").read_text())[name]
-        curves = EventAccumulator(str(directory / "tensorboard" / name)).Reload()
-        steps = curves.Scalars(EVERY_STEP)[-1].step + 1
-        points = curves.Scalars(METRIC)
-        seconds = [(point.step + 1) / steps * results["cpu_seconds"] for point in points]
-        return cls(name, steps, seconds, [point.value for point in points], results["exact_match"])
+        lines, _ = read_lines(directory / "tensorboard" / name / "metrics.jsonl")
+        steps, points = max(line["step"] for line in lines), [line for line in lines if METRIC in line]
+        seconds = [point["step"] / steps * results["cpu_seconds"] for point in points]
+        return cls(name, steps, seconds, [point[METRIC] for point in points], results["exact_match"])
 
 
 def draw(runs: list[Run], file: Path) -> None:

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_history import RunHistory
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.metrics.logged_values import CHARTS, GROUPS, TESTED, describe
@@ -65,7 +66,7 @@ class Dashboard(Callback):
             if not isinstance(logger.log_metrics, ShownMetrics):
                 logger.log_metrics = ShownMetrics(logger)  # type: ignore[method-assign]
             logger.log_metrics.use(self, trainer)
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or leaves_nothing(trainer):
             return
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
@@ -81,14 +82,14 @@ class Dashboard(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.write_layout(trainer)
         for logger in trainer.loggers if trainer.is_global_zero else []:
-            if isinstance(logger, WandbLogger) and not trainer.fast_dev_run:
+            if isinstance(logger, WandbLogger) and not leaves_nothing(trainer):
                 logger.experiment.summary.update(figures_of(trainer, "val/"))
 
     def write_layout(self, trainer: Trainer) -> None:
         """Write TensorBoard's layout of charts, if it has changed."""
         layout = self.layout()
         titles = [title for charts in layout.values() for title in charts]
-        if titles == self.charted or not trainer.is_global_zero or trainer.fast_dev_run:
+        if titles == self.charted or not trainer.is_global_zero or leaves_nothing(trainer):
             return
         self.charted = titles
         for logger in trainer.loggers:
@@ -108,7 +109,7 @@ class Dashboard(Callback):
     @override
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         figures = figures_of(trainer, TESTED)
-        if not figures or not trainer.is_global_zero or trainer.fast_dev_run:
+        if not figures or not trainer.is_global_zero or leaves_nothing(trainer):
             return
         step = axis_of(trainer).step(trainer)
         for logger in trainer.loggers:
@@ -144,8 +145,9 @@ class ShownMetrics:
         if self.is_dashboard:
             left_out = hidden(self.trainer, values)
             values = {self.dashboard.shown(k): v for k, v in values.items() if k not in left_out}
+        axis = axis_of(self.trainer)
         if values:
-            self.log(values, axis_of(self.trainer).step(self.trainer, step))
+            self.log(values, step if axis.unit == "steps" else axis.step(self.trainer))
 
 
 def hidden(trainer: Any, names: Iterable[str]) -> set[str]:

@@ -20,6 +20,7 @@ from nrt_lightning.callbacks.out_of_memory import NameOutOfMemory
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
 from nrt_lightning.callbacks.save_on_signal import SaveOnSignal
+from nrt_lightning.callbacks.step_axis import StepAxis
 from nrt_lightning.callbacks.waiting_saves import WaitingSaves
 from nrt_lightning.data import QADataModule
 from nrt_lightning.errors import InputError
@@ -235,6 +236,6 @@ def add_exact_resume(trainer: Any) -> None:
         if not any(isinstance(callback, kind) for callback in callbacks):
             first = (number for number, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
             callbacks.insert(next(first, len(callbacks)), kind())
-    for kind in (SaveOnSignal, NameOutOfMemory):
+    for kind in (SaveOnSignal, NameOutOfMemory, StepAxis):
         if not any(isinstance(callback, kind) for callback in callbacks):
             callbacks.append(kind())

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
 from nrt_lightning.callbacks.run_lines import log_folder, thinned
-from nrt_lightning.callbacks.samples.heat_map_figure import draw, to_array
+from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
 from nrt_lightning.callbacks.samples.records import Record, val_records
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.errors import InputError
@@ -19,6 +19,7 @@ from nrt_lightning.functional import check_at_least
 from nrt_lightning.structures import Prompts
 
 NAME = "answer_heat_map.png"
+DRAWN = {4**power for power in range(1, 16)}  # validations: a picture costs a few tenths of a second
 
 
 class AnswerHeatMap(Callback):
@@ -26,9 +27,9 @@ class AnswerHeatMap(Callback):
 
     Blue tokens are likelier after the policy's greedy trace than after the empty trace, red ones less likely. One line
     is one validation, with the trace beside it; the first line shows how hard each token is without a trace. The
-    picture is drawn after the validations 1, 2, 4, 8 and so on, and at the end of training. It is
+    picture is drawn after the validations 4, 16, 64 and so on, and at the end of training. It is
     `answer_heat_map.png` in the folder of the run's log, and goes to TensorBoard (IMAGES) and Weights & Biases. Modules
-    without traces draw nothing.
+    without traces draw nothing. Characters that matplotlib's font lacks are boxes.
 
     Args:
         rows: validation rows, the first ones.
@@ -85,7 +86,7 @@ class AnswerHeatMap(Callback):
         if len({look["step"] for look in self.looks}) > 2 * self.max_looks:
             self.looks = thinned(self.looks, self.max_looks)
         self.count += 1
-        if self.count & (self.count - 1) == 0:
+        if self.count in DRAWN:
             self.show(trainer)
 
     @override
@@ -103,13 +104,12 @@ class AnswerHeatMap(Callback):
         figure = draw(looks)
         path = log_folder(trainer) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
-        step = axis_of(trainer).step(trainer)
+        pixels, step = write(figure, path), axis_of(trainer).step(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("answer_heat_map", to_array(figure), step, dataformats="HWC")
+                logger.experiment.add_image("answer_heat_map", pixels, step, dataformats="HWC")
             elif isinstance(logger, WandbLogger):
-                logger.log_image("answer_heat_map", [to_array(figure)], step)
+                logger.log_image("answer_heat_map", [pixels], step)
 
     @override
     def state_dict(self) -> dict[str, Any]:

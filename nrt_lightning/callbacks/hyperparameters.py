@@ -27,7 +27,8 @@ class Hyperparameters(Callback):
     """Gives the settings of a run to every logger, by their names on the command line.
 
     TensorBoard shows them under HPARAMS beside the last metrics of training and validation, `CSVLogger` writes
-    `hparams.yaml`, W&B and MLflow have them as the config and parameters of the run. `NRTModule` and `SFTModule` add this callback.
+    `hparams.yaml`, W&B and MLflow have them as the config and parameters of the run. `NRTModule` and `SFTModule` add
+    this callback.
     """
 
     def __init__(self) -> None:

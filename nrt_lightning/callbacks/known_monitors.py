@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.dashboard import FOLDERS
 from nrt_lightning.errors import InputError, nearest
 from nrt_lightning.evaluation.metrics import BUILT_IN
 
@@ -61,5 +62,12 @@ class KnownMonitors(Callback):
 
 
 def refusal(callback: str, monitor: str, known: list[str]) -> str:
-    """The message for a metric that is not logged."""
+    """The message for a metric that is not logged.
+
+    >>> refusal("EarlyStopping", "1_learns/val/confidence", ["val/confidence"])
+    "EarlyStopping.monitor='1_learns/val/confidence' is the name in dashboards. Monitor 'val/confidence'."
+    """
+    group, _, plain = monitor.partition("/")
+    if group in FOLDERS.values():
+        return f"{callback}.monitor={monitor!r} is the name in dashboards. Monitor {plain!r}."
     return f"{callback}.monitor={monitor!r} is not logged by this run.{nearest(monitor, known)}"

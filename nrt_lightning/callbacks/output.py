@@ -16,7 +16,6 @@ from nrt_lightning.callbacks.known_monitors import KnownMonitors
 from nrt_lightning.callbacks.one_line_bar import OneLineBar
 from nrt_lightning.callbacks.plain_summary import PlainSummary
 from nrt_lightning.callbacks.progress_lines import ProgressLines, ValidationTable
-from nrt_lightning.callbacks.step_axis import StepAxis
 
 
 def has_terminal() -> bool:
@@ -27,7 +26,7 @@ def has_terminal() -> bool:
 def output_callbacks(trainer: Any) -> list[Callback]:
     """The callbacks for loggers and output that a trainer lacks. Its default summary and progress bar are replaced."""
     callbacks = trainer.callbacks
-    always = (StepAxis, Dashboard, Hyperparameters, KnownMonitors)
+    always = (Dashboard, Hyperparameters, KnownMonitors)
     new: list[Callback] = [kind() for kind in always if not any(isinstance(c, kind) for c in callbacks)]
     for index, callback in enumerate(callbacks):
         if type(callback) in (ModelSummary, RichModelSummary):

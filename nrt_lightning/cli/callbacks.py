@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 log = logging.getLogger(__name__)
-ONE_A_RUN = ("ResultsFile", "BestAndLast", "RunReport")  # a later config replaces that of an earlier one
+ONE_A_RUN = (  # a later config replaces that of an earlier one
+    "ResultsFile", "BestAndLast", "StepAxis", "TraceSamples", "AnswerHeatMap", "Dashboard", "RunReport"
+)  # fmt: skip
 
 
 def names_in(callbacks: Any) -> list[str]:

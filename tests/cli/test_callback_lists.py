@@ -38,6 +38,8 @@ def test_a_method_keeps_the_watch_and_renames_the_results(capsys: pytest.Capture
     both = [{"class_path": "nrt_lightning.ResultsFile", "init_args": {"name": name}} for name in ("nrt", "sft")]
     assert last_of_each([*both, {"class_path": "nrt_lightning.TraceSamples"}])[0]["init_args"]["name"] == "sft"
     assert last_of_each(None) is None
+    axes = [{"class_path": "nrt_lightning.StepAxis", "init_args": {"unit": unit}} for unit in ("rollouts", "steps")]
+    assert last_of_each(axes) == axes[1:]
 
 
 def test_a_list_that_replaces_another_is_reported(caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import textwrap
+import warnings
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,7 +74,7 @@ def draw_panel(axes: Any, panel: list[Record], count: int) -> None:
     question = textwrap.shorten(escaped(panel[0]["question"]), 90, placeholder=" ...")
     axes.set_title(f"{question}{more}", loc="left", fontsize=9, color=INK, family="monospace", pad=18)
     axes.text(count - 0.2, len(panel) + 1, "darker: harder without a trace", fontsize=7, color=FAINT, va="center")
-    axes.text(count - 0.2, 0, "darker: harder without a trace", fontsize=7, color=FAINT, va="center")
+    axes.text(count - 0.2, 0, "own answer, trace", fontsize=7, color=FAINT, va="center")
     for number, look in enumerate(panel, start=1):
         trace = look["traces"][0]
         mark = {True: "right", False: "wrong", None: ""}[trace["right"]]
@@ -125,9 +127,11 @@ def beside(text: str) -> str:
     return "\n".join(lines)
 
 
-def to_array(figure: Any) -> Any:
-    """The picture as an array, [height, width, 3]."""
+def write(figure: Any, path: Path) -> Any:
+    """Write the picture to a file; return it as an array, [height, width, 3]."""
     import numpy
 
-    figure.canvas.draw()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(path)
     return numpy.asarray(figure.canvas.buffer_rgba())[:, :, :3].copy()
