@@ -16,6 +16,7 @@ def main(args: list[str]) -> None:
         prog="nrt-lightning report",
         description="Write one HTML page about runs, which opens in a browser without network.",
     )
+    parser.add_argument("--config", action="config", help="YAML file with these options")
     parser.add_argument("runs", nargs="+", type=str, help="folders of runs (trainer.default_root_dir) or of their logs")
     parser.add_argument("--output", type=str, default="report.html", help="file to write; an existing one is replaced")
     options = parser.parse_args(args)
