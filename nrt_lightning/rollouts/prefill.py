@@ -1,0 +1,57 @@
+"""Prompts before the first sampled token: what all of them begin with is read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from nrt_lightning.models.scoring.base import positions
+from nrt_lightning.models.scoring.shared_prompt import cache_refusal
+from nrt_lightning.rollouts.decoding import forward
+
+LEAST = 16  # tokens; a shorter beginning is not worth a pass of its own
+
+
+def prefill(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
+    """Fill a cache with prompts. Instructions that all of them begin with pass through the model once.
+
+    Args:
+        model: the model.
+        ids: of B prompts, padded on the left, [B, P].
+        mask: of their tokens, [B, P].
+        cache: empty.
+
+    Returns:
+        Logits of the next token [B, V], and the mask of what the cache holds [B, P'].
+    """
+    common = common_tokens(ids, mask)
+    if common < LEAST or cache_refusal(model, ids.shape[1]) is not None:
+        return forward(model, ids, mask.long(), positions(mask), cache), mask
+    count = len(ids)
+    first = ids[:1][mask[:1]][:common].unsqueeze(0)  # [1, common]
+    ones = torch.ones_like(first)
+    forward(model, first, ones, positions(ones.bool()), cache)
+    cache.batch_repeat_interleave(count)
+    rest = mask & (mask.cumsum(dim=1) > common)  # [B, P]
+    width = int(rest.sum(dim=1).max())
+    ids, rest = ids[:, -width:], rest[:, -width:]
+    whole = torch.cat([ones.bool().expand(count, -1), rest], dim=1)  # [B, common + width]
+    return forward(model, ids, whole.long(), positions(rest) + common, cache), whole
+
+
+def common_tokens(ids: Tensor, mask: Tensor) -> int:
+    """Number of tokens that all prompts begin with, at least one less than the shortest has; 0 for one prompt.
+
+    >>> ids = torch.tensor([[0, 5, 6, 7], [5, 6, 8, 9]])
+    >>> common_tokens(ids, ids > 0)
+    2
+    """
+    if len(ids) < 2:
+        return 0
+    shortest = int(mask.sum(dim=1).min())
+    order = (~mask).long().argsort(dim=1, stable=True)  # moves the padding to the right
+    begins = ids.gather(1, order)[:, : max(shortest - 1, 0)]
+    return int((begins == begins[:1]).all(dim=0).long().cumprod(dim=0).sum())
