@@ -9,10 +9,9 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nrt_lightning.models.scoring.base import positions
+from nrt_lightning.models.scoring.layout import LEAST, common_tokens
 from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 from nrt_lightning.rollouts.decoding import forward
-
-LEAST = 16  # tokens; a shorter beginning is not worth a pass of its own
 
 
 def prefill(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> tuple[Tensor, Tensor]:
@@ -40,18 +39,3 @@ def prefill(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> tuple
     ids, rest = ids[:, -width:], rest[:, -width:]
     whole = torch.cat([ones.bool().expand(count, -1), rest], dim=1)  # [B, common + width]
     return forward(model, ids, whole.long(), positions(rest) + common, cache), whole
-
-
-def common_tokens(ids: Tensor, mask: Tensor) -> int:
-    """Number of tokens that all prompts begin with, at least one less than the shortest has; 0 for one prompt.
-
-    >>> ids = torch.tensor([[0, 5, 6, 7], [5, 6, 8, 9]])
-    >>> common_tokens(ids, ids > 0)
-    2
-    """
-    if len(ids) < 2:
-        return 0
-    shortest = int(mask.sum(dim=1).min())
-    order = (~mask).long().argsort(dim=1, stable=True)  # moves the padding to the right
-    begins = ids.gather(1, order)[:, : max(shortest - 1, 0)]
-    return int((begins == begins[:1]).all(dim=0).long().cumprod(dim=0).sum())
