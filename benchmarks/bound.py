@@ -1,8 +1,9 @@
 """Lower bound on the matrix products of a step, in GFLOP.
 
-Every prompt token and every sampled token once, no padding, the output head only where a token is predicted, and a
-backward pass of twice the forward's work. Attention scores, element-wise work and memory traffic are not counted.
-Divided by the machine's rate of large matrix products, it bounds the time of a step from below.
+Every prompt token and every sampled token once, instructions that all prompts begin with once per step, no padding, the
+output head only where a token is predicted, and a backward pass of twice the forward's work. Attention scores,
+element-wise work and memory traffic are not counted. Divided by the machine's rate of large matrix products, it bounds
+the time of a step from below.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from benchmarks.workload import Workload
 
 def bound_gflop(work: Workload, sampled: float, ended: float) -> dict[str, float]:
     """GFLOP by phase of a step with `sampled` tokens, `ended` of them end tokens; `reward` is the baseline."""
-    prompt, answer = sum(work.prompt_tokens), sum(work.answer_tokens)
+    prompt, answer = work.prefix + sum(work.prompt_tokens), sum(work.answer_tokens)
     # The last token of a sequence need not be processed; the first is predicted by the prompt.
     decoded = sampled - work.rollouts
     scored = sampled - ended + work.rollouts + work.group_size * answer  # trace + marker + answer

@@ -26,12 +26,23 @@ class Run:
         steps: number of measured steps, after the warm-up.
         flops: measure GFLOP instead of CPU seconds.
         scoring: our side's scoring forward, by the name of its class.
+        rank: of LoRA on all linear layers of both sides; 0 trains all weights.
+        half: the base in bfloat16, and matrix products under bf16-mixed.
+        checkpointing: recompute activations in the backward pass.
     """
 
     work: Workload
     steps: int
     flops: bool = False
     scoring: str = "BestScoring"
+    rank: int = 0
+    half: bool = False
+    checkpointing: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the base's weights."""
+        return torch.bfloat16 if self.half else torch.float32
 
 
 def main(train: Callable[[Run, Phases], list[Sampled]]) -> None:

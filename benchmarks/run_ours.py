@@ -45,10 +45,17 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     steps = WARM_UP + run.steps
     meter = Meter(phases)
-    policy = build_policy(run.work, scoring=getattr(models, run.scoring)())
+    policy = build_policy(
+        run.work,
+        dtype=run.dtype,
+        scoring=getattr(models, run.scoring)(),
+        adapter=models.LoRA(rank=run.rank) if run.rank else None,
+        activation_checkpointing=run.checkpointing,
+    )
     module = NRTModule(policy, sampling=run.work.sampling, schedule=LinearSchedule(warmup=0))
     trainer = L.Trainer(
         accelerator="cpu",
+        precision="bf16-mixed" if run.half else "32-true",
         max_steps=steps,
         gradient_clip_val=1.0,
         callbacks=[meter],

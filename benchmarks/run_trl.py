@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig
 from transformers import PreTrainedModel, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
@@ -71,7 +72,7 @@ class Meter(TrainerCallback):
 def train(run: Run, phases: Phases) -> list[Sampled]:
     """Train, and return the number of tokens that each step sampled."""
     work, steps = run.work, WARM_UP + run.steps
-    model, tokenizer = build_model(work), build_tokenizer(work.vocabulary)
+    model, tokenizer = build_model(work).to(run.dtype), build_tokenizer(work.vocabulary)
     rows = [{"prompt": question, "answer": answer} for step in range(steps) for question, answer in texts(work, step)]
     reward = NRTReward(model, tokenizer)
     sampled: list[Sampled] = []
@@ -90,6 +91,7 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
             train_dataset=Dataset.from_list(rows),
             args=settings(run, directory, steps),
             callbacks=[Meter(phases)],
+            peft_config=LoraConfig(r=run.rank, lora_alpha=32, target_modules="all-linear") if run.rank else None,
         )
         phases.wrap(trainer, "_generate_single_turn", "rollout")
         phases.wrap(trainer, "compute_loss", "forward")
@@ -100,7 +102,7 @@ def train(run: Run, phases: Phases) -> list[Sampled]:
 
 
 def settings(run: Run, directory: str, steps: int) -> GRPOConfig:
-    """The workload's sizes, without KL and activation checkpointing, as on our side, and the authors' optimizer."""
+    """The workload's sizes, without KL, as on our side, and the authors' optimizer."""
     return GRPOConfig(
         output_dir=directory,
         max_steps=steps,
@@ -108,9 +110,9 @@ def settings(run: Run, directory: str, steps: int) -> GRPOConfig:
         num_generations=run.work.group_size,
         max_completion_length=run.work.trace_tokens,
         beta=0.0,
-        gradient_checkpointing=False,
+        gradient_checkpointing=run.checkpointing,
         use_cpu=True,
-        bf16=False,
+        bf16=run.half,
         shuffle_dataset=False,
         learning_rate=2e-6,
         adam_beta1=0.9,

@@ -1,6 +1,7 @@
 """One NRT training step, ours and TRL's, on the same model, rows and lengths.
 
     python -m benchmarks.step [--pairs 3] [--steps 3] [--even] [--scoring CLASS] [--json FILE]
+    python -m benchmarks.step --shape 135m --rank 16 [--half] [--checkpointing]
 
 The sides alternate in subprocesses with one thread. A step lasts from the end of the previous step to its end, so a
 trainer's overhead is included. Seconds are CPU seconds.
@@ -9,6 +10,7 @@ trainer's overhead is included. Seconds are CPU seconds.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib.util
 import json
 from pathlib import Path
@@ -16,17 +18,17 @@ from typing import Any
 
 from benchmarks.bound import bound_gflop
 from benchmarks.measure import in_subprocess, medians, table
-from benchmarks.workload import Workload, build_model
+from benchmarks.workload import SHAPES, Workload, build_model
 
 SIDES = {"ours": "benchmarks.run_ours", "trl": "benchmarks.run_trl"}
 PHASES = ("rollout", "reward", "forward", "backward", "optimizer", "other", "step")
 LEARN = ("reward", "forward", "backward")
 
 
-def measure(work: Workload, pairs: int, steps: int, scoring: str) -> dict[str, Any]:
+def measure(work: Workload, pairs: int, steps: int, **settings: Any) -> dict[str, Any]:
     """Medians of both sides, the bound and the ratios."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    asked = {"work": work.to_json(), "scoring": scoring}
+    asked = {"work": work.to_json(), **settings}
     for _ in range(pairs):
         for side, module in SIDES.items():
             runs[side].append(in_subprocess(module, asked | {"steps": steps}))
@@ -111,15 +113,22 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=3, help="alternating runs of each side (%(default)s)")
     parser.add_argument("--steps", type=int, default=3, help="measured steps of a run, after a warm-up (%(default)s)")
     parser.add_argument("--scoring", default="BestScoring", help="our scoring forward (%(default)s)")
-    parser.add_argument("--even", action="store_true", help="all traces have 64 tokens")
+    parser.add_argument("--shape", choices=SHAPES, default="small", help="model and lengths (%(default)s)")
+    parser.add_argument("--layers", type=int, help="fewer layers than the shape has, to try the benchmark")
+    parser.add_argument("--trace_tokens", type=int, help="other than the shape's 64")
+    parser.add_argument("--rank", type=int, default=0, help="of LoRA on both sides; 0 trains all weights (%(default)s)")
+    parser.add_argument("--half", action="store_true", help="bfloat16 weights and bf16-mixed, on both sides")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute activations, on both sides")
+    parser.add_argument("--even", action="store_true", help="all traces have the same length")
     parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("trl") is None:
         parser.exit(2, "benchmarks.step compares with TRL, which is not installed: pip install '.[bench]'\n")
-    work = Workload(ends_after=0) if options.even else Workload()
-    result = {"workload": json.loads(work.to_json()), "parameters": build_model(work).num_parameters()}
-    result["scoring"] = options.scoring
-    result |= measure(work, options.pairs, options.steps, options.scoring)
+    changes = {name: value for name in ("layers", "trace_tokens") if (value := getattr(options, name)) is not None}
+    work = dataclasses.replace(SHAPES[options.shape], **changes, **({"ends_after": 0} if options.even else {}))
+    settings = {name: getattr(options, name) for name in ("scoring", "rank", "half", "checkpointing")}
+    result = {"workload": json.loads(work.to_json()), "parameters": build_model(work).num_parameters(), **settings}
+    result |= measure(work, options.pairs, options.steps, **settings)
     print(report(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

@@ -39,6 +39,7 @@ class Workload:
     heads: int = 4
     kv_heads: int = 4
     tied: bool = False  # output and input embeddings share their weights
+    prefix: int = 0  # tokens of instructions in front of every question, besides `prompt_tokens`
     ends_after: float = 32  # a trace ends with probability 1 / ends_after at every token; 0: all have `trace_tokens`
 
     @property
@@ -71,6 +72,16 @@ class Workload:
     def from_json(cls, text: str) -> Workload:
         fields: dict[str, Any] = json.loads(text)
         return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+
+
+SHAPES = {
+    "small": Workload(),
+    # SmolLM2-135M with random weights: instructions and worked examples in front of short questions.
+    "135m": Workload(
+        prompt_tokens=(20, 33, 47, 60), answer_tokens=(2, 4, 6, 8), vocabulary=49_152, hidden=576, intermediate=1536,
+        layers=30, heads=9, kv_heads=3, tied=True, prefix=100,
+    ),
+}  # fmt: skip
 
 
 def build_model(work: Workload, attn_implementation: str | None = None) -> LlamaForCausalLM:
@@ -130,18 +141,20 @@ def build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def build_policy(work: Workload, **settings: Any) -> Policy:
-    return Policy(build_model(work), MARKER, tokenizer=build_tokenizer(work.vocabulary), **settings)
+def build_policy(work: Workload, *, dtype: torch.dtype = torch.float32, **settings: Any) -> Policy:
+    return Policy(build_model(work).to(dtype), MARKER, tokenizer=build_tokenizer(work.vocabulary), **settings)
 
 
 def texts(work: Workload, step: int) -> list[tuple[str, str]]:
     """Question and answer (without end token) of every row of a step, as text."""
+    begin = torch.randint(4, work.vocabulary, (work.prefix,), generator=torch.Generator().manual_seed(SEED)).tolist()
     generator = torch.Generator().manual_seed(SEED + step)
     rows = []
     for prompt, answer in zip(work.prompt_tokens, work.answer_tokens):
         ids = torch.randint(4, work.vocabulary, (prompt + answer - 1,), generator=generator).tolist()
         words = [f"w{i}" for i in ids]
-        rows.append((" ".join(words[:prompt]), " ".join(words[prompt:])))
+        question = [f"w{i}" for i in begin] + words[:prompt]
+        rows.append((" ".join(question), " ".join(words[prompt:])))
     return rows
 
 

@@ -105,10 +105,9 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Encode a batch of plain texts (`TextBatches`). None skips the batch: a process has no row that fits."""
         trainer = self._trainer
-        if isinstance(batch, Prompts) and trainer is not None and not trainer.training:
-            return with_rows(batch, self.policy)
-        if isinstance(batch, Prompts) or not isinstance(batch, Mapping):
-            return batch
+        if not isinstance(batch, Mapping):
+            evaluates = isinstance(batch, Prompts) and trainer is not None and not trainer.training
+            return with_rows(batch, self.policy) if evaluates else batch
         encoded = self.text_encoder.encode(batch, require_answers=not getattr(trainer, "predicting", False))
         together = trainer is not None and trainer.training  # processes train in step
         return None if together and self.processes.largest(int(encoded is None)) else encoded

@@ -12,6 +12,8 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from typing_extensions import override
 
+from nrt_lightning.functional.precision import compute_dtype
+from nrt_lightning.models.scoring.base import additive as as_additive
 from nrt_lightning.models.scoring.base import last_logits
 from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 
@@ -42,21 +44,32 @@ class GrowingDecoder(Decoder):
         model: the model.
         cache: keys and values of the A prompts.
         mask: of the prompts' tokens, [A, P].
+        additive: the model takes masks [A, 1, 1, L], which are then made once and not in every step and layer.
     """
 
-    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor) -> None:
-        self.model, self.cache, self.mask = model, cache, mask
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, *, additive: bool = False) -> None:
+        self.model, self.cache, self.additive = model, cache, additive
+        self.length = mask.shape[1]
+        self.position_ids = mask.sum(dim=1, keepdim=True)  # [A, 1] of the next token
+        self.mask = mask.long()  # [A, room], or [A, 1, 1, room]; new tokens are all seen
+        if additive:
+            dtype = compute_dtype(model.get_input_embeddings().weight)
+            self.mask = as_additive(mask.bool()[:, None, None], dtype)
 
     @override
     def step(self, tokens: Tensor) -> Tensor:
-        position_ids = self.mask.sum(dim=1, keepdim=True)  # [A, 1]
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
-        return forward(self.model, tokens.unsqueeze(1), self.mask.long(), position_ids, self.cache)
+        if self.length == self.mask.shape[-1]:
+            self.mask = F.pad(self.mask, (0, ROOM), value=0.0 if self.additive else 1)
+        self.length += 1
+        mask = self.mask[..., : self.length]
+        logits = forward(self.model, tokens.unsqueeze(1), mask, self.position_ids, self.cache)
+        self.position_ids = self.position_ids + 1
+        return logits
 
     @override
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
-        self.mask = self.mask[rows]
+        self.mask, self.position_ids = self.mask[rows], self.position_ids[rows]
 
 
 class FixedDecoder(Decoder):
@@ -174,6 +187,11 @@ def fixed_refusal(model: PreTrainedModel, length: int) -> str | None:
     if attention != "sdpa":
         return f"it needs attn_implementation sdpa, not {attention}"
     return cache_refusal(model, length)
+
+
+def takes_additive_masks(model: PreTrainedModel, length: int) -> bool:
+    """True if all layers of the model attend by one mask [A, 1, 1, L], which it takes as it is."""
+    return bool(getattr(model, "_supports_attention_backend", False)) and fixed_refusal(model, length) is None
 
 
 def forward(model: Any, ids: Tensor, mask: Tensor, position_ids: Tensor, cache: DynamicCache) -> Tensor:

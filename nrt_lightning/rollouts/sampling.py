@@ -18,7 +18,8 @@ def restrict(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k
     >>> restrict(torch.tensor([[0.0, 0.0, -1.0]]), top_k=2).exp()
     tensor([[0.5000, 0.5000, 0.0000]])
     """
-    logprobs = (logits.float() / temperature).log_softmax(dim=-1)  # [A, V]
+    scaled = logits.float() if temperature == 1.0 else logits.float() / temperature
+    logprobs = scaled.log_softmax(dim=-1)  # [A, V]
     if 0 < top_k < logits.shape[-1]:
         kept, index = logprobs.topk(top_k, dim=-1)  # [A, k]
         logprobs = torch.full_like(logprobs, -torch.inf).scatter(-1, index, kept)
@@ -42,7 +43,7 @@ def draw(logprobs: Tensor, uniform: Tensor) -> Tensor:
     >>> draw(torch.tensor([[0.25, 0.25, 0.5]]).log(), torch.tensor([0.3]))
     tensor([1])
     """
-    cumulative = logprobs.exp().cumsum(dim=-1)  # [A, V]
+    cumulative = logprobs.exp().cumsum_(dim=-1)  # [A, V]
     total = cumulative[:, -1]
     # Rounding up to `total` would select a token of probability 0.
     point = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))  # [A]

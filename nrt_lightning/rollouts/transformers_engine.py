@@ -14,13 +14,19 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.policy.vocabulary import position_limit, unused_ids, why
-from nrt_lightning.models.scoring.base import positions
 from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
-from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
+from nrt_lightning.rollouts.decoding import (
+    Decoder,
+    FixedDecoder,
+    GrowingDecoder,
+    fixed_refusal,
+    takes_additive_masks,
+)
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.non_finite import check_finite, is_finite
+from nrt_lightning.rollouts.prefill import prefill
 from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
@@ -123,7 +129,7 @@ class TransformersEngine(RolloutEngine):
             state = recurrent_decoder(model, ids.repeat_interleave(counts, dim=0))
             return state.first, state
         cache = decoding_cache(model.config)
-        logits = forward(model, ids, mask.long(), positions(mask), cache)  # [b, V]
+        logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
         cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
         logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
         return logits, self._decoder(model, cache, mask, new_tokens)
@@ -134,7 +140,9 @@ class TransformersEngine(RolloutEngine):
         if self.fixed_shapes and reason:
             raise InputError(f"engine.fixed_shapes is true, but unsupported by this model: {reason}. Set it to null.")
         fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
-        return FixedDecoder(model, cache, mask, limit) if fixed else GrowingDecoder(model, cache, mask)
+        if fixed:
+            return FixedDecoder(model, cache, mask, limit)
+        return GrowingDecoder(model, cache, mask, additive=takes_additive_masks(model, limit))
 
 
 def check_positions(policy: Policy, request: GenerationRequest) -> None:
@@ -176,9 +184,12 @@ def draws(request: GenerationRequest) -> Tensor:
 def next_tokens(
     logits: Tensor, request: GenerationRequest, banned_ids: Tensor, uniform: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Tokens [A], and their log-probs under the sampling distribution [A]; for greedy decoding their logits."""
+    """Tokens [A], and their log-probs under the sampling distribution [A]; for greedy decoding their logits.
+
+    The logits [A, V] are overwritten: a copy of them for every token takes as long as the choice.
+    """
     if len(banned_ids):
-        logits = logits.index_fill(-1, banned_ids, -torch.inf)
+        logits.index_fill_(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
         tokens = logits.argmax(dim=-1)
         return tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)

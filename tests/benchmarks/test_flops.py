@@ -86,6 +86,17 @@ def test_under_activation_checkpointing_prompts_are_shared_without_the_dense_mas
     assert packed <= 0.7 * tree
 
 
+def test_instructions_that_all_prompts_begin_with_cost_their_tokens_once():
+    counts = []
+    for rows in (4, 1):  # of what the prompts have beside the instructions
+        work = dataclasses.replace(SMALL, prompt_tokens=(10,) * rows, answer_tokens=(4,) * rows, prefix=100)
+        counter = FlopCounterMode(display=False)
+        counts.append(gflop(PackedGroups(), fixed_rollouts(work), False, counter))
+    work = dataclasses.replace(SMALL, prompt_tokens=(10,), answer_tokens=(4,), prefix=0)
+    own = gflop(PackedGroups(), fixed_rollouts(work), False, FlopCounterMode(display=False))
+    assert counts[0] == pytest.approx(counts[1] + 3 * own, rel=1e-2)
+
+
 def test_packing_costs_no_padding():
     rollouts = fixed_rollouts(SMALL)
     assert gflop(PackedGroups(), rollouts) <= 0.87 * gflop(SharedPrompt(), rollouts)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from test_engine import request_for
 from tiny import save_tiny
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from nrt_lightning import InputError, Policy, TransformersEngine
 from nrt_lightning.rollouts import decoding
@@ -66,3 +67,23 @@ def test_models_that_cannot_are_refused(llama_dir, tmp_path):
     with pytest.raises(InputError, match=r"engine\.fixed_shapes.* 8 "):
         TransformersEngine(fixed_shapes=True).generate(windows, request_for(windows))
     assert len(TransformersEngine().generate(windows, request_for(windows))) == 12
+
+
+def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch):
+    """A mask is made once per batch. Transformers makes one per step, and attention an additive one per layer."""
+    made, seen = [], []
+    interface = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS, "sdpa", lambda *a, **k: made.append(1) or interface(*a, **k))
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def counted(query, *args, **kwargs):
+        if query.shape[2] <= 2:  # of one token, whose heads of a group share their keys
+            seen.append(kwargs["attn_mask"].dtype)
+        return attend(query, *args, **kwargs)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    policy = Policy(llama_dir).load()
+    TransformersEngine().generate(policy, request_for(policy, group_size=4, max_new_tokens=12))
+    assert len(made) <= 1
+    assert len(seen) >= 11
+    assert set(seen) == {torch.float32}

@@ -11,10 +11,15 @@ from nrt_lightning.models.scoring.base import additive
 from nrt_lightning.structures import Rollouts
 
 BUCKET = 8  # completions of similar length that attend together
+LEAST = 16  # tokens that prompts begin with in common; fewer are not worth a pass of their own
 
 
 class Layout:
-    """Positions of the packed tokens: first P of prompts, then R of completions."""
+    """Positions of the packed tokens: first those that all prompts begin with, the rests of prompts, then completions.
+
+    P counts the tokens of the first two, R those of completions. In padded shapes, P is the common beginning and the
+    longest rest.
+    """
 
     def __init__(
         self, rollouts: Rollouts, prompts: dict[int, tuple[Tensor, Tensor]] | None = None, *, keep: bool = False
@@ -24,29 +29,60 @@ class Layout:
         self.prompts = prompts or {}  # by layer: keys and values [B, heads, P, size], without gradient
         self.keep = keep  # the prompts' keys and values are read again
         self.rollouts = rollouts
-        self.prompt_mask = rollouts.prompt_mask  # [B, P]
-        self.prompt_index = self.prompt_mask.flatten().nonzero().squeeze(1)
+        common = common_tokens(rollouts.prompt_ids, rollouts.prompt_mask)
+        self.common = common if common >= LEAST else 0
+        rest = rollouts.prompt_mask & (rollouts.prompt_mask.cumsum(dim=1) > self.common)
+        self.rest = rest[:, rest.shape[1] - int(rest.sum(dim=1).max()) :] if self.common else rest  # [B, Q]
+        self.rest_index = self.rest.flatten().nonzero().squeeze(1)
+        self.prompt_mask = torch.cat([self.rest.new_ones(len(rest), self.common), self.rest], dim=1)  # [B, P]
         lengths = wanted.sum(dim=1)  # [N]
         column = torch.arange(wanted.shape[1], device=wanted.device)
         self.read = wanted & (column < lengths.unsqueeze(1) - 1)  # [N, C] all but the last token
         self.position_ids = (self.prompt_mask.sum(dim=1)[groups].unsqueeze(1) + column)[self.read]  # [R]
-        size = wanted.shape[0], self.prompt_mask.shape[1]
-        causal = torch.ones(size[1], size[1], dtype=torch.bool, device=wanted.device).tril()
-        eye = torch.eye(size[1], dtype=torch.bool, device=wanted.device)  # padding attends to itself
-        self.prompt_sees = Seen(((causal & self.prompt_mask.unsqueeze(1)) | eye).unsqueeze(1))  # [B, 1, P, P]
+        self.common_sees, self.rest_sees = self._seen()
         self.buckets = [
             Bucket.of(rows, self.read, groups, self.prompt_mask) for rows in lengths.argsort(stable=True).split(BUCKET)
         ]
 
+    def _seen(self) -> tuple[Seen, Seen]:
+        """What the common beginning sees [1, 1, common, common], and what the rests of prompts see [B, 1, Q, P]."""
+        ones = torch.ones(
+            self.prompt_mask.shape[1], self.prompt_mask.shape[1], dtype=torch.bool, device=self.rest.device
+        )
+        causal, eye = ones.tril()[self.common :], torch.eye(len(ones), dtype=torch.bool, device=ones.device)
+        rest = (causal & self.prompt_mask.unsqueeze(1)) | eye[self.common :]  # padding attends to itself
+        return Seen(ones.tril()[None, None, : self.common, : self.common]), Seen(rest.unsqueeze(1))
+
+    def prompt_tokens(self, values: Tensor) -> Tensor:
+        """Of values of the prompts' tokens [B, P], those that are packed, without repeated ones."""
+        mask = self.rollouts.prompt_mask
+        rest = mask & (mask.cumsum(dim=1) > self.common)
+        return torch.cat([values[:1][mask[:1]][: self.common], values[rest]])
+
     def before(self) -> Tensor:
         """The column that predicts each completion token, in row-major order."""
         wanted, groups = self.rollouts.segments.completion_mask, self.rollouts.group_ids
-        prompt_ends = self.prompt_mask.sum(dim=1).cumsum(dim=0) - 1  # [B]
+        prompt_ends = self.common + self.rest.sum(dim=1).cumsum(dim=0) - 1  # [B]
         counts = self.read.sum(dim=1)
-        starts = len(self.prompt_index) + counts.cumsum(dim=0) - counts  # [N]
+        starts = self.common + len(self.rest_index) + counts.cumsum(dim=0) - counts  # [N]
         column = torch.arange(wanted.shape[1], device=wanted.device)
         before = torch.where(column > 0, starts.unsqueeze(1) + column - 1, prompt_ends[groups].unsqueeze(1))  # [N, C]
         return before[wanted]
+
+
+def common_tokens(ids: Tensor, mask: Tensor) -> int:
+    """Number of tokens that all prompts begin with, at least one less than the shortest has; 0 for one prompt.
+
+    >>> ids = torch.tensor([[0, 5, 6, 7], [5, 6, 8, 9]])
+    >>> common_tokens(ids, ids > 0)
+    2
+    """
+    if len(ids) < 2:
+        return 0
+    shortest = int(mask.sum(dim=1).min())
+    order = (~mask).long().argsort(dim=1, stable=True)  # moves the padding to the right
+    begins = ids.gather(1, order)[:, : max(shortest - 1, 0)]
+    return int((begins == begins[:1]).all(dim=0).long().cumprod(dim=0).sum())
 
 
 class Seen:

@@ -37,9 +37,9 @@ NAME = "nrt_packed_groups"  # of the attention function, registered with transfo
 class PackedGroups(ScoringForward):
     """One row of real tokens, all prompts followed by all completions; only attention separates the groups.
 
-    Gives the same log-probs and gradients as `PromptCopies`. Each prompt is computed once per group. Padding and the
-    last token of each completion, which predicts nothing, are not computed. Under activation checkpointing, what is
-    computed again attends in the same way.
+    Gives the same log-probs and gradients as `PromptCopies`. Each prompt is computed once per group, and instructions
+    that all prompts begin with once. Padding and the last token of each completion, which predicts nothing, are not
+    computed. Under activation checkpointing, what is computed again attends in the same way.
 
     Raises:
         InputError: at the first use, if the model's attention cannot be replaced.
@@ -62,12 +62,12 @@ class PackedGroups(ScoringForward):
         layout = Layout(rollouts, keep=baseline)
         wanted = rollouts.segments.completion_mask  # [N, C]
         targets = rollouts.completion_ids[wanted]  # [M]
-        prompts = rollouts.prompt_ids[rollouts.prompt_mask], positions(rollouts.prompt_mask)[rollouts.prompt_mask]
-        ids = torch.cat([prompts[0], rollouts.completion_ids[layout.read]]).unsqueeze(0)  # [1, P + R]
+        ids = torch.cat([layout.prompt_tokens(rollouts.prompt_ids), rollouts.completion_ids[layout.read]]).unsqueeze(0)
+        places = layout.prompt_tokens(positions(rollouts.prompt_mask))  # [P]
         inputs = {
             "input_ids": ids,
             "attention_mask": torch.ones_like(ids),  # all are real; the layout restricts attention
-            "position_ids": torch.cat([prompts[1], layout.position_ids]).unsqueeze(0),
+            "position_ids": torch.cat([places, layout.position_ids]).unsqueeze(0),
             "use_cache": False,
         }
         with attending(model, layout):
@@ -164,16 +164,13 @@ def packed_attention(
     layout = CURRENT.get()
     dtype = compute_dtype(query)  # under autocast, rotary embeddings have made queries and keys float32
     q, k, v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))  # [M, heads, size]
-    parts = []
+    parts: list[Tensor] = []
     if not layout.given:
-        count, shape = len(layout.prompt_index), layout.prompt_mask.shape
-        prompt = [unpacked(x[:count], layout.prompt_index, shape) for x in (q, k, v)]  # [B, heads, P, size]
-        keys, values = prompt[1], prompt[2]
+        keys, values, parts = attend_prompts(layout, q, k, v, scaling, dropout)
+        count = layout.common + len(layout.rest_index)
+        q, k, v = q[count:], k[count:], v[count:]
         if layout.keep:
             layout.prompts[module.layer_idx] = keys.detach(), values.detach()
-        out = attend(prompt[0], keys, values, layout.prompt_sees, scaling, dropout)
-        parts.append(packed(out, layout.prompt_index))
-        q, k, v = q[count:], k[count:], v[count:]
     else:
         keys, values = layout.prompts[module.layer_idx]
     index, outs = [], []
@@ -186,6 +183,23 @@ def packed_attention(
     done = torch.cat(outs)
     parts.append(torch.empty_like(done).index_copy(0, torch.cat(index), done))
     return torch.cat(parts).unsqueeze(0), None
+
+
+def attend_prompts(
+    layout: Layout, q: Tensor, k: Tensor, v: Tensor, scale: float | None, dropout: float
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Attention of the prompts. Their keys and values [B, heads, P, size], and what their tokens get."""
+    common, shape, parts = layout.common, layout.rest.shape, []
+    end = common + len(layout.rest_index)
+    query, keys, values = (unpacked(x[common:end], layout.rest_index, shape) for x in (q, k, v))  # [B, heads, Q, size]
+    if common:
+        first, first_keys, first_values = (x[:common].transpose(0, 1).unsqueeze(0) for x in (q, k, v))
+        out = attend(first, first_keys, first_values, layout.common_sees, scale, dropout)
+        parts.append(out[0].transpose(0, 1))
+        keys = torch.cat([first_keys.expand(len(keys), -1, -1, -1), keys], dim=2)
+        values = torch.cat([first_values.expand(len(values), -1, -1, -1), values], dim=2)
+    out = attend(query, keys, values, layout.rest_sees, scale, dropout)
+    return keys, values, [*parts, packed(out, layout.rest_index)]
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Seen, scale: float | None, dropout_p: float) -> Tensor:

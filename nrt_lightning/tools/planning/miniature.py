@@ -174,6 +174,7 @@ class Miniature:
         """Prompts and answers of the largest length."""
         count, p, t = self.lengths.prompts, self.lengths.prompt, self.lengths.answer
         ids = torch.ones(count, p + t, dtype=torch.long)
+        ids[1::2, 0] = 0  # what all prompts begin with would be read once
         mask = torch.ones(count, p + t, dtype=torch.bool)
         return Prompts(ids[:, :p], mask[:, :p], ids[:, p:], mask[:, p:])
 

@@ -9,7 +9,7 @@ from tiny import sampled, save_tiny
 
 from nrt_lightning import InputError, Policy
 from nrt_lightning.models import BestScoring, PackedGroups, PromptCopies, PromptTree, SharedPrompt
-from nrt_lightning.models.scoring.layout import Seen
+from nrt_lightning.models.scoring.layout import Layout, Seen, common_tokens
 
 NAMES = {"PackedGroups", "SharedPrompt", "PromptTree"}
 
@@ -102,6 +102,37 @@ def test_masks_are_made_once_and_keys_kept_in_half_precision(llama_dir, monkeypa
     layers = len(policy.network.model.layers)
     assert layers > 1
     assert len({pointer for *_, pointer in seen}) == len(seen) / layers
+
+
+def with_instructions(rollouts, tokens):
+    """The rollouts with the same random tokens in front of every prompt."""
+    mask = rollouts.prompt_mask
+    count, width = mask.shape
+    begin = torch.randint(4, 40, (tokens,), generator=torch.Generator().manual_seed(1))
+    ids = torch.zeros(count, tokens + width, dtype=torch.long)
+    for row in range(count):
+        own = torch.cat([begin, rollouts.prompt_ids[row][mask[row]]])
+        ids[row, -len(own) :] = own
+    column = torch.arange(tokens + width)
+    found = column >= width - mask.sum(dim=1, keepdim=True)
+    return dataclasses.replace(rollouts, prompt_ids=ids, prompt_mask=found)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_instructions_are_read_once_with_the_same_log_probs_and_gradients(llama_dir, checkpointing):
+    policy = Policy(llama_dir, activation_checkpointing=checkpointing).load()
+    rollouts = with_instructions(sampled(policy, 4), 20)
+    layout = Layout(rollouts)
+    assert layout.common >= 20
+    tokens = int(rollouts.prompt_mask.sum()) - (len(rollouts.prompt_ids) - 1) * layout.common
+    assert len(layout.prompt_tokens(rollouts.prompt_ids)) == tokens
+    check_same(policy, PackedGroups(), rollouts)
+
+
+def test_one_prompt_has_no_instructions_in_common():
+    ids = torch.arange(4, 40).unsqueeze(0)
+    assert common_tokens(ids, ids > 0) == 0
+    assert common_tokens(ids.expand(3, -1), ids.expand(3, -1) > 0) == 35, "the last token predicts"
 
 
 def test_additive_masks_give_what_boolean_ones_give(llama_dir, monkeypatch):
