@@ -141,7 +141,8 @@ def learn_in_two_passes(
     for number, part in enumerate(parts, start=1):
         again = method.score_trained(part.batch.trained)
         found = [again.logprobs, again.entropy][: len(gradients)]  # [n, c] each
-        loss = sum((v * g[part.rows, : v.shape[1]]).sum() for v, g in zip(found, gradients, strict=True))
+        products = [(v * g[part.rows, : v.shape[1]]).sum() for v, g in zip(found, gradients, strict=True)]
+        loss = torch.stack(products).sum()
         if number < len(parts):
             backward(loss)
     return whole_step(method, batch, loss, scores, credit, processes)
