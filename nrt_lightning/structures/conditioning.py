@@ -25,5 +25,13 @@ class Conditioning(TensorStruct):
     def select(self, prompts: Tensor, rows: Tensor, width: int = 0) -> Conditioning:
         """The rows [n] of these prompts [b], with log-probs of `width` columns where there are any."""
         logprobs = None if self.logprobs is None else self.logprobs[rows, :width]
-        by_row = [values[rows] for values in (self.drawn, self.share, self.contains, self.copied, self.refused)]
-        return Conditioning(*by_row, self.prompt_ids[prompts], self.prompt_mask[prompts], logprobs)
+        return Conditioning(
+            drawn=self.drawn[rows],
+            share=self.share[rows],
+            contains=self.contains[rows],
+            copied=self.copied[rows],
+            refused=self.refused[rows],
+            prompt_ids=self.prompt_ids[prompts],
+            prompt_mask=self.prompt_mask[prompts],
+            logprobs=logprobs,
+        )

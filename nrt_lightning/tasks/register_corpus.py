@@ -50,20 +50,16 @@ class RegisterCorpus(PretrainingText):
     def question(self, rng: random.Random) -> str:
         mixture, program = self.mixture, make_program(rng, "corpus")
         asked = choose_asked(rng, program)
-        continuation = choose(
+        question = f"{program}?{asked}:"
+        return choose(
             rng,
             (
-                (mixture.worked, lambda: self._worked(rng, program)),
-                (mixture.guessed, lambda: ",".join(f"{name}{rng.randrange(MODULUS)}" for name in asked)),
-                (mixture.chatted, lambda: chatter(rng)),
-                (mixture.explained, lambda: None),
+                (mixture.worked, lambda: question + self._worked(rng, program)),
+                (mixture.guessed, lambda: question + ",".join(f"{name}{rng.randrange(MODULUS)}" for name in asked)),
+                (mixture.chatted, lambda: question + chatter(rng)),
+                (mixture.explained, lambda: self._explained(rng, program, asked)),
             ),
         )
-        if continuation is None:
-            return EXPLAINED.format(answer=answer(program, asked), question=f"{program}?{asked}:") + self._worked(
-                rng, program
-            )
-        return f"{program}?{asked}:{continuation}"
 
     @override
     def log(self, rng: random.Random) -> str:
@@ -82,6 +78,10 @@ class RegisterCorpus(PretrainingText):
         asked = names[-1] + rng.choice(names[:-1])
         opener = rng.choice(LOG_OPENERS).format(asked=asked)
         return opener + write_steps(rng, registers) + _reading(rng, asked, registers)
+
+    def _explained(self, rng: random.Random, program: str, asked: str) -> str:
+        shown = EXPLAINED.format(answer=answer(program, asked), question=f"{program}?{asked}:")
+        return shown + self._worked(rng, program)
 
     def _worked(self, rng: random.Random, program: str) -> str:
         return write_steps(rng, self._registers(rng, program), program)

@@ -61,7 +61,8 @@ def mixed(
         counts=[counts[index] for index in asked],
     )
     first = torch.tensor(counts).cumsum(dim=0) - torch.tensor(counts)  # [2 B]
-    order, drawn = [], []
+    order: list[int] = []
+    drawn: list[bool] = []
     for group, count in enumerate(seen):
         for prompt in (group, group + len(seen)):
             order += range(int(first[prompt]), int(first[prompt]) + counts[prompt])

@@ -152,9 +152,9 @@ def learn_in_two_passes(
     """The gradient of the loss in the log-probs of all rollouts first, then in the weights, part by part."""
     with torch.no_grad():
         scores = merge_scores(parts, batch, [method.score(part.batch) for part in parts])
-    leaves = [scores.logprobs.requires_grad_()] + (
-        [scores.entropy.requires_grad_()] if method.loss.entropy_bonus else []
-    )
+    leaves = [scores.logprobs, scores.entropy][: 2 if method.loss.entropy_bonus else 1]
+    for leaf in leaves:
+        leaf.requires_grad_()
     credit = method.assign_credit(batch, scores)
     total = method.compute_loss(batch, scores, credit, mean=processes.mean)
     gradients = {

@@ -162,9 +162,12 @@ def test_the_tokenizer_of_a_live_model_is_no_option(error_of: ErrorOf, name: str
         (["--model.reference=EMAReference", "--model.reference.update_rate=2"], r"update_rate\W+(is )?2\b"),
         (["--model.kl_penalty.coef=0.1"], r"kl_penalty.*reference"),
         (["--model.overlong=PenalizeOverlong", "--model.overlong.penalty=-1"], r"overlong.penalty\W+(is )?-1\b"),
-        (["--model.loss.sampler_correction.cap=0"], r"sampler_correction.cap\W+(is )?0\b"),
         (
-            ["--model.loss.sampler_correction.cap=2", "--model.sampling.temperature=0"],
+            ["--model.loss.sampler_correction=TruncatedImportance", "--model.loss.sampler_correction.cap=0"],
+            r"sampler_correction.cap\W+(is )?0\b",
+        ),
+        (
+            ["--model.loss.sampler_correction=TruncatedImportance", "--model.sampling.temperature=0"],
             r"sampler_correction|temperature",
         ),
         (["--data.window_epochs=0"], r"data.window_epochs=0 "),

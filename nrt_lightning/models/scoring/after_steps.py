@@ -48,18 +48,18 @@ def by_copies(policy: Any, rollouts: Rollouts, ends: list[list[int]]) -> list[li
     for row, cuts in enumerate(ends):
         answer = answer_of(rollouts, row)
         for end in cuts:
-            trace = rollouts.completion_ids[row][rollouts.segments.trace_mask[row]].tolist()[:end]
-            ids.append([*trace, *rollouts.marker_ids, *answer])
+            begun = rollouts.completion_ids[row][rollouts.segments.trace_mask[row]].tolist()[:end]
+            ids.append([*begun, *rollouts.marker_ids, *answer])
             parts.append([0] * end + [1] * len(rollouts.marker_ids) + [2] * len(answer))
             groups.append(int(rollouts.group_ids[row]))
     padded, known = pad_rows([torch.tensor(one, device=device) for one in ids])
     kind, _ = pad_rows([torch.tensor(one, device=device) for one in parts], value=-1)
-    masks = [(kind == number) & known for number in range(3)]
+    trace, marker, answers = ((kind == number) & known for number in range(3))
     flags = torch.zeros(len(ids), dtype=torch.bool, device=device)
     completions = dataclasses.replace(
         rollouts,
         completion_ids=padded,
-        segments=Segments(*masks, flags),
+        segments=Segments(trace, marker, answers, flags),
         group_ids=torch.tensor(groups, device=device),
         truncated=flags,
         old_scores=None,
@@ -68,7 +68,7 @@ def by_copies(policy: Any, rollouts: Rollouts, ends: list[list[int]]) -> list[li
         credit=None,
     )
     logprobs = policy.score(completions).logprobs
-    sums = iter(logprobs.where(masks[2], 0).double().sum(dim=1).tolist())
+    sums = iter(logprobs.where(answers, 0).double().sum(dim=1).tolist())
     return [[next(sums) for _ in cuts] for cuts in ends]
 
 
