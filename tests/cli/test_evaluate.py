@@ -229,3 +229,20 @@ def test_math_verify_names_its_install_line(exported: str, questions: list[Any],
     with pytest.raises(ValueError, match="MathVerify") as caught:
         evaluate(exported, "--questions=q.jsonl", "--metrics=MathVerify")
     assert "pip install 'nrt-lightning[math]'" in str(input_error(caught.value)), "as the command prints it"
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("--metrics=ExactMtch", "ExactMatch"),
+        ("--metrics=[ExactMatch, NumericMtch]", "NumericMatch"),
+        ("--sampels=3", "samples"),
+        ("--engine=VLLMServerEngin", "VLLMServerEngine"),
+    ],
+)
+def test_the_nearest_name_is_given(option: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["evaluate", "m", "--questions=q.csv", option])
+    message = capsys.readouterr().err
+    assert words in message
+    assert message.count("\n") == 1
