@@ -99,8 +99,6 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         check_one_dataloader(self.trainer)
         check_positions(self, getattr(self.trainer, "datamodule", None))
 
-    # Batches
-
     @override
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Encode a batch of plain texts (`TextBatches`). None skips the batch: a process has no row that fits."""
