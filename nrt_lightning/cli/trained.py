@@ -140,7 +140,7 @@ def build_policy(settings: dict[str, Any], given: dict[str, Any]) -> Policy:
     parser.add_subclass_arguments(Policy, "policy")
     try:
         settings = settings | {"init_args": {**settings.get("init_args", {}), **given}}
-        return parser.instantiate_classes(parser.parse_object({"policy": settings})).policy
+        return parser.instantiate(parser.parse_object({"policy": settings})).policy
     except (ValueError, TypeError, AttributeError) as error:
         message = input_error(error) or " ".join(str(error).split())
         raise InputError(f"The base of the checkpoint cannot be read: {message} Give it as --base.") from error

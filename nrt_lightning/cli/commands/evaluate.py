@@ -73,7 +73,7 @@ def main(args: list[str]) -> None:
     """
     own, run = split_options(args)
     parser = parser_of()
-    given = parser.instantiate_classes(parser.parse_args(own))
+    given = parser.instantiate(parser.parse_args(own))
     settings = AnswerSettings(**{name: given[name] for name in vars(AnswerSettings())})
     for name in ("rows", "batch_size"):
         if given[name] is not None:
@@ -129,7 +129,7 @@ def test_rows(run: Sequence[str]) -> list[Row]:
         raise InputError("evaluate: no --questions. Give a file, or --config=FILE of a run for its test rows.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
-    data = parser.instantiate_classes(parser.parse_object({"data": run_config(run).data})).data
+    data = parser.instantiate(parser.parse_object({"data": run_config(run).data})).data
     if not isinstance(data, QADataModule):
         raise InputError(f"evaluate: data={type(data).__name__} has no test rows to read. Give --questions=FILE.")
     held_out = {"val": data.val_rows, "test": data.test_rows}

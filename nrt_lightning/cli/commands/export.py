@@ -86,6 +86,6 @@ def main(args: list[str]) -> None:
     parser = PlainParser(prog="nrt-lightning export", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--config", action="config", help="configs of the run, as for fit; --trainer... change them")
     parser.add_function_arguments(export, skip={"run"})
-    settings = parser.instantiate_classes(parser.parse_args(own))
+    settings = parser.instantiate(parser.parse_args(own))
     settings.pop("config", None)
     export(**settings.as_dict(), run=run)
