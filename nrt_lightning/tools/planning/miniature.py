@@ -138,7 +138,7 @@ class Miniature:
             fixed = gpu and fixed_refusal(network, x.prompt + x.trace) is None
         prompts, memory = self.prompts(), self.memory
         memory.phase = SAMPLING[0]
-        given = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        given: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, x.trace, [], x.group_size, **given)
         tokens = torch.ones(x.rollouts, dtype=torch.long)
         banned, uniform = torch.zeros(0, dtype=torch.long), torch.zeros(x.rollouts)
