@@ -57,7 +57,7 @@ def of_all_layers(
 
     more = lengths.prompts / rows[0] if len(rows) == 1 else 1.0
 
-    def whole(get: Callable[[Needs], dict[str, Any]]) -> dict[str, float]:
+    def whole(get: Callable[..., dict[str, Any]]) -> dict[str, float]:
         names = dict.fromkeys(name for needs in found.values() for name in get(needs))
         sizes = {}
         for name in names:
@@ -65,8 +65,12 @@ def of_all_layers(
             sizes[name] = more * line(list(zip(tried, by_layers, strict=True)), layers)
         return {name: size for name, size in sizes.items() if size > 0}
 
-    memory = {name: round(size) for name, size in whole(lambda needs: needs.memory).items()}
-    return Needs(memory, whole(lambda needs: needs.flops))
+    phases = dict.fromkeys(phase for needs in found.values() for phase in needs.peaks)
+    peaks = {
+        phase: {name: round(size) for name, size in whole(lambda needs, at=phase: needs.peaks.get(at, {})).items()}
+        for phase in phases
+    }
+    return Needs(peaks, whole(lambda needs: needs.flops))
 
 
 def line(points: list[tuple[int, float]], at: int) -> float:

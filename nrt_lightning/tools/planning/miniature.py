@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nrt_lightning.tools.planning.sizes import Lengths
 
 Flops = dict[str, float]
+SAMPLING = ("prompts", "tokens")  # phases of a rollout
 HALF = {"16-true": torch.bfloat16, "bf16-true": torch.bfloat16}  # bfloat16 stands for float16 too
 
 
@@ -35,8 +36,13 @@ HALF = {"16-true": torch.bfloat16, "bf16-true": torch.bfloat16}  # bfloat16 stan
 class Needs:
     """What a phase needs besides weights and optimizer, on one device."""
 
-    memory: dict[str, int]  # bytes by part at the phase's peak
+    peaks: dict[str, dict[str, int]]  # by its own phases, bytes by part at the peak
     flops: Flops  # by part
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes by part at the largest peak."""
+        return max(self.peaks.values(), key=lambda parts: sum(parts.values()), default={})
 
 
 class Miniature:
@@ -67,7 +73,7 @@ class Miniature:
 
     def begin(self, *_: Any) -> None:
         """Note what a forward pass is for."""
-        if self.memory.phase != "rollout":
+        if self.memory.phase not in SAMPLING:
             self.memory.phase = "forward" if torch.is_grad_enabled() else "baseline and reference"
 
     def part(self, tensor: Tensor) -> str:
@@ -79,7 +85,7 @@ class Miniature:
         if self.vocabulary in shape:
             return "logits"
         cached = tensor.dim() == 4 and self.lengths.thinking and shape[2] > self.lengths.prompt
-        return "KV cache" if cached and self.memory.phase == "rollout" else "activations"
+        return "KV cache" if cached and self.memory.phase in SAMPLING else "activations"
 
     def learn(self, *, baseline: bool, reference: bool, accumulate: bool) -> Needs:
         """Run a forward and a backward pass.
@@ -116,7 +122,7 @@ class Miniature:
         flops = dict.fromkeys(("forward", "backward", "baseline and reference"), 0.0)
         for (phase, _), number in memory.flops.items():
             flops[phase or "forward"] += number
-        return Needs(memory.peak, flops)
+        return Needs(memory.peaks, flops)
 
     def sample(self, engine: TransformersEngine, sampling: Sampling, *, gpu: bool) -> Needs:
         """Sample the traces of a window: process the prompts, and decode a token at the full length.
@@ -131,7 +137,7 @@ class Miniature:
         if fixed is None:
             fixed = gpu and fixed_refusal(network, x.prompt + x.trace) is None
         prompts, memory = self.prompts(), self.memory
-        memory.phase = "rollout"
+        memory.phase = SAMPLING[0]
         given: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         request = GenerationRequest(prompts.prompt_ids, prompts.prompt_mask, x.trace, [], x.group_size, **given)
         tokens = torch.ones(x.rollouts, dtype=torch.long)
@@ -141,14 +147,16 @@ class Miniature:
             logits, decoder = self.start(prompts, fixed=bool(fixed))
             next_tokens(logits, request, banned, uniform)
             del logits
-            first = sum(memory.flops.values())
-            at_attention = memory.flops["rollout", ATTENTION]
+            memory.phase = SAMPLING[1]
             next_tokens(decoder.step(tokens), request, banned, uniform)
         self.policy.train()
-        every = sum(memory.flops.values()) - first
-        attention = memory.flops["rollout", ATTENTION] - at_attention  # of a last token; half of the trace on average
-        average = every - attention + attention * (x.prompt + x.trace / 2) / (x.prompt + x.trace)
-        return Needs(memory.peak, {"rollout": first + (x.trace - 1) * average})
+        first = sum(number for (phase, _), number in memory.flops.items() if phase == SAMPLING[0])
+        attention = memory.flops[
+            SAMPLING[1], ATTENTION
+        ]  # of a last token; on average, half of the trace is attended to
+        matrices = sum(memory.flops.values()) - first - attention
+        average = matrices + attention * (x.prompt + x.trace / 2) / (x.prompt + x.trace)
+        return Needs(memory.peaks, {"rollout": first + (x.trace - 1) * average})
 
     def start(self, prompts: Prompts, *, fixed: bool) -> tuple[Tensor, Decoder]:
         """Process prompts; logits of the next token, and a decoder that is about to decode the last token."""

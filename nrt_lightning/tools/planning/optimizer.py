@@ -49,7 +49,7 @@ def measure_optimizer(
     except Exception:  # some 8-bit optimizers have kernels for GPUs only
         return OptimizerNeeds(states=2.0 if "8bit" in type(optimizer).__name__ else 8.0, working=0.0, all_at_once=False)
     held = sum(nbytes(value) for state in optimizer.state.values() for value in state.values())
-    used = sum(memory.peak.values()) / (count if together else count / 2)
+    used = sum(memory.peaks.get("", {}).values()) / (count if together else count / 2)
     return OptimizerNeeds(states=held / count, working=used, all_at_once=together)
 
 

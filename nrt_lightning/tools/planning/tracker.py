@@ -21,7 +21,7 @@ ATTENTION = "attention"  # kind of operations
 
 
 class LiveMemory(TorchDispatchMode):
-    """Tracks the tensors created and freed inside the context, records their memory at its peak, and counts operations.
+    """Tracks the tensors created and freed inside the context, notes their memory at its peaks, and counts operations.
 
     Every new storage counts once, with the shape of the tensor that created it. Views and tensors created before do
     not count. Matrix products and attention count with two operations per multiplication and addition.
@@ -35,16 +35,16 @@ class LiveMemory(TorchDispatchMode):
         >>> with LiveMemory(lambda tensor: "all") as memory:
         ...     one = torch.ones(3, 2)
         ...     two = (one @ one.T).sum()
-        >>> memory.peak, dict(memory.flops)
-        ({'all': 64}, {('', 'matrices'): 36})
+        >>> memory.peaks, dict(memory.flops)
+        ({'': {'all': 64}}, {('', 'matrices'): 36.0})
     """
 
     def __init__(self, part: Callable[[Tensor], str], fractions: dict[str, float] | None = None) -> None:
         super().__init__()
         self.part, self.fractions = part, fractions or {}
         self.alive: dict[str, int] = defaultdict(int)  # bytes by part
-        self.peak: dict[str, int] = {}
-        self.phase = ""  # of the operations
+        self.peaks: dict[str, dict[str, int]] = {}  # by phase
+        self.phase = ""
         self.flops: dict[tuple[str, str], float] = defaultdict(float)  # by phase and kind
         self.known: set[int] = set()  # addresses of storages
 
@@ -72,8 +72,8 @@ class LiveMemory(TorchDispatchMode):
         self.known.add(storage._cdata)
         self.alive[part] += size
         weakref.finalize(storage, self.forget, storage._cdata, part, size)
-        if sum(self.alive.values()) > sum(self.peak.values()):
-            self.peak = {name: held for name, held in self.alive.items() if held}
+        if sum(self.alive.values()) > sum(self.peaks.get(self.phase, {}).values()):
+            self.peaks[self.phase] = {name: held for name, held in self.alive.items() if held}
 
     def forget(self, key: int, part: str, size: int) -> None:
         """Remove a freed storage."""
