@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from typing_extensions import override
 
+from nrt_lightning.modules.fewer_moves import FewerMoves
 
-class GradientsOfOneStep(L.LightningModule):
+
+class GradientsOfOneStep(FewerMoves):
     """A step has the gradients of its own micro-batches alone.
 
     They are cleared where the first of them is taken, each time that the optimizer calls its closure (LBFGS calls it
