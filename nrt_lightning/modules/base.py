@@ -146,7 +146,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         """
         scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
         for name, value in combined(scalars, self.device, self.trainer.world_size).items():
-            self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=name not in still)
+            self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=False if name in still else None)
 
     def log_throughput(self, tokens: Tensor | int) -> None:
         """Log tokens per second of the training step so far. Under automatic optimization this is the forward pass."""
