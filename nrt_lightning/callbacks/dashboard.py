@@ -177,9 +177,9 @@ def figures_table(figures: dict[str, float]) -> str:
     | figure | value |
     |---|---:|
     | exact match | 0.5 |
-    | test/mine | 2 |
+    | mine | 2 |
     """
     titles = {name: value.title if (value := describe(name)) else name for name in figures}
-    titles = {name: title.removesuffix(", validation") for name, title in titles.items()}
+    titles = {name: title.removesuffix(", validation").removesuffix(" (validation)") for name, title in titles.items()}
     rows = [f"| {titles[name]} | {value:.4g} |" for name, value in figures.items()]
     return "\n".join(["| figure | value |", "|---|---:|", *rows])

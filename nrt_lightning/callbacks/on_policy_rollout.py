@@ -127,7 +127,10 @@ class OnPolicyRollout(Callback):
         if pl_module.method.sampling.keep_surplus:
             self.surplus.keep(applied.surplus)
         count = sum(len(batch) for batch in window)
-        moves = {"train": True, "rollout": bool(pl_module.method.sampling.refill_rounds)}
+        moves: dict[str, bool | None] = {
+            "train": None,
+            "rollout": None if pl_module.method.sampling.refill_rounds else False,
+        }
         for prefix, values in (("train", applied.train), ("rollout", applied.rollout)):
             for name, value in values.items():
                 mean = processes.mean(value.to(pl_module.device))

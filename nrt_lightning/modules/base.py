@@ -28,7 +28,6 @@ from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.texts import with_rows
-from nrt_lightning.modules.fewer_moves import fewer_moves
 from nrt_lightning.modules.gradients import GradientsOfOneStep
 from nrt_lightning.modules.positions import check_positions
 from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
@@ -143,10 +142,8 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
             still: names of those that cannot move in this configuration. Loggers do not get them; callbacks do.
         """
         scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
-        together = combined(scalars, self.device, self.trainer.world_size)
-        with fewer_moves():
-            for name, value in together.items():
-                self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=False if name in still else None)
+        for name, value in combined(scalars, self.device, self.trainer.world_size).items():
+            self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=False if name in still else None)
 
     def log_throughput(self, tokens: Tensor | int) -> None:
         """Log tokens per second of the training step so far. Under automatic optimization this is the forward pass."""

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultMetric
+from typing_extensions import override
 
 
 @contextmanager
 def fewer_moves() -> Iterator[None]:
     """Let `LightningModule.log` move its metrics only if they are on another device.
 
-    Lightning moves the metric of a name at every call, and copies its metadata to do so: of the quickstart's CPU time,
-    logging takes 1 % without these moves and 5 % with them.
+    Lightning moves the metric of a name at every call, and copies its metadata to do so. That is most of what a call
+    costs.
     """
     moved = _ResultMetric.to
 
@@ -31,3 +33,12 @@ def fewer_moves() -> Iterator[None]:
         yield
     finally:
         _ResultMetric.to = moved  # type: ignore[method-assign]
+
+
+class FewerMoves(L.LightningModule):
+    """A module that logs with `fewer_moves`, its callbacks' values too."""
+
+    @override
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        with fewer_moves():
+            super().log(*args, **kwargs)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.modules.fewer_moves import FewerMoves
 from nrt_lightning.structures import LossOutput
 from nrt_lightning.training.accumulation import OpenStep
 
 
-class GradientsOfOneStep(L.LightningModule):
+class GradientsOfOneStep(FewerMoves):
     """A step has the gradients of its own micro-batches alone, added up as if these were one batch.
 
     They are cleared where the first of them is taken, each time that the optimizer calls its closure (LBFGS calls it

@@ -182,7 +182,7 @@ def shortened(text: Any) -> Any:
     """A text, without its middle if it is very long. What is left out is said in it.
 
     >>> shortened("a" * 9000)[3990:4040]
-    'aaaaaaaaaa [... 1,000 characters left out ...] aaaa'
+    'aaaaaaaaaa [... 1,000 characters left out ...] aaa'
     """
     if text is None or len(text) <= LONGEST:
         return text
