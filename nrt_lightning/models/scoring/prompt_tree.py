@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -111,6 +111,7 @@ def attention_mask(branches: Tensor, model: PreTrainedModel) -> Tensor:
     seen |= torch.eye(size, dtype=torch.bool, device=branches.device)  # padding attends to itself
     mask = seen.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
-        return additive(mask, compute_dtype(model.get_input_embeddings().weight))
+        weight: Any = model.get_input_embeddings().weight
+        return additive(mask, compute_dtype(weight))
     dtype = model.dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
