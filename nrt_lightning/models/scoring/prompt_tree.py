@@ -111,7 +111,7 @@ def attention_mask(branches: Tensor, model: PreTrainedModel) -> Tensor:
     seen |= torch.eye(size, dtype=torch.bool, device=branches.device)  # padding attends to itself
     mask = seen.unsqueeze(1)
     if model.config._attn_implementation == "sdpa":
-        embedding: Any = model.get_input_embeddings()
-        return additive(mask, compute_dtype(embedding.weight))
+        weight: Any = model.get_input_embeddings().weight
+        return additive(mask, compute_dtype(weight))
     dtype = model.dtype
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)

@@ -290,8 +290,9 @@ def test_what_the_planner_does_not_know_is_named(tmp_path):
 
 
 def test_sharding_divides_and_ddp_doubles_gradients(tmp_path):
-    one, two = plan(tmp_path / "a"), plan(tmp_path / "b", Machine(devices=2))
-    sharded = plan(tmp_path / "c", Machine(devices=2, sharded=True))
+    parts = {"max_tokens_per_micro_batch": 1000}  # whose gradients add up, and so are in memory at every peak
+    one, two = plan(tmp_path / "a", **parts), plan(tmp_path / "b", Machine(devices=2), **parts)
+    sharded = plan(tmp_path / "c", Machine(devices=2, sharded=True), **parts)
     assert sharded.memory["learning"]["weights"] == one.memory["learning"]["weights"] // 2
     assert two.tokens["sampled"] == 2 * one.tokens["sampled"]
     assert two.memory["learning"]["gradients"] == 2 * one.memory["learning"]["gradients"]
