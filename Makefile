@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture report-pictures results results-second-bases real test test-wheel test-faults \
+.PHONY: help install quickstart picture report-pictures results results-second-bases real test coverage test-wheel test-faults \
 	test-slow test-vllm docs lint format \
 	clean
 
@@ -58,7 +58,10 @@ real: $(INSTALLED) ## train NRT and SFT on a real pretrained base, and print bot
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[real]'
 	$(BIN)/python -m benchmarks.real --folder $(REAL) --seeds $(SEEDS)
 
-test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes, with coverage
+test: $(INSTALLED) ## run all tests and doctests except the slow ones, on two processes
+	$(BIN)/python -m pytest -m "not slow and not faults" --numprocesses=2
+
+coverage: $(INSTALLED) ## run them with coverage, which takes much longer
 	$(BIN)/python -m pytest -m "not slow and not faults" --numprocesses=2 --cov=nrt_lightning --cov-report=term:skip-covered
 
 test-faults: $(INSTALLED) ## kill 200 runs of many configurations at random moments and resume them; can be interrupted and continued
