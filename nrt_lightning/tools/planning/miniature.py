@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from nrt_lightning.tools.planning.sizes import Lengths
 
 Flops = dict[str, float]
-SAMPLING = ("prompts", "tokens")  # phases of a rollout
+SAMPLING = ("prompts", "cache", "tokens")  # phases of a rollout
 HALF = {"16-true": torch.bfloat16, "bf16-true": torch.bfloat16}  # bfloat16 stands for float16 too
 
 
@@ -147,11 +147,13 @@ class Miniature:
             logits, decoder = self.start(prompts, fixed=bool(fixed))
             next_tokens(logits, request, banned, uniform)
             del logits
-            memory.phase = SAMPLING[1]
+            memory.phase = SAMPLING[-1]
             next_tokens(decoder.step(tokens), request, banned, uniform)
         self.policy.train()
-        first = sum(number for (phase, _), number in memory.flops.items() if phase == SAMPLING[0])
-        attention = memory.flops[SAMPLING[1], ATTENTION]  # of a last token; on average it is half
+        first = sum(number for (phase, _), number in memory.flops.items() if phase != SAMPLING[-1])
+        attention = memory.flops[
+            SAMPLING[-1], ATTENTION
+        ]  # of a last token; on average, half of the trace is attended to
         matrices = sum(memory.flops.values()) - first - attention
         average = matrices + attention * (x.prompt + x.trace / 2) / (x.prompt + x.trace)
         return Needs(memory.peaks, {"rollout": first + (x.trace - 1) * average})
@@ -168,6 +170,7 @@ class Miniature:
             return state.first, state
         cache = DynamicCache(config=network.config)
         logits = forward(network, ids, mask.long(), positions(mask), cache)
+        self.memory.phase = SAMPLING[1]
         cache.batch_repeat_interleave(x.group_size)
         lengthen(cache, more)
         longer = F.pad(mask.repeat_interleave(x.group_size, dim=0), (0, more), value=True)
