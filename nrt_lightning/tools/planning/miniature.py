@@ -151,9 +151,7 @@ class Miniature:
             next_tokens(decoder.step(tokens), request, banned, uniform)
         self.policy.train()
         first = sum(number for (phase, _), number in memory.flops.items() if phase != SAMPLING[-1])
-        attention = memory.flops[
-            SAMPLING[-1], ATTENTION
-        ]  # of a last token; on average, half of the trace is attended to
+        attention = memory.flops[SAMPLING[-1], ATTENTION]  # of a last token; on average it is half
         matrices = sum(memory.flops.values()) - first - attention
         average = matrices + attention * (x.prompt + x.trace / 2) / (x.prompt + x.trace)
         return Needs(memory.peaks, {"rollout": first + (x.trace - 1) * average})
