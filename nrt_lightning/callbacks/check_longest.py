@@ -74,17 +74,24 @@ def nothing(*args: Any, **settings: Any) -> None:
     """In place of a method that logs."""
 
 
+def private(pl_module: Any) -> dict[str, Any]:
+    """What a module notes for itself of the step that it is in."""
+    return {name: value for name, value in vars(pl_module).items() if name.startswith("_")}
+
+
 @contextmanager
 def untouched(trainer: Any, pl_module: Any) -> Iterator[None]:
     """Let a step leave neither gradients, nor logs, nor random numbers behind."""
     muted = {"log": nothing, "log_dict": nothing, "backward_part": torch.Tensor.backward}  # without hooks of callbacks
+    before = private(pl_module)
     vars(pl_module).update(muted)
     try:
         with isolate_rng():
             yield
     finally:
-        for name in muted:
+        for name in {*muted, *private(pl_module)} - {*before}:
             vars(pl_module).pop(name)
+        vars(pl_module).update(before)
         for parameter in pl_module.parameters():
             parameter.grad = None
 

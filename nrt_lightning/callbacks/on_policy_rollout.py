@@ -134,7 +134,7 @@ class OnPolicyRollout(Callback):
         for prefix, values in (("train", applied.train), ("rollout", applied.rollout)):
             for name, value in values.items():
                 mean = processes.mean(value.to(pl_module.device))
-                pl_module.log(f"{prefix}/{name}", mean, batch_size=count, logger=None if moves[prefix] else False)
+                pl_module.log(f"{prefix}/{name}", mean, batch_size=count, logger=moves[prefix])
         return applied.micro_batches
 
     def more_rows(

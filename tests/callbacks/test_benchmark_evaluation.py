@@ -141,6 +141,6 @@ def test_it_is_configured_by_yaml(tmp_path: Path) -> None:
     given = parser.parse_object(
         {"callback": {"class_path": "nrt_lightning.BenchmarkEvaluation", "init_args": settings}}
     )
-    callback = parser.instantiate_classes(given).callback
+    callback = parser.instantiate(given).callback
     assert callback.answers.samples == 4
     assert list(callback.metrics) == ["numeric_match"]

@@ -16,7 +16,7 @@ def test_every_file_is_a_command_that_says_what_it_does() -> None:
     assert (
         files
         == set(COMMANDS)
-        == {"chat", "compare", "configs", "evaluate", "export", "init", "plan", "preflight", "serve"}
+        == {"chat", "compare", "configs", "evaluate", "export", "init", "plan", "preflight", "report", "serve"}
     )
     for name in files:
         assert str(import_module(COMMANDS[name]).__doc__).startswith(f"`nrt-lightning {name}`: ")

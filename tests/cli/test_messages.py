@@ -75,7 +75,7 @@ CASES = [
     ([*QUICK, "--model.optimizer.lr=abc"], ["model.optimizer.lr='abc'", "float"]),
     ([*QUICK, "--trainer.logger=TensorBoardLoger"], ["trainer.logger", "'TensorBoardLogger'"]),
     ([*QUICK, "--trainer.callbacks+=TraceSample"], ["trainer.callbacks", "'TraceSamples'"]),
-    ([*QUICK, "--trainer.callbacks.evry=1"], ["trainer.callbacks", "'evry'", "BestAndLast"]),
+    ([*QUICK, "--trainer.callbacks.evry=1"], ["trainer.callbacks", "'evry'", "RunReport"]),
     ([*QUICK, "--trainer.max_steps=x"], ["trainer.max_steps='x'", "int"]),
     ([*QUICK, "--model.policy.adapter.rank=2"], ["model.policy.adapter ", "'LoRA'"]),
     ([*SFT, "--config=sampled.yaml"], ["model.sampling", "SFTModule", "NRTModule has it"]),

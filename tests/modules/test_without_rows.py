@@ -42,7 +42,7 @@ def test_they_are_validated_and_predicted(policy, bare, trainer, kind):
 
 
 def test_their_traces_are_shown(policy, bare, trainer, tmp_path):
-    made = trainer(callbacks=[TraceSamples(every_n_steps=1, count=1)], max_steps=1)
+    made = trainer(callbacks=[TraceSamples(every_n_steps=1, questions=1)], max_steps=1)
     made.fit(nrt_module(policy=policy), DataLoader([bare], batch_size=None))
-    [line] = (tmp_path / "traces.jsonl").read_text().splitlines()
-    assert (json.loads(line)["question"], json.loads(line)["answer"]) == (QUESTIONS[0], ANSWERS[0])
+    [line] = (tmp_path / "samples.jsonl").read_text().splitlines()
+    assert (json.loads(line)["question"], json.loads(line)["reference"]) == (QUESTIONS[0], ANSWERS[0])
