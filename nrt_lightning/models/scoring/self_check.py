@@ -24,6 +24,7 @@ LEAST = {torch.float32: 1e-4, torch.float64: 1e-6}  # nats
 HALF = 0.1  # nats, in 16 bits
 LENGTHS = {"prompts": (3, 5), "completions": (4, 6, 5, 3), "answers": (2, 1)}  # ragged: 2 prompts, 4 completions
 DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by scoring forward, nats
+LOGITS: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()  # by model: of a plain forward pass
 
 
 def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
@@ -52,13 +53,18 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
                     raise_out_of_memory(error)
                     known[type(scoring)] = float("inf")  # the model does not take such masks or caches
     found, copies = known[type(scoring)], known[PromptCopies]
-    least = LEAST.get(model.dtype, HALF)
+    least = least_of(model)
     if not copies <= 10 * least:
         raise InputError(
             f"policy.model: {type(model).__name__} gives other log-probs in a padded batch than alone (they differ by "
             f"{copies:.2g} nats), so it can be neither scored nor trained. Choose another model."
         )
     return found <= max(least, 4 * copies)
+
+
+def least_of(model: PreTrainedModel) -> float:
+    """A difference that rounding alone makes, in nats. Under mixed precision, weights are in float32 and logits not."""
+    return max(LEAST.get(dtype, HALF) for dtype in (model.dtype, LOGITS.get(model, model.dtype)))
 
 
 def check_causal(model: PreTrainedModel) -> None:
@@ -72,7 +78,7 @@ def check_causal(model: PreTrainedModel) -> None:
     half = len(whole) // 2
     rollouts.segments.trace_mask[1, half:] = False
     found = float((alone(model, rollouts, 1) - whole[:half]).abs().max())
-    if not found <= 10 * LEAST.get(model.dtype, HALF):
+    if not found <= 10 * least_of(model):
         raise InputError(
             f"policy.model: {type(model).__name__} reads later tokens (log-probs of a text's beginning change by "
             f"{found:.2g} nats with its end), so it cannot write. Choose a causal language model."
@@ -100,6 +106,7 @@ def alone(model: PreTrainedModel, rollouts: Rollouts, row: int) -> Tensor:
     after = rollouts.completion_ids[row][rollouts.segments.completion_mask[row]]
     inputs: dict[str, Any] = {"input_ids": torch.cat([before, after]).unsqueeze(0), "use_cache": False}
     logits = model(**accepted(model, inputs)).logits[0, len(before) - 1 : -1]
+    LOGITS[model] = logits.dtype
     return logits.float().log_softmax(-1).gather(-1, after.unsqueeze(1)).squeeze(1)
 
 
