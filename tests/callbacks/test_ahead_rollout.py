@@ -204,7 +204,11 @@ def resume(trainer, tmp_path, stop, more, settings=dict, **fixed):
 
 @pytest.mark.parametrize(
     ("stop", "window", "accumulate"),
-    [(1, 1, 1), (3, 1, 2), (2, 2, 2), (4, 2, 1), (8, 1, 1), (9, 1, 1)],  # 8 micro-batches an epoch: 8 is its end
+    [
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1, 1), (3, 1, 2), (4, 2, 1), (8, 1, 1))),
+        (2, 2, 2),
+        (9, 1, 1),
+    ],  # 8 micro-batches an epoch: 8 is its end
 )
 def test_resumed_equals_uninterrupted(trainer, tmp_path, stop, window, accumulate):
     rest = resume(trainer, tmp_path, stop, 3, data={"window": window}, accumulate=accumulate)
@@ -230,7 +234,9 @@ def of_the_first_policy():
     return {"baseline_scorer": InitialBaseline(), "policy": Policy("embedded:registers-base", adapter=LoRA(rank=4))}
 
 
-@pytest.mark.parametrize("settings", [everything, responses, of_the_first_policy])
+@pytest.mark.parametrize(
+    "settings", [everything, *(pytest.param(part, marks=pytest.mark.slow) for part in (responses, of_the_first_policy))]
+)
 def test_methods_with_more_parts_resume_exactly_too(trainer, tmp_path, settings):
     resume(trainer, tmp_path, 4, 2, settings, data={"window": 2})
 

@@ -40,6 +40,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path):
     file = tmp_path / "run.py"
     file.write_text(SCRIPT.format(places=[str(folder) for folder in Path(__file__).parents[1:3]]))

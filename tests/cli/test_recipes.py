@@ -98,6 +98,7 @@ def test_weights_are_divided_among_all_processes_and_a_step_is_64_prompts(
     assert cli.datamodule.window == cli.trainer.accumulate_grad_batches, "on-policy"
 
 
+@pytest.mark.slow
 def test_the_papers_8b_run_has_the_papers_sizes_and_is_planned_to_fit_eight_gpus(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -112,7 +112,7 @@ def test_the_command_is_printed_and_ends_with_the_server(stand_in, tmp_path, cap
     assert "VLLM_SERVER_DEV_MODE=1" in said
 
 
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sign", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_the_server_ends_with_the_command(stand_in, tmp_path, sign):
     """Also where the command is a background job, which ignores interrupts."""
     command = [sys.executable, "-m", "nrt_lightning", "serve", *QUICKSTART, "--serve.port=18764"]

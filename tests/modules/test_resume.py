@@ -22,7 +22,12 @@ def run(trainer, tmp_path, name, data, max_steps, ckpt_path=None, **settings):
 
 @pytest.mark.parametrize(
     ("stop", "window", "accumulate"),
-    [(2, 1, 1), (3, 1, 2), (2, 2, 2), (4, 2, 1), (8, 1, 1), (9, 1, 1)],  # 8 micro-batches an epoch: 8 is its end
+    [
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((2, 1, 1), (3, 1, 2), (8, 1, 1))),
+        (2, 2, 2),
+        (4, 2, 1),
+        (9, 1, 1),
+    ],  # 8 micro-batches an epoch: 8 is its end
 )
 def test_resumed_equals_uninterrupted(trainer, tmp_path, stop, window, accumulate):
     data = {"window": window, "val": None}

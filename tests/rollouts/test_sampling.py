@@ -17,7 +17,9 @@ def chi_square_z(counts, probs):
 
 
 SETTINGS = [{}, {"temperature": 0.7}, {"top_k": 50}, {"top_p": 0.8}, {"top_k": 50, "top_p": 0.6}]
-CASES = [(1000, settings) for settings in SETTINGS] + [(128_256, {}), (128_256, {"top_k": 50, "top_p": 0.6})]
+CASES = [(1000, settings) for settings in SETTINGS] + [
+    pytest.param(128_256, settings, marks=pytest.mark.slow) for settings in (SETTINGS[0], SETTINGS[4])
+]
 
 
 @pytest.mark.parametrize(("vocabulary", "settings"), CASES)

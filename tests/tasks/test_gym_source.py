@@ -80,6 +80,7 @@ def test_a_larger_size_appends_rows_that_are_distinct() -> None:
     assert len(set(questions(size=90))) == 90
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_hash_seed_or_the_state_of_generators() -> None:
     program = (
         "import json; from nrt_lightning import ReasoningGymSource as S;"

@@ -250,6 +250,7 @@ def test_a_real_run_leaves_what_the_table_needs(tmp_path):
     assert [step for step, _ in outcome.curves["val/exact_match"]] == [0, 1]
 
 
+@pytest.mark.slow
 def test_an_alarm_is_in_the_results_whatever_the_logger_skips(tmp_path):
     quickstart = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
     small = ["--data.train.size=32", "--data.val.size=8", "--data.test.size=8", "--trainer.max_steps=2",
