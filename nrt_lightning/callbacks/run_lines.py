@@ -125,6 +125,6 @@ def thinned(lines: list[Line], steps: int) -> list[Line]:
     first, last = lines[0]["step"], lines[-1]["step"]
     kept: dict[int, int] = {}  # the first step in each part of the run
     for line in lines:
-        kept.setdefault((line["step"] - first) * steps // max(last - first + 1, 1), line["step"])
+        kept.setdefault((line["step"] - first) * steps // max(last - first, 1), line["step"])
     wanted = {*kept.values(), last}
     return [line for line in lines if line["step"] in wanted]

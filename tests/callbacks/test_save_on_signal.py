@@ -7,7 +7,7 @@ import time
 import lightning as L
 import pytest
 import torch
-from faults.killed_runs import in_child
+from faults.killed_runs import in_children
 from lightning.pytorch.callbacks import ModelCheckpoint
 from short_runs import nrt_module, registers
 
@@ -36,7 +36,7 @@ def ended(tmp_path, trainer, sends, *callbacks, **settings):
         made.fit(nrt_module(), registers(val=None, window=2))
 
     log = tmp_path / "log.txt"
-    return in_child(run, log), log.read_text()
+    return in_children(run, log, processes=1), log.read_text()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])

@@ -26,7 +26,7 @@ from nrt_lightning.losses import (
     TruncatedImportance,
     TruncatedSequenceImportance,
 )
-from nrt_lightning.models.scoring.base import entropy_gradient
+from nrt_lightning.models.scoring.entropies import entropy_gradient
 
 
 @pytest.mark.parametrize("keep", [True, False])

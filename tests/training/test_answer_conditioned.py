@@ -26,7 +26,7 @@ from nrt_lightning import (
     TruncatedImportance,
     VLLMServerEngine,
 )
-from nrt_lightning.rollouts import GenerationRequest, transformers_engine
+from nrt_lightning.rollouts import GenerationRequest
 from nrt_lightning.rollouts.decoding import forward
 from nrt_lightning.rollouts.remote.jobs import jobs_of
 from nrt_lightning.rollouts.sampled_tokens import by_count, generate
@@ -67,7 +67,7 @@ def test_each_prompt_is_continued_as_often_as_asked_and_processed_once(policy, m
         rows.append(len(ids))
         return forward(model, ids, *args)
 
-    monkeypatch.setattr(transformers_engine, "forward", spy)
+    monkeypatch.setattr("nrt_lightning.rollouts.prefill.forward", spy)
     found = TransformersEngine().generate(policy, request_of(policy, counts=[3, 1, 2]))
     assert rows == [3], "one row per prompt in the prefill"
     whole = TransformersEngine().generate(policy, request_of(policy, group_size=3))

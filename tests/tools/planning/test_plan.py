@@ -216,7 +216,7 @@ def test_a_token_budget_lowers_activations(tmp_path):
 def test_checkpointing_lowers_activations_and_costs_a_forward_pass(tmp_path):
     whole, again = plan(tmp_path / "a"), plan(tmp_path / "b", policy={"activation_checkpointing": True})
     assert again.memory["learning"]["activations"] < 0.7 * whole.memory["learning"]["activations"]
-    assert again.flops["backward"] > 1.4 * whole.flops["backward"]
+    assert again.flops["backward"] > 1.3 * whole.flops["backward"]
 
 
 def test_a_wider_window_takes_cache_and_max_rows_bounds_it(tmp_path):
