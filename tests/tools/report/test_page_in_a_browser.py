@@ -59,6 +59,7 @@ def test_the_filter_finds_words(opened, pages):
 
 def test_a_run_and_an_axis_are_chosen(opened, pages):
     opened.show(pages / "plain.html")
+    assert opened.run("return document.querySelector('#curves select').value") == "rollouts"
     opened.run("document.querySelector('#curves input[type=checkbox]').click()")
     legend = opened.run("return document.querySelector('#curves .legend').innerText")
     assert "sft" in legend

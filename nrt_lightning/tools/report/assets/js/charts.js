@@ -96,7 +96,11 @@ const redraw = () => plots.forEach((draw) => draw());
 function curves(section) {
   if (!DATA.groups.length) return section.append(nothing("No curves were logged."));
   const axes = Object.keys(AXES).filter((name) => RUNS.some((run) => run.curves.axes[name]));
-  const controls = el("div", { class: "controls" }, choice("Horizontal axis", axes.map((name) => [name, AXES[name]]), (value) => { axisName = value; redraw(); }).node);
+  // A step of NRT and one of SFT are not the same work.
+  if (RUNS.length > 1 && RUNS.every((run) => run.curves.axes.rollouts)) axisName = "rollouts";
+  const axis = choice("Horizontal axis", axes.map((name) => [name, AXES[name]]), (value) => { axisName = value; redraw(); });
+  axis.select.value = axisName;
+  const controls = el("div", { class: "controls" }, axis.node);
   if (RUNS.length > 1) RUNS.forEach((run, index) => controls.append(el("label", { class: "check" }, el("input", { type: "checkbox", checked: true, onchange: (event) => { hiddenRuns[event.target.checked ? "delete" : "add"](index); redraw(); } }), key(index), run.name)));
   section.append(controls);
   const most = Math.max(...RUNS.map((run) => run.curves.events));
