@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nrt_lightning.models.scoring.base import positions
-from nrt_lightning.models.scoring.layout import LEAST, common_tokens
+from nrt_lightning.models.scoring.layout import LEAST, after_common, common_tokens
 from nrt_lightning.models.scoring.shared_prompt import cache_refusal
 from nrt_lightning.rollouts.decoding import forward
 
@@ -34,7 +34,7 @@ def prefill(model: Any, ids: Tensor, mask: Tensor, cache: DynamicCache) -> tuple
     ones = torch.ones_like(first)
     forward(model, first, ones, positions(ones.bool()), cache)
     cache.batch_repeat_interleave(count)
-    rest = mask & (mask.cumsum(dim=1) > common)  # [B, P]
+    rest = after_common(mask, common)  # [B, P]
     width = int(rest.sum(dim=1).max())
     ids, rest = ids[:, -width:], rest[:, -width:]
     whole = torch.cat([ones.bool().expand(count, -1), rest], dim=1)  # [B, common + width]

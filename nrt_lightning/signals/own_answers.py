@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 
@@ -22,9 +23,9 @@ class Agreement(RolloutSignal):
     needs_group = True
     needs_policy_answers = True
 
+    @abstractmethod
     def values(self, answers: list[str | None]) -> list[float]:
         """The values of one group; None stands for an answer that does not count."""
-        raise NotImplementedError
 
     @override
     def measure(self, evidence: RolloutEvidence) -> Tensor:

@@ -31,7 +31,7 @@ class Layout:
         self.rollouts = rollouts
         common = common_tokens(rollouts.prompt_ids, rollouts.prompt_mask)
         self.common = common if common >= LEAST else 0
-        rest = rollouts.prompt_mask & (rollouts.prompt_mask.cumsum(dim=1) > self.common)
+        rest = after_common(rollouts.prompt_mask, self.common)
         self.rest = rest[:, rest.shape[1] - int(rest.sum(dim=1).max()) :] if self.common else rest  # [B, Q]
         self.rest_index = self.rest.flatten().nonzero().squeeze(1)
         self.prompt_mask = torch.cat([self.rest.new_ones(len(rest), self.common), self.rest], dim=1)  # [B, P]
@@ -56,8 +56,7 @@ class Layout:
     def prompt_tokens(self, values: Tensor) -> Tensor:
         """Of values of the prompts' tokens [B, P], those that are packed, without repeated ones."""
         mask = self.rollouts.prompt_mask
-        rest = mask & (mask.cumsum(dim=1) > self.common)
-        return torch.cat([values[:1][mask[:1]][: self.common], values[rest]])
+        return torch.cat([values[:1][mask[:1]][: self.common], values[after_common(mask, self.common)]])
 
     def before(self) -> Tensor:
         """The column that predicts each completion token, in row-major order."""
@@ -83,6 +82,11 @@ def common_tokens(ids: Tensor, mask: Tensor) -> int:
     order = (~mask).long().argsort(dim=1, stable=True)  # moves the padding to the right
     begins = ids.gather(1, order)[:, : max(shortest - 1, 0)]
     return int((begins == begins[:1]).all(dim=0).long().cumprod(dim=0).sum())
+
+
+def after_common(mask: Tensor, common: int) -> Tensor:
+    """The tokens of prompts after the first `common` of each. `[B, P]`"""
+    return mask & (mask.cumsum(dim=1) > common)
 
 
 class Seen:
