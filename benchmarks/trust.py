@@ -10,6 +10,7 @@ Times of the guard are those of the CPU, in one run. Pairs of saves alternate.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import statistics
 import tempfile
@@ -136,19 +137,28 @@ def checkpoint_ratio(mib: int, pairs: int, directory: str | None) -> str:
 
 
 class Memory(L.Callback):
-    """The memory of the process after every step, in MiB."""
+    """The memory of the process after every step, in MiB, and now and then the number of its Python objects.
 
-    def __init__(self) -> None:
+    Args:
+        every: steps between two counts of objects.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
         self.found: list[float] = []
+        self.objects: list[int] = []
 
     def on_train_batch_end(self, *args: Any) -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         self.found.append(pages * os.sysconf("SC_PAGE_SIZE") / 2**20)
+        if len(self.found) % self.every == 0:
+            gc.collect()
+            self.objects.append(len(gc.get_objects()))
 
 
 def soak(steps: int) -> str:
     """The slope of memory over a long run with windows, filters, validations and saves."""
-    memory = Memory()
+    memory = Memory(every=max(1, steps // 20))
     with tempfile.TemporaryDirectory() as folder:
         saves = [ModelCheckpoint(Path(folder, "all"), every_n_train_steps=50, save_last=True)]
         saves += [BestAndLast("val/confidence", dirpath=str(Path(folder, "best")))]
@@ -166,7 +176,9 @@ def soak(steps: int) -> str:
     at = torch.arange(len(late), dtype=torch.float)
     slope = float(((at - at.mean()) * (late - late.mean())).sum() / (at - at.mean()).square().sum()) * 1000
     ends = f"{late[:20].mean():.1f} MiB at a quarter, {late[-20:].mean():.1f} at the end"
-    return f"soak of {steps} steps: {slope:+.2f} MiB per 1,000 steps ({ends})"
+    objects = memory.objects[len(memory.objects) // 4 :]
+    more = f"{objects[-1] - objects[0]:+} to {objects[-1]:,} Python objects since then"
+    return f"soak of {steps} steps: {slope:+.2f} MiB per 1,000 steps ({ends}), {more}"
 
 
 def main() -> None:

@@ -12,7 +12,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from short_runs import nrt_module
 
 from nrt_lightning import (
+    AdaptiveEntropyBonus,
     AheadRollout,
+    AnswerConditioned,
     BestAndLast,
     CollapseDetector,
     ConstantSchedule,
@@ -23,7 +25,10 @@ from nrt_lightning import (
     Policy,
     RestoreCheckpoint,
     Sampling,
+    SelfAssessment,
     SFTModule,
+    ShareByReward,
+    StepGains,
 )
 from nrt_lightning.callbacks.collapse.signs import CollapseSign
 from nrt_lightning.losses import CISPO
@@ -51,6 +56,25 @@ def filtered():
 def with_lora():
     return nrt_module(
         schedule=CONSTANT, policy=Policy("embedded:registers-base", adapter=LoRA(rank=4, dropout=0.5, dtype="float32"))
+    )
+
+
+def with_answers():
+    share = ShareByReward(start=0.5, high=4.0)
+    return nrt_module(
+        schedule=CONSTANT,
+        answer_conditioned=AnswerConditioned(share),
+        step_credit=StepGains(),
+        max_tokens_per_micro_batch="auto",
+    )
+
+
+def with_surplus():
+    return nrt_module(
+        schedule=CONSTANT,
+        filters=[EMADeviationFilter(beta=1.0, momentum=0.5, average_from=1, filter_from=2)],
+        sampling=Sampling(group_size=4, max_trace_tokens=12, refill_rounds=2, keep_surplus=True),
+        loss=NRTLoss(surrogate=CISPO(), entropy_bonus=AdaptiveEntropyBonus(0.001, target=0.5)),
     )
 
 
@@ -98,6 +122,11 @@ SCENARIOS = {
         {"max_epochs": 2},
     ),
     "filters, EMA and refill": Scenario(every(2), 14, {"window": 2}, module=filtered),
+    "answers in prompts, step credit": Scenario(every(2), 16, module=with_answers),
+    "kept surplus, entropy bonus": Scenario(
+        every(2), 14, {"window": 2}, module=with_surplus,
+        callbacks=lambda directory: [SelfAssessment(every_n_steps=3, rows=2)],
+    ),
     "LoRA with dropout": Scenario(every(2), 20, module=with_lora),
     "AheadRollout": Scenario(
         every(2), 16, {"window": 2}, module=off_policy, callbacks=lambda directory: [AheadRollout(progress=False)]
