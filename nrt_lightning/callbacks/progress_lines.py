@@ -112,8 +112,10 @@ class ProgressLines(Validations):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started, self.first, self.validated = time.perf_counter(), trainer.global_step, 0.0
         self.last = self.first, 0.0
-        self.every = spacing(trainer.log_every_n_steps, trainer.estimated_stepping_batches - self.first)  # type: ignore[attr-defined]
-        self.shown, self.pause = self.started, 0.0 if math.isfinite(trainer.estimated_stepping_batches) else PAUSE
+        total = trainer.estimated_stepping_batches
+        left = total - self.first if total > 0 else math.inf
+        self.every = spacing(trainer.log_every_n_steps, left)  # type: ignore[attr-defined]
+        self.shown, self.pause = self.started, 0.0 if math.isfinite(left) else PAUSE
         if trainer.is_global_zero:
             print(f"training: {total_steps(trainer)} steps, a line every {self.every}", flush=True)
 
