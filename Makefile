@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 INSTALLED = $(VENV)/installed
 
-.PHONY: help install quickstart picture report-pictures results results-second-bases real test coverage test-wheel test-faults \
+.PHONY: help install quickstart pictures results results-second-bases real test coverage test-wheel test-faults \
 	test-slow test-vllm docs lint format \
 	clean
 
@@ -25,11 +25,8 @@ quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 
-picture: $(INSTALLED) ## draw the README's picture from the runs of quickstart
-	$(BIN)/python -m benchmarks.quickstart_picture
-
-report-pictures: $(INSTALLED) ## draw the pictures of docs/report.md from the runs of quickstart; needs chromium and chromium-driver
-	$(BIN)/python -m benchmarks.report_pictures
+pictures: $(INSTALLED) ## make all pictures of the quickstart in the docs from its runs; needs chromium and chromium-driver
+	$(BIN)/python -m benchmarks.pictures
 
 COMPARE = $(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml
 results: export OMP_NUM_THREADS = 1

@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.looks import Looks
 from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.data.arguments import Source
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
@@ -20,7 +21,7 @@ from nrt_lightning.evaluation.summary import powers_of_two, summarize
 from nrt_lightning.export.prompts import templates_of
 from nrt_lightning.export.record import limits_of
 from nrt_lightning.functional.validation import check_at_least
-from nrt_lightning.strategies import gather_objects
+from nrt_lightning.strategies import gather_in_order
 
 UNLIMITED = 10**9  # tokens
 FIGURES = ("marker_rate", "ended_answers", "trace_tokens", "confidence", "confidence_without_trace")
@@ -68,14 +69,14 @@ class BenchmarkEvaluation(Callback):
     ) -> None:
         if not name or "/" in name or name in ("train", "val", "test"):
             raise InputError(f"BenchmarkEvaluation.name={name!r} cannot be used. Give a name of its own, without '/'.")
-        for setting, value in (("every_n_steps", every_n_steps), ("max_rows", max_rows), ("batch_size", batch_size)):
+        for setting, value in (("max_rows", max_rows), ("batch_size", batch_size)):
             if value is not None:
                 check_at_least(f"BenchmarkEvaluation.{setting}", value, 1)
-        self.name, self.every_n_steps, self.batch_size, self.max_rows = name, every_n_steps, batch_size, max_rows
+        self.looks = Looks(type(self).__name__, every_n_steps)
+        self.name, self.batch_size, self.max_rows = name, batch_size, max_rows
         self.source, self.format, self.template = as_source(questions, "test"), format, template
         self.metrics, self.answers = named(metrics), answers or AnswerSettings()
         self.encoded: EncodedRows | None = None
-        self.last: int | None = None  # step of the last evaluation
 
     @property
     def logged_names(self) -> list[str]:
@@ -92,11 +93,11 @@ class BenchmarkEvaluation(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"last": self.last}
+        return {"last": self.looks.last}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.last = state_dict["last"]
+        self.looks.last = state_dict["last"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -104,7 +105,7 @@ class BenchmarkEvaluation(Callback):
         if stage not in ("fit", "validate"):
             return
         if begins(trainer, stage) or stage == "validate":
-            self.last = None
+            self.looks.last = None
         none: dict[str, Any] = dict.fromkeys(("train", "val", "predict"))
         rows = Splits({**none, "test": self.source}, self.format, {"test": self.max_rows}, {}).rows("test")
         check_references(rows, self.metrics, confidence=self.answers.confidence)
@@ -115,11 +116,8 @@ class BenchmarkEvaluation(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate and log, if it is due."""
-        step = trainer.global_step
-        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
-        if trainer.sanity_checking or not due or self.encoded is None:
+        if self.encoded is None or not self.looks.begin(trainer):
             return
-        self.last = step
         with trainer.precision_plugin.forward_context():
             answered = self.answered(trainer, pl_module, self.encoded)
         figures = summarize(answered, self.metrics)
@@ -147,8 +145,7 @@ class BenchmarkEvaluation(Callback):
         for start in range(0, len(mine), self.batch_size):
             batch = encoded.collate([encoded[index] for index in mine[start : start + self.batch_size]])
             found += asked.answer(batch.to(pl_module.device))
-        parts = gather_objects(found)
-        return [parts[index % ranks][index // ranks] for index in range(total)]
+        return gather_in_order(found)[:total]
 
 
 def template_of(trainer: Trainer, pl_module: Any) -> PromptTemplate:

@@ -13,6 +13,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_history import RunHistory
 from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.callbacks.wandb_panels import log_panels
 from nrt_lightning.metrics.logged_values import CHARTS, GROUPS, TESTED, describe
 
 FOLDERS = {group: f"{number}_{group}" for number, group in enumerate(GROUPS, start=1)}
@@ -34,7 +35,8 @@ class Dashboard(Callback):
 
     - Names get a group in front: `1_learns/`, `2_gains/`, `3_healthy/`, `4_speed/` and `5_details/`. Other loggers,
       monitors and files keep the plain names; in W&B the summary of the run has them too.
-    - CUSTOM SCALARS in TensorBoard has charts of values that belong together, in the same groups.
+    - CUSTOM SCALARS in TensorBoard has charts of values that belong together, in the same groups; W&B has them as
+      custom charts when training ends.
     - The figures of a test are a table (TEXT in TensorBoard; table and summary in W&B), not charts of one dot.
     - The epoch is left out in runs of one epoch, and of modules without traces what would be shown twice.
     - Steps are those of `StepAxis`, in every logger.
@@ -84,6 +86,7 @@ class Dashboard(Callback):
         for logger in trainer.loggers if trainer.is_global_zero else []:
             if isinstance(logger, WandbLogger) and not leaves_nothing(trainer):
                 logger.experiment.summary.update(figures_of(trainer, "val/"))
+                log_panels(trainer, logger, self.seen)
 
     def write_layout(self, trainer: Trainer) -> None:
         """Write TensorBoard's layout of charts, if it has changed."""

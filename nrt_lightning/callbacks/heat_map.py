@@ -5,24 +5,24 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
 from nrt_lightning.callbacks.run_lines import log_folder, thinned
 from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
-from nrt_lightning.callbacks.samples.records import Record, val_records
+from nrt_lightning.callbacks.samples.records import Record
+from nrt_lightning.callbacks.samples.val_samples import ValSamples
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
-from nrt_lightning.structures import Prompts
 
 NAME = "answer_heat_map.png"
 DRAWN = {4**power for power in range(1, 16)}  # validations: a picture costs a few tenths of a second
 
 
-class AnswerHeatMap(Callback):
+class AnswerHeatMap(ValSamples):
     """Draws, for some validation rows, each token of the reference answer colored by log c_i - log b_i.
 
     Blue tokens are likelier after the policy's greedy trace than after the empty trace, red ones less likely. One line
@@ -46,10 +46,9 @@ class AnswerHeatMap(Callback):
     def __init__(self, rows: int = 3, max_looks: int = 12) -> None:
         check_at_least("AnswerHeatMap.rows", rows, 1)
         check_at_least("AnswerHeatMap.max_looks", max_looks, 2)
-        self.rows = rows
+        super().__init__(rows)
         self.max_looks = max_looks
         self.looks: list[Record] = []  # rows over time
-        self.collected: list[Record] = []  # of the validation that runs
         self.count = 0  # validations so far
         self.drawn = 0  # how many there were at the last picture
 
@@ -64,25 +63,13 @@ class AnswerHeatMap(Callback):
             self.looks, self.count, self.drawn = [], 0, 0
 
     @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.collected = []
-
-    @override
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        left = self.rows - len(self.collected)
-        fits = trainer.state.fn == "fit" and not trainer.sanity_checking and trainer.is_global_zero
-        if left > 0 and fits and isinstance(batch, Prompts) and (outputs or {}).get("baseline_logprobs") is not None:
-            self.collected += val_records(pl_module, batch, outputs, left)
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        step = trainer.global_step
-        if not self.collected or (self.looks and self.looks[-1]["step"] >= step):  # done again after a resume
+    def on_val_records(self, trainer: Trainer, records: list[Record]) -> None:
+        step, shown = trainer.global_step, [record for record in records if record["baseline_logprobs"] is not None]
+        if not shown or not trainer.is_global_zero:
             return
-        self.looks += [{"step": step} | record for record in self.collected]
+        if self.looks and self.looks[-1]["step"] >= step:  # done again after a resume
+            return
+        self.looks += [{"step": step} | record for record in shown]
         if len({look["step"] for look in self.looks}) > 2 * self.max_looks:
             self.looks = thinned(self.looks, self.max_looks)
         self.count += 1

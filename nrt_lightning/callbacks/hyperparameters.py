@@ -10,6 +10,8 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.dashboard import shown_name
 from nrt_lightning.callbacks.flat_config import run_settings
+from nrt_lightning.callbacks.run_folder import leaves_nothing
+from nrt_lightning.callbacks.run_history import histories
 
 METRICS = (
     "val/exact_match",
@@ -61,6 +63,19 @@ class Hyperparameters(Callback):
         writer.add_summary(experiment)
         writer.add_summary(start)
         self.ends.append((logger, end))  # a validation before the fit closes the writer
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.note_end(trainer, ended=False)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.note_end(trainer, ended=True)
+
+    def note_end(self, trainer: Trainer, *, ended: bool) -> None:
+        """Let `run.json` say whether training has ended."""
+        for history in [] if leaves_nothing(trainer) else histories(trainer):
+            history.note_end(trainer, ended=ended)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

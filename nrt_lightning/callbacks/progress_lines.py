@@ -25,7 +25,9 @@ VALIDATED = {  # figures of a validation
     "trace_tokens": "trace tokens",
 }
 TOKENS = "trace tokens"  # shown with one decimal
-EVERY = 60.0  # seconds between two lines of a test or of predictions
+EVERY = 60.0  # seconds between two lines of a test or of predictions, and at most of training
+PAUSE = 10.0  # the same at least, where the number of steps is unknown
+LINES = 100  # of training, at most, apart from those that EVERY adds
 
 
 class Validations(Callback):
@@ -81,11 +83,13 @@ class ValidationTable(Validations):
 
 
 class ProgressLines(Validations):
-    """Prints a line every `log_every_n_steps` steps and a line for each validation.
+    """Prints lines during training and a line for each validation.
 
-    A line has the figures of the step that loggers get too, the last validation's exact match, the seconds of a step
-    and the time left. `NRTModule` and `SFTModule` add this callback where the output is no terminal, unless
-    `enable_progress_bar` is false. Given to the trainer, it takes the place of the progress bar.
+    A line comes every `log_every_n_steps` steps. Where this would be more than 100 lines, it comes after 2, 5, 10, 20
+    and so on times as many steps, but at least once a minute. Where the number of steps is unknown, lines are ten
+    seconds apart. A line has the figures of the step that loggers get too, the last validation's exact match, the
+    seconds of a step and the time left. `NRTModule` and `SFTModule` add this callback where the output is no terminal,
+    unless `enable_progress_bar` is false. Given to the trainer, it takes the place of the progress bar.
 
     Example:
         >>> callback = ProgressLines()
@@ -95,7 +99,8 @@ class ProgressLines(Validations):
         super().__init__()
         self.started, self.first = 0.0, 0  # when training started, and at which step
         self.last = self.first, self.started  # step and seconds of the last line
-        self.shown = 0.0  # when a test or prediction last printed a line
+        self.shown = 0.0  # when a line was last printed
+        self.every, self.pause = 1, 0.0  # steps and seconds between two lines
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -107,19 +112,26 @@ class ProgressLines(Validations):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started, self.first, self.validated = time.perf_counter(), trainer.global_step, 0.0
         self.last = self.first, 0.0
+        total = trainer.estimated_stepping_batches
+        left = total - self.first if total > 0 else math.inf
+        self.every = spacing(trainer.log_every_n_steps, left)  # type: ignore[attr-defined]
+        self.shown, self.pause = self.started, 0.0 if math.isfinite(left) else PAUSE
         if trainer.is_global_zero:
-            print(f"training: {total_steps(trainer)} steps, a line every {trainer.log_every_n_steps}", flush=True)  # type: ignore[attr-defined]
+            print(f"training: {total_steps(trainer)} steps, a line every {self.every}", flush=True)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, before = trainer.global_step, self.last[0]
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        due = every and (step % every == 0 or step == self.first + 1)
-        if step == before or not due or not trainer.is_global_zero:
+        every, now = trainer.log_every_n_steps, time.perf_counter()  # type: ignore[attr-defined]
+        regular = every and step % self.every == 0 and now - self.shown >= self.pause
+        late = every and step % every == 0 and now - self.shown >= EVERY
+        ends = every and step in (self.first + 1, trainer.estimated_stepping_batches)
+        if step == before or not (regular or late or ends) or not trainer.is_global_zero:
             return
-        trained = time.perf_counter() - self.started - self.validated
+        self.shown = now
+        trained = now - self.started - self.validated
         each = (trained - self.last[1]) / (step - before)
         self.last = step, trained
         found = trainer.callback_metrics
@@ -163,6 +175,18 @@ class ProgressLines(Validations):
     @override
     def on_predict_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
         self.evaluated(trainer, "predictions", args[3], sum(trainer.num_predict_batches))
+
+
+def spacing(every: int, steps: float) -> int:
+    """Steps between two lines: a multiple of `every` that leaves at most `LINES` lines.
+
+    >>> spacing(1, 150), spacing(1, 3000), spacing(10, 150), spacing(50, float("inf")), spacing(0, 9)
+    (2, 50, 10, 50, 0)
+    """
+    times, tens = 1, 1
+    while every and math.isfinite(steps) and steps > LINES * every * times:
+        times, tens = (2 * tens, tens) if times == tens else (5 * tens, tens) if times == 2 * tens else (10 * tens,) * 2
+    return every * times
 
 
 def total_steps(trainer: Trainer) -> str:

@@ -6,16 +6,16 @@ import dataclasses
 import logging
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.looks import Looks
 from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import CorrectnessMetric
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.structures import Sampling
 from nrt_lightning.training.checks import method_of
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,7 @@ class RewardCorrectness(Callback):
 
     Args:
         every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
-        rows: validation rows looked at by each process, the first ones.
+        rows: validation rows looked at, the first ones of all processes together.
         sampling: how traces are drawn; null for the module's own `sampling`.
 
     Raises:
@@ -47,34 +47,23 @@ class RewardCorrectness(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50, rows: int = 32, sampling: Sampling | None = None) -> None:
-        if every_n_steps < 1 or rows < 1:
-            raise InputError(
-                f"RewardCorrectness: every_n_steps is {every_n_steps} and rows is {rows}; give both 1 or more."
-            )
-        self.every_n_steps = every_n_steps
-        self.rows = rows
-        self.sampling = sampling
+        self.looks = Looks(type(self).__name__, every_n_steps, rows)
+        self.every_n_steps, self.rows, self.sampling = every_n_steps, rows, sampling
         self.metric = CorrectnessMetric()
-        self.last: int | None = None
-        self.left = 0  # rows still to be looked at in this validation
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate"):
             return
         if stage == "validate" or begins(trainer, stage):
-            self.last = None
+            self.looks.last = None
         method = method_of(pl_module, type(self).__name__)
         if (self.sampling or method.sampling).group_size < 2:
             raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See whether a look is due."""
-        step = trainer.global_step
-        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
-        self.left = self.rows if due and not trainer.sanity_checking else 0
-        if self.left:
-            self.last = step
+        if self.looks.begin(trainer):
             self.metric.to(pl_module.device).reset()
 
     def on_validation_batch_end(
@@ -87,18 +76,17 @@ class RewardCorrectness(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Look at the rows of this batch that are due."""
-        if not self.left or not isinstance(batch, Prompts):
+        if (taken := self.looks.take(batch)) is None:
             return
-        prompts = batch.slice(0, self.left)
-        self.left -= len(prompts)
-        seed = counter_seed(run_seed(), 0, batch_idx, trainer.global_rank, "correctness")
+        prompts, rows = taken
+        seed = counter_seed(run_seed(), 0, 0, 0, "correctness")  # a draw follows from the row
         method = method_of(pl_module, type(self).__name__)
         method = dataclasses.replace(method, sampling=self.sampling or method.sampling)
         with trainer.precision_plugin.forward_context():
             seen = probe(method, prompts, seed)
             reward = method.compute_rewards(seen.batch)
         groups = seen.batch.trained.group_ids  # [N]
-        counted = torch.ones_like(seen.right) if prompts.counted is None else prompts.counted[groups]
+        counted = rows[groups]
         unique = (trainer.global_rank << 48) + (batch_idx << 24)  # group ids differ over batches and processes
         self.metric.update(reward.value[counted], seen.right[counted], (groups + unique)[counted])
 
@@ -115,3 +103,11 @@ class RewardCorrectness(Callback):
                 "RewardCorrectness: none of the answers was right, so there is no order to measure. Either the policy "
                 "cannot answer yet, or exact match cannot judge these rows."
             )
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.looks.last}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.looks.last = state_dict["last"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 from datetime import datetime, timezone
@@ -125,9 +126,24 @@ class RunHistory(Logger):
             "environment": environment(trainer),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        beside = path.with_name(f"{RUN}.part")
-        beside.write_text(json.dumps(plain(found), ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        write_object(path, found)
+
+    @rank_zero_only
+    def note_end(self, trainer: Any, *, ended: bool) -> None:
+        """Note in `run.json` how many steps training is to take and, at its end, how many it took.
+
+        Args:
+            trainer: in training.
+            ended: training has ended, and was not killed.
+        """
+        path, planned = self.directory / RUN, trainer.estimated_stepping_batches
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return
+        found["steps"] = int(planned) if math.isfinite(planned) and planned > 0 else None
+        found["ended"] = {"step": trainer.global_step} if ended else None
+        write_object(path, found)
 
     def begin(self) -> None:
         """Set the file of another run aside."""
@@ -154,6 +170,13 @@ class RunHistory(Logger):
         there = {name for line in lines if line["step"] == step for name in line}
         if set(last) - {"epoch"} - there:
             self.log_metrics(last, step)
+
+
+def write_object(path: Path, found: dict[str, Any]) -> None:
+    """Write a JSON file, replaced at once."""
+    beside = path.with_name(f"{path.name}.part")
+    beside.write_text(json.dumps(plain(found), ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
+    os.replace(beside, path)
 
 
 def evaluated(line: Line) -> bool:

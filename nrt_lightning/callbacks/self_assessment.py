@@ -8,15 +8,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from nrt_lightning.callbacks.looks import Looks
 from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
 from nrt_lightning.callbacks.run_lines import RunLines, log_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.self_assessment import assess
-from nrt_lightning.functional import check_at_least
 from nrt_lightning.metrics.self_assessment import self_assessment
 from nrt_lightning.randomness import counter_seed, run_seed
-from nrt_lightning.strategies.processes import gather_objects
-from nrt_lightning.structures import Prompts, Sampling
+from nrt_lightning.strategies import gather_in_order
+from nrt_lightning.structures import Sampling
 from nrt_lightning.training.checks import method_of
 
 FILE = "self_assessment.jsonl"
@@ -35,7 +35,7 @@ class SelfAssessment(Callback):
 
     Args:
         every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
-        rows: validation rows looked at by each process, the first ones.
+        rows: validation rows looked at, the first ones of all processes together.
         sampling: how traces and answers are drawn; null for the module's own `sampling`.
 
     Raises:
@@ -47,21 +47,18 @@ class SelfAssessment(Callback):
     """
 
     def __init__(self, every_n_steps: int = 50, rows: int = 16, sampling: Sampling | None = None) -> None:
-        check_at_least("SelfAssessment.every_n_steps", every_n_steps, 1)
-        check_at_least("SelfAssessment.rows", rows, 1)
-        self.every_n_steps = every_n_steps
-        self.rows = rows
-        self.sampling = sampling
-        self.last: int | None = None
-        self.left = 0  # rows still to be looked at in this validation
-        self.seen: list[dict[str, Any]] = []  # rows of this look
+        self.looks = Looks(type(self).__name__, every_n_steps, rows)
+        self.rows, self.sampling = rows, sampling
+        self.looking = False
+        self.seen: list[dict[str, Any]] = []  # rows of this look and process
+        self.before: str | None = None  # the file of the run that is resumed
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage not in ("fit", "validate"):
             return
         if stage == "validate" or begins(trainer, stage):
-            self.last = None
+            self.looks.last = None
         sampling = self.sampling or method_of(pl_module, type(self).__name__).sampling
         if sampling.group_size < 2 or sampling.temperature == 0:
             raise InputError(
@@ -73,21 +70,18 @@ class SelfAssessment(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or leaves_nothing(trainer):
             return
-        file, step = self.file(trainer), trainer.global_step
-        if step == 0:
+        file, before, last = self.file(trainer), self.before, -1 if self.looks.last is None else self.looks.last
+        self.before = str(file.path.absolute())
+        if trainer.global_step == 0:
             file.set_aside()
         else:  # looks after the checkpoint are done again
-            file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, None)
+            file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= last, before)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """See whether a look is due."""
-        step = trainer.global_step
-        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
-        self.left = self.rows if due and not trainer.sanity_checking else 0
         self.seen = []
-        if self.left:
-            self.last = step
+        self.looking = self.looks.begin(trainer)
 
     @override
     def on_validation_batch_end(
@@ -95,17 +89,17 @@ class SelfAssessment(Callback):
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         """Look at the rows of this batch that are due."""
-        if not self.left or not isinstance(batch, Prompts):
+        if (taken := self.looks.take(batch)) is None:
             return
-        prompts = batch.slice(0, self.left)
-        self.left -= len(prompts)
+        prompts, counted = taken
         method = method_of(pl_module, type(self).__name__)
-        seed = counter_seed(run_seed(), 0, batch_idx, trainer.global_rank, "self-assessment")
+        seed = counter_seed(run_seed(), 0, 0, 0, "self-assessment")  # a draw follows from the row
         with trainer.precision_plugin.forward_context():
             found = assess(method, prompts, self.sampling or method.sampling, seed)
-        counted = [True] * len(prompts) if prompts.counted is None else prompts.counted.tolist()
         columns = (found.answers, found.agreement.tolist(), found.confidence.tolist(), found.right.tolist())
-        for row, counts, answer, agreement, confidence, right in zip(prompts.rows, counted, *columns, strict=True):
+        for row, counts, answer, agreement, confidence, right in zip(
+            prompts.rows, counted.tolist(), *columns, strict=True
+        ):
             if counts:
                 figures = {"agreement": agreement, "confidence": round(confidence, 6), "right": right}
                 self.seen.append({"id": row.id, "answer": answer} | figures)
@@ -113,10 +107,9 @@ class SelfAssessment(Callback):
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the look."""
-        if self.last != trainer.global_step or trainer.sanity_checking:
+        if not self.looking:
             return
-        rows = [row for found in gather_objects(self.seen) for row in found]  # of all processes
-        self.seen = []
+        rows, self.seen = gather_in_order(self.seen), []
         if not rows:
             return
         signals = [torch.tensor([float(row[name]) for row in rows]) for name in ("agreement", "confidence", "right")]
@@ -130,3 +123,11 @@ class SelfAssessment(Callback):
     def file(self, trainer: Trainer) -> RunLines:
         """The file of the looks; right on rank zero."""
         return RunLines(log_folder(trainer) / FILE)
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.looks.last, "file": self.before}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.looks.last, self.before = state_dict["last"], state_dict["file"]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_lines import RunLines, log_folder, thinned
 from nrt_lightning.callbacks.samples.markdown import block
-from nrt_lightning.callbacks.samples.records import Record, train_records, val_records
+from nrt_lightning.callbacks.samples.records import Record, train_records
 from nrt_lightning.callbacks.samples.table import GrowingTable
+from nrt_lightning.callbacks.samples.val_samples import ValSamples
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.policy.texts import with_rows
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 NAME = "samples.jsonl"
 
 
-class TraceSamples(Callback):
+class TraceSamples(ValSamples):
     """Shows traces: the best and the worst of a group in training, and the greedy ones of some validation rows.
 
     Each has its reward, its gain, the policy's own answer, the confidence in the reference answer, and whether the
@@ -54,14 +55,14 @@ class TraceSamples(Callback):
         check_at_least("TraceSamples.questions", questions, 0)
         check_at_least("TraceSamples.val_rows", val_rows, 0)
         check_at_least("TraceSamples.max_mib", max_mib, 0, above=True)
-        self.every_n_steps, self.questions, self.val_rows = every_n_steps, questions, val_rows
+        super().__init__(val_rows)
+        self.every_n_steps, self.questions = every_n_steps, questions
         self.print_samples = print_samples
         self.max_mib = max_mib
         self.last = -1
         self.file: RunLines | None = None
         self.before: str | None = None  # the file of the run that is resumed
         self.done: set[tuple[int, str]] = set()  # step and split of looks that the file has
-        self.collected: list[Record] = []  # of the validation that runs
         self.tables: dict[int, GrowingTable] = {}
 
     @override
@@ -96,27 +97,8 @@ class TraceSamples(Callback):
         self.look(trainer, train_records(trainer, pl_module, batch, outputs, self.questions))
 
     @override
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.collected = []
-
-    @override
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:  # fmt: skip
-        left = self.val_rows - len(self.collected)
-        if left > 0 and self.shows(trainer) and isinstance(batch, Prompts) and "texts" in (outputs or {}):
-            self.collected += val_records(pl_module, batch, outputs, left)
-
-    @override
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.collected:
-            self.look(trainer, self.collected)
-            self.collected = []
-
-    def shows(self, trainer: Trainer) -> bool:
-        """True in a validation of training, on rank zero."""
-        return self.file is not None and trainer.state.fn == "fit" and not trainer.sanity_checking
+    def on_val_records(self, trainer: Trainer, records: list[Record]) -> None:
+        self.look(trainer, records)
 
     def look(self, trainer: Trainer, records: list[Record]) -> None:
         """Show the records of one step and split."""

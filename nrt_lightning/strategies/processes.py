@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Processes:
@@ -56,3 +59,16 @@ def gather_objects(item: Any) -> list[Any]:
     items: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(items, item)
     return items
+
+
+def gather_in_order(items: Sequence[T]) -> list[T]:
+    """The items of all processes, of which each holds those of every n-th row, in the order of the rows.
+
+    All processes call it together; they may have different numbers of items.
+
+    >>> gather_in_order(["a", "b"])
+    ['a', 'b']
+    """
+    parts = gather_objects(list(items))
+    longest = max(len(part) for part in parts)
+    return [part[index] for index in range(longest) for part in parts if index < len(part)]

@@ -101,7 +101,7 @@ def test_the_step_of_the_last_evaluation_is_resumed(trainer: Any) -> None:
     fitted(trainer, callback, max_steps=1)
     again = BenchmarkEvaluation("sums", SUMS, every_n_steps=3)
     again.load_state_dict(callback.state_dict())
-    assert again.last == 1
+    assert again.looks.last == 1
     assert callback.state_key != BenchmarkEvaluation("others", SUMS).state_key, "two data sets"
 
 

@@ -29,6 +29,7 @@ from nrt_lightning import (
     WeightedSumOfSignals,
     ZeroVarianceFilter,
 )
+from nrt_lightning.callbacks.run_lines import RunLines
 from nrt_lightning.metrics.logged_values import CHARTS, describe, logged_values, logged_values_page
 
 PAGE = Path(__file__).parents[2] / "docs" / "logged_values.md"
@@ -140,6 +141,12 @@ def test_wandb_has_the_groups_one_growing_table_and_the_figures(quiet_trainer, t
     assert table.log_mode == "INCREMENTAL"
     assert len(table.data) == 2 * (2 + 2), "best and worst of training and two rows of validation, twice"
     assert table.columns[:2] == ["step", "prompts"]
+    panels = {name: chart for values in logged for name, chart in values.items() if hasattr(chart, "spec")}
+    assert {"1_learns/exact match", "1_learns/confidence", "3_healthy/trace length"} <= panels.keys()
+    kept = [line for line in RunLines(tmp_path / "metrics.jsonl").read() if "val/confidence" in line]
+    wanted = [[line["step"], name, line[name]] for name in ("val/confidence", "val/confidence_without_trace")
+              for line in kept]  # fmt: skip
+    assert sorted(panels["1_learns/confidence"].table.data) == sorted(wanted)
     summary = dict(logger.experiment.summary)
     assert {"val/exact_match", "test/exact_match"} <= summary.keys()
     logger.experiment.finish()

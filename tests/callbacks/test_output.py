@@ -21,7 +21,7 @@ from short_runs import fast, nrt_module, registers
 from torchmetrics.text import CharErrorRate
 
 from nrt_lightning import LinearSchedule, Policy, ProgressLines, SFTModule
-from nrt_lightning.callbacks import generation_progress, output
+from nrt_lightning.callbacks import generation_progress, output, progress_lines
 from nrt_lightning.callbacks.generation_progress import described
 
 TESTS = Path(__file__).parents[1]
@@ -170,3 +170,19 @@ def test_a_terminal_shows_one_bar_and_a_table_of_validations(tmp_path):
     assert "deprecated" not in out
     assert "FLOPs" not in out
     assert "step 1 of" not in out
+
+
+def test_a_long_run_has_a_hundred_lines_at_most(shown, capsys, monkeypatch):
+    monkeypatch.setattr(progress_lines, "LINES", 3)
+    shown(max_steps=7, log_every_n_steps=1, limit_val_batches=0, num_sanity_val_steps=0).fit(sft_module(), registers())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("step ", "training"))]
+    assert lines[0] == "training: 7 steps, a line every 5"
+    assert [line.split(":")[0] for line in lines[1:]] == ["step 1 of 7", "step 5 of 7", "step 7 of 7"]
+
+
+def test_a_slow_run_has_a_line_a_minute(shown, capsys, monkeypatch):
+    monkeypatch.setattr(progress_lines, "LINES", 1)
+    monkeypatch.setattr(progress_lines, "EVERY", 0.0)
+    shown(log_every_n_steps=1, limit_val_batches=0, num_sanity_val_steps=0).fit(sft_module(), registers())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in lines] == [f"step {step} of 4" for step in (1, 2, 3, 4)]

@@ -133,5 +133,5 @@ def test_modules_without_traces_are_refused(quiet_trainer):
         validate(quiet_trainer, RewardCorrectness(), SFTModule(nrt_module().policy))
     with pytest.raises(InputError, match="group_size to 2"):
         validate(quiet_trainer, RewardCorrectness(sampling=Sampling(group_size=1)))
-    with pytest.raises(InputError, match="rows is 0"):
+    with pytest.raises(InputError, match=r"RewardCorrectness\.rows=0"):
         RewardCorrectness(rows=0)

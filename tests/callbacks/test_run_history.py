@@ -5,6 +5,7 @@ import json
 import math
 from itertools import pairwise
 
+import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -53,6 +54,19 @@ def test_settings_and_environment_are_in_one_file(quiet_trainer, tmp_path):
     assert run["settings"]["data.batch_size"] == 3
     assert run["environment"]["torch"] == torch.__version__
     assert run["environment"]["processes"] == 1
+    assert (run["steps"], run["ended"]) == (1, {"step": 1})
+
+
+def test_a_run_that_was_cut_off_has_no_end(quiet_trainer, tmp_path):
+    class Cut(L.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 2:
+                raise RuntimeError("cut off")
+
+    with pytest.raises(RuntimeError, match="cut off"):
+        quiet_trainer(logger=CSVLogger(tmp_path, "", "x"), callbacks=[Cut()]).fit(sft_module(), registers())
+    run = json.loads((tmp_path / "x" / "run.json").read_text())
+    assert (run["steps"], run["ended"]) == (4, None)
 
 
 def test_a_rollout_of_sft_is_an_answer(quiet_trainer, tmp_path):

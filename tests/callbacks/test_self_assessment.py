@@ -2,6 +2,8 @@ import json
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from short_runs import nrt_module, registers
 from taught import taught_policy
 from tiny import ANSWERS, QUESTIONS, make_prompts
@@ -89,6 +91,24 @@ def test_looks_are_as_far_apart_as_asked_and_a_new_run_sets_old_ones_aside(quiet
         made.fit(nrt_module(sampling=Sampling(group_size=2, max_trace_tokens=4)), registers())
         assert [line["step"] for line in callback.file(made).read()] == [2, 6]
     assert (tmp_path / "self_assessment-1.jsonl").exists()
+
+
+def test_a_resumed_run_has_the_looks_of_the_uninterrupted_one(quiet_trainer, tmp_path):
+    def fit(name, ckpt_path=None):
+        saves = ModelCheckpoint(tmp_path, every_n_train_steps=2, save_top_k=-1, filename="{step}")
+        callback = SelfAssessment(every_n_steps=3, rows=2)
+        made = quiet_trainer(
+            logger=CSVLogger(tmp_path, "", name), max_epochs=1, max_steps=-1, limit_train_batches=6,
+            limit_val_batches=1, enable_checkpointing=True, callbacks=[saves, callback],
+            check_val_every_n_epoch=None, val_check_interval=2,
+        )  # fmt: skip
+        module = nrt_module(sampling=Sampling(group_size=2, max_trace_tokens=4))
+        made.fit(module, registers(), ckpt_path=ckpt_path)
+        return callback.file(made).read()
+
+    whole = fit("a")
+    assert [line["step"] for line in whole] == [2, 6]
+    assert fit("b", tmp_path / "step=4.ckpt") == whole
 
 
 @pytest.mark.parametrize("sampling", [Sampling(group_size=1), Sampling(group_size=4, temperature=0)])

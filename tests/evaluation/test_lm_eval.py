@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,16 @@ def test_its_exact_match_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [sample["filtered_resps"][0] for sample in samples] == answers
     assert theirs == pytest.approx(ours)
     assert 0.5 < ours <= 0.75
+
+
+def test_lm_eval_has_every_task_that_the_docs_name() -> None:
+    """Also of other pages' commands; without lm-eval it is skipped."""
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed: pip install 'lm_eval[hf]==0.4.13'")
+    from lm_eval.tasks import TaskManager
+
+    text = (Path(__file__).parents[2] / "docs" / "evaluation.md").read_text()
+    commands = re.findall(r"lm_eval (?:[^\n]*\\\n)*[^\n]*--tasks ([\w*,]+)", text)
+    names = {name for command in commands for name in command.split(",")}
+    assert len(names) >= 8
+    manager = TaskManager()
+    assert {name for name in names if not manager.match_tasks([name])} == set()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nrt_lightning.metrics.logged_values import GROUPS
 from nrt_lightning.tools.report.lines import number, read_lines
 
 AXES = ("step", "prompts", "rollouts", "seconds")
+GROUPED = re.compile(rf"^\d_(?:{'|'.join(GROUPS)})/")  # what `Dashboard` puts before a name
 POINTS = 300  # of a curve in the page, about as many as a screen shows apart
 
 
@@ -38,6 +41,10 @@ class History:
     def curve(self, name: str) -> list[tuple[int, float]]:
         """Steps and values of a scalar, in order; empty if it was not logged."""
         return sorted(self.series.get(name, {}).items())
+
+    def steps(self) -> int:
+        """The last step at which something was logged."""
+        return max(self.events, default=0)
 
     def last(self, name: str, fraction: float = 0.0) -> float | None:
         """The last value of a scalar, or the mean of the last fraction of its values."""
@@ -129,5 +136,5 @@ def from_events(folder: Path) -> History | None:
         return None
     for name in accumulator.Tags()["scalars"]:
         for event in accumulator.Scalars(name):
-            history.add(event.step + 1, {name: event.value})
+            history.add(event.step + 1, {GROUPED.sub("", name): event.value})
     return history if history.series else None

@@ -14,6 +14,7 @@ from typing import Any
 from nrt_lightning.errors import InputError
 from nrt_lightning.tools.report.calibration import calibration
 from nrt_lightning.tools.report.charts import chart_groups, meanings
+from nrt_lightning.tools.report.compared import compared
 from nrt_lightning.tools.report.private import private, without_paths
 from nrt_lightning.tools.report.runs import Run, find_runs
 from nrt_lightning.tools.report.samples import fit, sample_of
@@ -106,6 +107,7 @@ def content(runs: Sequence[Run], notes: Sequence[str], budget: int) -> dict[str,
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "version": installed(),
         "notes": [without_paths(note) for note in notes],
+        "compared": compared(runs),
         "groups": chart_groups(names),
         "meanings": meanings(names),
         "runs": [one(run, budget) for run in runs],
@@ -122,12 +124,16 @@ def installed() -> str:
 
 def one(run: Run, budget: int) -> dict[str, Any]:
     """What the page shows of a run."""
-    headline, findings = verdict(run.history)
+    headline, findings = verdict(run.history, run.facts)
     read = [sample for row in run.samples if (sample := sample_of(row)) is not None]
     samples = fit(read, budget)
     for sample in samples:
         sample["id"] = without_paths(sample["id"])
     notes = list(run.notes)
+    if other := len(run.samples) - len(read):
+        notes.append(
+            f"{other:,} {'lines' if other > 1 else 'line'} of samples.jsonl left out, without a step or traces"
+        )
     if left := len(read) - len(samples):
         notes.append(f"{left:,} of {len(read):,} samples are left out, so that the page stays small; all are in "
                      "samples.jsonl")  # fmt: skip

@@ -53,7 +53,7 @@ def find_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
         read = [run for run in (read_run(folder, root) for folder in logs) if run is not None]
         if not read:
             empty = f"its {', '.join(sorted({folder.name for folder in logs}))} hold no figures" if logs else (
-                "it has no metrics.jsonl, metrics.csv or TensorBoard events"
+                "it has no metrics.jsonl, metrics.csv or TensorBoard events" + other_logs(root)
             )  # fmt: skip
             raise InputError(
                 f"report: {str(given)!r} holds no log of a run: {empty}. Give trainer.default_root_dir of a run that "
@@ -63,9 +63,12 @@ def find_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
         found |= {run.folder.resolve(): run for run in read}
     runs = list(found.values())
     name_apart(runs)
-    if len(runs) > MOST:
-        notes.append(f"{len(runs) - MOST} of {len(runs)} runs are left out: {', '.join(r.name for r in runs[MOST:])}")
-    return runs[:MOST], notes
+    oldest = sorted(runs, key=lambda run: last_written(run.folder))[: max(0, len(runs) - MOST)]
+    if oldest:
+        names = ", ".join(run.name for run in oldest)
+        notes.append(f"{len(oldest)} of {len(runs)} runs are left out, the oldest: {names}")
+    dropped = {id(run) for run in oldest}
+    return [run for run in runs if id(run) not in dropped], notes
 
 
 def log_folders(root: Path) -> list[Path]:
@@ -75,10 +78,25 @@ def log_folders(root: Path) -> list[Path]:
         names[:] = sorted(name for name in names if not name.startswith(".") and name != "checkpoints")
         if len(Path(path).relative_to(root).parts) >= DEEPEST:
             names.clear()
-        logs = [file for file in files if file in LOGS[:2] or file.startswith(LOGS[2])]
-        if logs:
-            folders.append((min(os.path.getmtime(Path(path, file)) for file in logs), Path(path)))
+        if any(is_log(file) for file in files):
+            folders.append((last_written(Path(path)), Path(path)))
     return [folder for _, folder in sorted(folders)]
+
+
+def other_logs(root: Path) -> str:
+    """A remark on logs that only their own program reads."""
+    wandb = (root / "wandb").is_dir() or any(root.glob("*.wandb"))
+    return ", and the files of Weights & Biases are for its own program" if wandb else ""
+
+
+def is_log(file: str) -> bool:
+    """True for the name of a file with curves."""
+    return file in LOGS[:2] or file.startswith(LOGS[2])
+
+
+def last_written(folder: Path) -> float:
+    """When the first of a run's logs was written last."""
+    return min((path.stat().st_mtime for path in folder.iterdir() if is_log(path.name)), default=0.0)
 
 
 def read_run(folder: Path, root: Path) -> Run | None:
@@ -97,7 +115,9 @@ def read_run(folder: Path, root: Path) -> Run | None:
         if count:
             run.notes.append(f"{count} {'lines' if count > 1 else 'line'} of {file} could not be read and left out")
     if history.source != "metrics.jsonl":
-        run.notes.append(f"the curves are from {history.source}: there is no metrics.jsonl")
+        run.notes.append(
+            f"the curves are from {history.source}, whose steps may count something else: there is no metrics.jsonl"
+        )
     if facts is None:
         damaged = "is damaged" if (folder / "run.json").exists() else "is missing"
         run.notes.append(f"run.json {damaged}, so settings and environment are not known")

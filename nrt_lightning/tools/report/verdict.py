@@ -3,97 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 from nrt_lightning.tools.report.history import History
+from nrt_lightning.tools.report.learning import BAD, GOOD, OPEN, RISE, WATCH, Finding, learns
+from nrt_lightning.tools.report.lines import number
 
-GOOD, WATCH, BAD, OPEN = "good", "watch", "bad", "open"
 END = 0.1  # fraction of a curve that its end is the mean of
-RISE = 0.05  # of a rate: about two standard errors of a rate near 0.1 or 0.9 over 128 questions
-FACTOR = 1.5  # of a mean probability, which rates do not show before answers are right
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of a verdict."""
-
-    level: str  # good, watch, bad or open
-    text: str  # what was seen, with figures
-    action: str = ""  # what to do
-    why: str = ""  # the threshold and its reason
-
-
-def verdict(history: History) -> tuple[Finding, list[Finding]]:
+def verdict(history: History, facts: dict[str, Any] | None = None) -> tuple[Finding, list[Finding]]:
     """The headline of a run, and what it follows from.
 
     Args:
         history: scalars of the run.
+        facts: of its `run.json`.
     """
-    learning = learns(history)
+    last = history.steps()
+    ending, part = ended(facts or {}, last)
+    words, learning = learns(history, early=ending is not None and part < 0.5)
     health = [finding for check in CHECKS if (finding := check(history)) is not None]
     troubled = [finding for finding in health if finding.level in (BAD, WATCH)]
     bad = any(finding.level == BAD for finding in troubled)
+    traces = any(name.startswith("rollout/") for name in history.series)
     healthy = "It is not healthy" if bad else f"{len(troubled)} figures to watch" if len(troubled) > 1 else (
-        "One figure to watch" if troubled else "No sign of trouble" if health else "It has no traces that could fail"
+        "One figure to watch" if troubled else "No sign of trouble" if traces else "It has no traces that could fail"
     )  # fmt: skip
-    words = {GOOD: "It learns.", BAD: "It does not learn.", WATCH: "It learns slowly, if at all.",
-             OPEN: "Too early to say whether it learns."}  # fmt: skip
     level = BAD if BAD in (learning.level, *(f.level for f in health)) else (
         learning.level if learning.level != GOOD else WATCH if troubled else GOOD
     )  # fmt: skip
     first = troubled[0] if troubled else learning
     action = learning.action if learning.level in (BAD, OPEN) and learning.action else first.action or learning.action
-    return Finding(level, f"{words[learning.level]} {healthy}.", action), [learning, *health]
+    text = " ".join([words, f"{healthy}.", *(["It has not ended."] if ending is not None else [])])
+    return Finding(level, text, action), [learning, *([ending] if ending is not None else []), *health]
 
 
-def learns(history: History) -> Finding:
-    """Whether the policy answers better than at the start."""
-    why = (
-        f"A rate that rises by {RISE:g} counts: smaller changes are within the noise of a hundred questions. "
-        f"Confidence moves earlier than exact match, so that a factor of {FACTOR:g} counts, too."
-    )
-    rates = history.curve("val/exact_match")
-    sure = history.curve("val/confidence")
-    if len(rates) < 2:
-        return by_reward(history)
-    first, last, best = rates[0][1], rates[-1][1], max(value for _, value in rates)
-    said = f"Exact match on validation questions went from {first:.3f} to {last:.3f} in {rates[-1][0]} steps"
-    if last - first >= RISE:
-        done = "Training can go on: the last step was the best." if last >= best and last < 0.95 else ""
-        return Finding(GOOD, f"{said}.", done, why)
-    if best >= 0.95 and best - last < RISE:
-        return Finding(GOOD, f"{said}; it was high from the start.", "Try harder questions.", why)
-    if len(sure) >= 2 and sure[-1][1] > FACTOR * sure[0][1] and sure[-1][1] > 1e-4:
-        more = f"confidence in the reference answer rose from {sure[0][1]:.3g} to {sure[-1][1]:.3g}"
-        return Finding(WATCH, f"{said}, but {more}.", "Train longer: confidence comes before exact match.", why)
-    if rates[-1][0] < 20:
-        return Finding(OPEN, f"{said}.", "Train for more steps.", why)
-    action = (
-        "Run `nrt-lightning preflight` with this configuration: it says whether the base can start at all. "
-        "If it can, raise the learning rate or the group size."
-    )
-    return Finding(BAD, f"{said}.", action, why)
+def ended(facts: dict[str, Any], last: int) -> tuple[Finding | None, float]:
+    """Whether the run took fewer steps than it was to take, and the part of them that it took.
 
-
-def by_reward(history: History) -> Finding:
-    """The same without a second validation: by the reward or the loss alone, which prove less."""
-    for name, title, sign in (("train/gain", "The gain", 1), ("train/reward", "The reward", 1),
-                              ("train/loss", "The loss", -1)):  # fmt: skip
-        values = [value for _, value in history.curve(name)]
-        if len(values) >= 20:
-            tenth = max(1, len(values) // 10)
-            start, end = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
-            spread = (sum((v - start) ** 2 for v in values[:tenth]) / tenth) ** 0.5
-            better = sign * (end - start) > spread
-            return Finding(
-                WATCH if better else OPEN,
-                f"{title} went from {start:.3g} to {end:.3g}. Fewer than two validations were logged, so that "
-                "nothing is known of the answers.",
-                "Give validation rows (`data.val` or `data.val_rows`) and a `trainer.val_check_interval`.",
-                "A reward can rise while answers do not get better.",
-            )
-    action = "Train for at least 20 steps with two validations."
-    return Finding(OPEN, "Too little was logged to tell whether it learns.", action)
+    Args:
+        facts: with `steps` and `ended`, which older files lack.
+        last: step that was logged last.
+    """
+    planned, end = number(facts.get("steps")), facts.get("ended")
+    if "ended" not in facts:
+        return None, 1.0
+    done = number(end.get("step")) if isinstance(end, dict) else None
+    part = (last if done is None else done) / planned if planned else 1.0
+    if done is not None and (planned is None or done >= planned):
+        return None, part
+    of = f" of {planned:,.0f}" if planned else ""
+    if done is not None:
+        return Finding(OPEN, f"It was stopped at step {done:,.0f}{of}.", "`--ckpt_path=auto` goes on."), part
+    text = f"The log ends at step {last:,}{of}: the run is still going on, or was killed."
+    return Finding(OPEN, text, "`--ckpt_path=auto` goes on after a kill."), part
 
 
 def kept(history: History) -> Finding | None:
@@ -102,7 +65,8 @@ def kept(history: History) -> Finding | None:
     if len(rates) < 3:
         return None
     step, best = max(rates, key=lambda point: point[1])
-    if best - rates[-1][1] > RISE:
+    fell = best - rates[-1][1]
+    if RISE < fell < (best - rates[0][1]) / 2:  # more of it is the first line of the verdict
         return Finding(
             WATCH,
             f"Exact match fell from its best, {best:.3f} at step {step}, to {rates[-1][1]:.3f}.",

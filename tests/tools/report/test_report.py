@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from math import log, sqrt
@@ -96,8 +97,9 @@ def test_samples_with_other_fields_do_not_stop_a_report(tmp_path, line):
     run = made_up_run(tmp_path / "quick")
     write_lines(run / "samples.jsonl", [line])
     write_lines(run / "self_assessment.jsonl", [{"step": 1, "rows": [{"agreement": "a", "right": 2}, 3]}, {"rows": 1}])
-    _, data, _ = written([tmp_path / "quick"], tmp_path)
-    assert len(data["runs"][0]["samples"]) <= 1
+    _, data, notes = written([tmp_path / "quick"], tmp_path)
+    left_out = [note for note in notes if "1 line of samples.jsonl left out, without a step or traces" in note]
+    assert len(data["runs"][0]["samples"]) + len(left_out) == 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "tensorboard"])
@@ -110,7 +112,7 @@ def test_without_a_history_the_curves_are_those_of_another_logger(tmp_path, kind
 
         writer = SummaryWriter(tmp_path)
         writer.add_scalar("train/loss", 1.0, 0)
-        writer.add_scalar("val/exact_match", 0.5, 9)
+        writer.add_scalar("1_learns/val/exact_match", 0.5, 9)  # as `Dashboard` names it
         writer.close()
     _, data, notes = written([tmp_path], tmp_path)
     assert data["runs"][0]["curves"]["series"]["val/exact_match"] == [None, 0.5]
@@ -123,7 +125,9 @@ def test_folders_without_logs_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "unlogged" / "run").mkdir(parents=True)
     (tmp_path / "unlogged" / "run" / "metrics.jsonl").write_text("")
-    for folder, why in (("missing", "not a folder"), ("empty", "no log"), ("unlogged", "no figures")):
+    (tmp_path / "online" / "wandb" / "offline-run-1").mkdir(parents=True)
+    reasons = {"missing": "not a folder", "empty": "no log", "unlogged": "no figures", "online": "Weights & Biases"}
+    for folder, why in reasons.items():
         with pytest.raises(InputError, match=rf"{folder}.*{why}") as caught:
             write_report([tmp_path / folder], tmp_path / "report.html")
         assert "\n" not in str(caught.value)
@@ -132,11 +136,12 @@ def test_folders_without_logs_are_named(tmp_path):
 
 def test_runs_beyond_the_most_are_said_to_be_left_out(tmp_path):
     for number in range(14):
-        made_up_run(tmp_path / f"run{number}", steps=20)
+        log = made_up_run(tmp_path / f"run{number}", steps=20) / "metrics.jsonl"
+        os.utime(log, (1e9 + number, 1e9 + number))
     _, data, notes = written([tmp_path], tmp_path)
     assert len(data["runs"]) == 12
     assert len({run["name"] for run in data["runs"]}) == 12
-    assert "2 of 14 runs are left out" in notes[0]
+    assert re.fullmatch(r"2 of 14 runs are left out, the oldest: (run0|run1)/\S+, (run0|run1)/\S+", notes[0]), "by time"
 
 
 def test_a_long_run_with_long_texts_stays_small_and_says_what_is_left_out(tmp_path):
@@ -171,10 +176,20 @@ def history(**curves) -> History:
 @pytest.mark.parametrize(
     ("curves", "level", "words"),
     [
-        ({"val__exact_match": [0.0, 0.4]}, "good", "It learns"),
+        ({"val__exact_match": [0.0, 0.3, 0.97]}, "good", "It has learned this. It has no traces"),
+        ({"val__exact_match": [0.0, 0.3, 0.6]}, "good", "It learns. "),
+        ({"val__exact_match": [0.0, 0.4]}, "watch", "It learns, but 60% of the answers are wrong so far."),
+        ({"val__exact_match": [0.06, 0.08, 0.1, 0.11, 0.11, 0.11, 0.11]}, "bad", "barely learns: 89% of the answers"),
+        ({"val__exact_match": [0.06, 0.08, 0.15, 0.15, 0.15, 0.15]}, "bad", "barely learns: 85% of the answers"),
+        ({"val__exact_match": [0.0, 0.2, 0.4, 0.4, 0.4, 0.4]}, "watch", "learns a part: 60% of the answers are wrong"),
+        ({"val__exact_match": [0.1, 0.9, 0.3]}, "bad", "It learned, and lost it again."),
+        ({"val__exact_match": [0.3, 0.2, 0.1]}, "bad", "It gets worse."),
+        ({"val__exact_match": [0.6, 0.61, 0.6]}, "watch", "It hardly changes: 40%"),
+        ({"val__exact_match": [0.0] * 2, "train__gain": [0.0] * 2}, "bad", "It does not learn."),
+        ({"val__exact_match": [0.4], "train__gain": [0.0] * 20 + [1.0] * 20}, "watch", "not measured over training"),
         ({"val__exact_match": [0.0, 0.0, 0.01]}, "bad", "does not learn"),
         ({"val__exact_match": [0.0, 0.0, 0.0], "val__confidence": [0.01, 0.02, 0.05]}, "watch", "slowly"),
-        ({"val__exact_match": [0.97, 0.98]}, "good", "It learns"),
+        ({"val__exact_match": [0.97, 0.98]}, "good", "It knew this from the start."),
         ({"train__loss": [1.0] * 5}, "open", "Too early"),
         ({"val__exact_match": [0.0, 0.5], "rollout__marker_rate": [0.9, 0.3]}, "bad", "not healthy"),
         ({"val__exact_match": [0.0, 0.8, 0.5]}, "watch", "One figure"),
@@ -192,6 +207,42 @@ def test_the_verdict_says_what_the_curves_say(curves, level, words):
     assert words in headline.text
     assert all(finding.action for finding in findings if finding.level in ("bad", "watch"))
     assert headline.action or level == "good"
+
+
+@pytest.mark.parametrize(
+    ("curve", "facts", "words"),
+    [
+        ([0.0, 0.01], {"steps": 150, "ended": None}, "Too early to say whether it learns.*It has not ended."),
+        ([0.0, 0.01] * 7, {"steps": 150, "ended": None}, "It does not learn.*It has not ended."),
+        ([0.0, 0.97], {"steps": 150, "ended": {"step": 20}}, "It has learned this.*It has not ended."),
+        ([0.0, 0.97], {"steps": 20, "ended": {"step": 20}}, "could fail.$"),
+        ([0.0, 0.97], {}, "could fail.$"),
+        ([0.0, 0.97], {"steps": "x", "ended": "y"}, "It has not ended."),
+    ],
+)
+def test_the_verdict_says_that_a_run_has_not_ended(curve, facts, words):
+    headline, findings = verdict(history(val__exact_match=curve), facts)
+    assert re.search(words, headline.text)
+    told = [
+        finding.text for finding in findings if "step 20 of 150" in finding.text or "of 150: the run" in finding.text
+    ]
+    assert bool(told) == (facts.get("steps") == 150)
+
+
+def test_runs_are_compared_only_if_they_answered_the_same_questions(tmp_path):
+    made_up_run(tmp_path / "quick")
+    sft = made_up_run(tmp_path / "quick", "sft", traces=False)
+    results = {"nrt": {"exact_match": 0.99}, "sft": {"exact_match": 0.107}}
+    (tmp_path / "quick" / "results.json").write_text(json.dumps(results))
+    _, data, _ = written([tmp_path / "quick"], tmp_path)
+    assert data["compared"] == "nrt answers best. Exact match on test questions: nrt 0.990, sft 0.107."
+    facts = json.loads((sft / "run.json").read_text())
+    facts["settings"]["data.test"] = "others.csv"
+    (sft / "run.json").write_text(json.dumps(facts))
+    _, data, _ = written([tmp_path / "quick"], tmp_path)
+    assert "different questions" in data["compared"]
+    _, data, _ = written([tmp_path / "quick" / "tensorboard" / "nrt"], tmp_path)
+    assert data["compared"] == ""
 
 
 def test_log_odds_are_those_of_the_article():

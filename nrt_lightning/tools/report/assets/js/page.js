@@ -21,6 +21,7 @@ function header() {
   const titles = { verdict: "Verdict", curves: "Curves", heat: "Answers", samples: "Samples", words: "Words", calibration: "Self-assessment", results: "Test results", settings: "Settings", environment: "Environment" };
   byId("nav").append(...Object.entries(titles).map(([id, title]) => el("a", { href: `#${id}` }, title)));
   const notes = [...DATA.notes, ...RUNS.flatMap((run) => run.notes.map((note) => (RUNS.length > 1 ? `${run.name}: ${note}` : note)))];
+  if (DATA.compared) byId("verdict").append(el("p", { class: "compared" }, DATA.compared));
   byId("verdict").append(el("div", { class: "verdicts" }, RUNS.map(verdictCard)));
   if (notes.length) byId("verdict").append(el("div", { class: "notes" }, el("ul", {}, notes.map((note) => el("li", {}, note)))));
 }

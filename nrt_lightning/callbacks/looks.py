@@ -1,0 +1,57 @@
+"""Which validations a callback looks at, and at which rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nrt_lightning.functional import check_at_least
+from nrt_lightning.structures import Prompts
+
+
+class Looks:
+    """Looks that are part of validations, some steps apart, at the first validation rows.
+
+    The rows are the first ones of all processes together, which hold every n-th row each. All processes look at equally
+    many rows, because they may have to read sharded weights together; what is above the number does not count.
+
+    Args:
+        name: of the callback, for errors.
+        every_n_steps: optimizer steps between two looks at least.
+        rows: of a look.
+
+    Raises:
+        InputError: a number is below 1.
+    """
+
+    def __init__(self, name: str, every_n_steps: int, rows: int = 1) -> None:
+        check_at_least(f"{name}.every_n_steps", every_n_steps, 1)
+        check_at_least(f"{name}.rows", rows, 1)
+        self.every_n_steps, self.rows = every_n_steps, rows
+        self.last: int | None = None  # step of the last look
+        self.done = self.left = 0  # rows of this process in this look
+        self.processes, self.rank = 1, 0
+
+    def begin(self, trainer: Any) -> bool:
+        """Whether the validation that starts, or ends, is looked at."""
+        step = trainer.global_step
+        due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
+        due = due and not trainer.sanity_checking
+        self.processes, self.rank = trainer.world_size, trainer.global_rank
+        self.done, self.left = 0, -(-self.rows // self.processes) if due else 0
+        self.last = step if due else self.last
+        return due
+
+    def take(self, batch: Any) -> tuple[Prompts, Tensor] | None:
+        """The rows of a batch that are looked at, and which of them count `[B]`; None without any."""
+        if not self.left or not isinstance(batch, Prompts):
+            return None
+        prompts = batch.slice(0, self.left)
+        device = prompts.prompt_ids.device
+        places = self.rank + self.processes * (self.done + torch.arange(len(prompts), device=device))
+        counted = places < self.rows if prompts.counted is None else prompts.counted & (places < self.rows)
+        self.done += len(prompts)
+        self.left -= len(prompts)
+        return prompts, counted
