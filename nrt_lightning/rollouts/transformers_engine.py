@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
@@ -16,6 +15,7 @@ from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.policy.vocabulary import position_limit, unused_ids, why
 from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.randomness import hashed, row_keys, uniforms
+from nrt_lightning.rollouts.decoder_check import NEW, Start, decodes
 from nrt_lightning.rollouts.decoding import (
     Decoder,
     FixedDecoder,
@@ -75,9 +75,9 @@ class TransformersEngine(RolloutEngine):
         per_batch = max(1, self.max_rows // max(counts, default=1)) if self.max_rows else count
         with policy.evaluating(), policy.gathered():
             # Sorted by length, because a batch is padded to its longest prompt.
-            lengths, has_state = request.prompt_mask.sum(dim=1), recurrent(policy.network)
+            lengths, padded = request.prompt_mask.sum(dim=1), may_pad(policy.network)
             for batch in lengths.argsort(stable=True).split(per_batch):
-                for prompts in equal_lengths(batch, lengths) if has_state else [batch]:
+                for prompts in [batch] if padded else equal_lengths(batch, lengths):
                     self._decode(policy, request, prompts, uniform, sampled, progress)
         return sampled.generations()
 
@@ -125,24 +125,47 @@ class TransformersEngine(RolloutEngine):
 
     def _start(self, model: Any, ids: Tensor, mask: Tensor, counts: Tensor, new_tokens: int) -> tuple[Tensor, Decoder]:
         """Process prompts [b, P]; the logits of the next token [A, V], and the decoder of A rows, `counts` [b] each."""
-        if recurrent(model):
+        if not may_pad(model):
             state = recurrent_decoder(model, ids.repeat_interleave(counts, dim=0))
             return state.first, state
-        cache = decoding_cache(model.config)
-        logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
-        cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
-        logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
-        return logits, self._decoder(model, cache, mask, new_tokens)
-
-    def _decoder(self, model: Any, cache: DynamicCache, mask: Tensor, new_tokens: int) -> Decoder:
         limit = mask.shape[1] + new_tokens
+        kind = FixedDecoder if self._fixed(model, limit, on_gpu=mask.device.type == "cuda") else GrowingDecoder
+        return padded_start(kind, model, ids, mask, counts, limit)
+
+    def _fixed(self, model: Any, limit: int, *, on_gpu: bool) -> bool:
+        """True to decode in fixed-shape buffers."""
+        if self.fixed_shapes is False or not (self.fixed_shapes or on_gpu):
+            return False
         reason = fixed_refusal(model, limit)
+        if reason is None and not decodes(model, FixedDecoder, of_two_prompts(FixedDecoder, model)):
+            reason = f"{type(model).__name__} does not take its masks"
         if self.fixed_shapes and reason:
             raise InputError(f"engine.fixed_shapes is true, but unsupported by this model: {reason}. Set it to null.")
-        fixed = self.fixed_shapes if self.fixed_shapes is not None else mask.device.type == "cuda" and reason is None
-        if fixed:
-            return FixedDecoder(model, cache, mask, limit)
-        return GrowingDecoder(model, cache, mask, additive=takes_additive_masks(model, limit))
+        return reason is None
+
+
+def may_pad(model: Any) -> bool:
+    """True if prompts of different lengths can be decoded together, padded on the left."""
+    return not recurrent(model) and decodes(model, GrowingDecoder, of_two_prompts(GrowingDecoder, model))
+
+
+def of_two_prompts(kind: type[Decoder], model: Any) -> Start:
+    """The start of a decoder with which a model is tried."""
+    ones = torch.ones(2, dtype=torch.long, device=model.device)
+    return lambda ids, mask: padded_start(kind, model, ids, mask, ones, mask.shape[1] + NEW)
+
+
+def padded_start(
+    kind: type[Decoder], model: Any, ids: Tensor, mask: Tensor, counts: Tensor, limit: int
+) -> tuple[Tensor, Decoder]:
+    """Process prompts [b, P]; the logits of the next token [A, V], and a decoder of rows of at most `limit` tokens."""
+    cache = decoding_cache(model.config)
+    logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
+    cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
+    logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
+    if kind is FixedDecoder:
+        return logits, FixedDecoder(model, cache, mask, limit)
+    return logits, GrowingDecoder(model, cache, mask, additive=takes_additive_masks(model, limit))
 
 
 def check_positions(policy: Policy, request: GenerationRequest) -> None:

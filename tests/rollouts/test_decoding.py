@@ -71,6 +71,9 @@ def test_models_that_cannot_are_refused(llama_dir, tmp_path):
 
 def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch):
     """A mask is made once per batch. Transformers makes one per step, and attention an additive one per layer."""
+    policy = Policy(llama_dir).load()
+    request = request_for(policy, group_size=4, max_new_tokens=12)
+    TransformersEngine().generate(policy, request)  # the first use tries the decoder
     made, seen = [], []
     interface = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
     monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS, "sdpa", lambda *a, **k: made.append(1) or interface(*a, **k))
@@ -82,8 +85,7 @@ def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch
         return attend(query, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
-    policy = Policy(llama_dir).load()
-    TransformersEngine().generate(policy, request_for(policy, group_size=4, max_new_tokens=12))
+    TransformersEngine().generate(policy, request)
     assert len(made) <= 1
     assert len(seen) >= 11
     assert set(seen) == {torch.float32}
