@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
+from typing_extensions import override
 
 from nrt_lightning.functional.precision import compute_dtype
 
@@ -32,10 +33,24 @@ class GrowingLayer(DynamicLayer):
         self.keys, self.values = keys, values
         return keys, values
 
+    @override
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self.buffers.clear()
+
+    @override
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, in buffers with the same room: otherwise the next token would copy them once more."""
+        if not self.buffers:
+            super().batch_select_indices(indices)
+        for name, buffer in self.buffers.items():
+            self.buffers[name] = buffer[indices]
+            setattr(self, name, self.buffers[name][:, :, : getattr(self, name).shape[2]])
+
     def _appended(self, name: str, old: Tensor, new: Tensor) -> Tensor:
         length = old.shape[2] + new.shape[2]
         buffer = self.buffers.get(name)
-        # After rows were repeated or selected, `old` is no longer a view of the buffer.
+        # Others may have replaced `old`, which is then no longer a view of the buffer.
         if buffer is None or old.data_ptr() != buffer.data_ptr() or length > buffer.shape[2]:
             buffer = old.new_empty(*old.shape[:2], length + ROOM, old.shape[3])
             buffer[:, :, : old.shape[2]] = old

@@ -23,6 +23,7 @@ from nrt_lightning.rollouts.decoding import (
     fixed_refusal,
     takes_additive_masks,
 )
+from nrt_lightning.rollouts.decoding_weights import decoding_weights
 from nrt_lightning.rollouts.engine import GenerationRequest, Generations, Progress, RolloutEngine
 from nrt_lightning.rollouts.growing_cache import decoding_cache
 from nrt_lightning.rollouts.non_finite import check_finite, is_finite
@@ -73,7 +74,7 @@ class TransformersEngine(RolloutEngine):
         check_positions(policy, request)
         sampled = SampledTokens(request, sum(counts), policy.tokenizer, unused_ids(policy))
         per_batch = max(1, self.max_rows // max(counts, default=1)) if self.max_rows else count
-        with policy.evaluating(), policy.gathered():
+        with policy.evaluating(), policy.gathered(), decoding_weights(policy.network):
             # Sorted by length, because a batch is padded to its longest prompt.
             lengths, padded = request.prompt_mask.sum(dim=1), may_pad(policy.network)
             for batch in lengths.argsort(stable=True).split(per_batch):

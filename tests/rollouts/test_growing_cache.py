@@ -60,3 +60,15 @@ def test_keys_and_values_have_the_type_of_attention():
         cache.update(*tokens(2, 1), 0)
     assert cache.layers[0].keys.dtype == cache.layers[0].values.dtype == torch.bfloat16
     assert torch.equal(cache.layers[0].keys[:, :, :5], keys.bfloat16())
+
+
+def test_rows_that_stay_keep_their_room():
+    """Otherwise the next token would copy all keys and values once more."""
+    cache = decoding_cache(CONFIG)
+    cache.update(*tokens(3, 5), 0)
+    cache.update(*tokens(3, 1), 0)
+    cache.layers[1:] = []
+    cache.batch_select_indices(torch.tensor([0, 2]))
+    place = cache.layers[0].keys.data_ptr()
+    cache.update(*tokens(2, 1), 0)
+    assert cache.layers[0].keys.data_ptr() == place

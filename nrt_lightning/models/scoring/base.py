@@ -181,7 +181,8 @@ def last_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
         inputs: of the model's forward.
     """
     head = model.get_output_embeddings()
-    with head_forward(head, lambda hidden: type(head).forward(head, hidden[:, -1].contiguous()).unsqueeze(1)):
+    product = head.forward
+    with head_forward(head, lambda hidden: product(hidden[:, -1].contiguous()).unsqueeze(1)):
         return model(**accepted(model, inputs | {"logits_to_keep": 1})).logits[:, -1]
 
 
@@ -217,11 +218,15 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
 @contextmanager
 def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """A context in which the output head computes `forward` of the hidden states [N, S, H]."""
+    before = vars(head).get("forward")
     head.forward = forward
     try:
         yield
     finally:
-        del head.forward
+        if before is None:
+            del head.forward
+        else:
+            head.forward = before
 
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:
