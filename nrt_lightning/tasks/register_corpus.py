@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from typing_extensions import override
 
 from nrt_lightning.tasks.pretraining import PretrainingText, apply, chatter, choose
-from nrt_lightning.tasks.registers import MODULUS, NAMES, answer, choose_asked, make_program, run_program
+from nrt_lightning.tasks.registers import (
+    MODULUS,
+    NAMES,
+    answer,
+    check_asked,
+    choose_asked,
+    make_program,
+    run_program,
+)
 from nrt_lightning.tasks.tiny_tokenizer import EOS
 
 LOG_OPENERS = ("!{asked} ", "#{asked}:", "@{asked}>", "?{asked} ")
@@ -37,6 +45,10 @@ class RegisterCorpus(PretrainingText):
         size: number of documents; a larger size only appends documents.
         seed: seed of the sampling.
         mixture: weights of the kinds of documents.
+        asked: number of registers asked for; programs have at least as many operations.
+
+    Raises:
+        InputError: a number is out of range.
 
     Example:
         >>> row = RegisterCorpus(size=1).rows()[0]
@@ -45,11 +57,16 @@ class RegisterCorpus(PretrainingText):
     """
 
     explains = True
+    asked: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.least = check_asked(type(self).__name__, self.asked)
 
     @override
     def question(self, rng: random.Random) -> str:
-        mixture, program = self.mixture, make_program(rng, "corpus")
-        asked = choose_asked(rng, program)
+        mixture, program = self.mixture, make_program(rng, "corpus", self.least)
+        asked = choose_asked(rng, program, self.asked)
         question = f"{program}?{asked}:"
         return choose(
             rng,
@@ -63,8 +80,8 @@ class RegisterCorpus(PretrainingText):
 
     @override
     def log(self, rng: random.Random) -> str:
-        program = make_program(rng, "corpus")
-        asked = choose_asked(rng, program)
+        program = make_program(rng, "corpus", self.least)
+        asked = choose_asked(rng, program, self.asked)
         registers = self._registers(rng, program)
         text = program + rng.choice(LOG_OPENERS).format(asked=asked) + write_steps(rng, registers, program)
         if rng.random() < self.mixture.read_off:  # with the slip, if there is one
@@ -75,7 +92,7 @@ class RegisterCorpus(PretrainingText):
     def note(self, rng: random.Random) -> str:
         names = NAMES[1 : rng.randint(4, len(NAMES))]
         registers = {name: rng.randrange(MODULUS) for name in names}
-        asked = names[-1] + rng.choice(names[:-1])
+        asked = names[-1] + "".join(rng.sample(names[:-1], min(self.asked, len(names)) - 1))
         opener = rng.choice(LOG_OPENERS).format(asked=asked)
         return opener + write_steps(rng, registers) + _reading(rng, asked, registers)
 

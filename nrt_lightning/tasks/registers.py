@@ -43,12 +43,13 @@ def split_of(program: str) -> str:
     return split_by_hash(head[0])
 
 
-def make_program(rng: random.Random, split: str) -> str:
+def make_program(rng: random.Random, split: str, least: int = MIN_OPERATIONS) -> str:
     """Sample a program of a split, with three to five operations.
 
     Args:
         rng: source of randomness.
         split: a key of `SPLITS`.
+        least: number of operations, from 3 to 5.
 
     Example:
         >>> program = make_program(random.Random(0), "train")
@@ -58,7 +59,7 @@ def make_program(rng: random.Random, split: str) -> str:
     if split not in SPLITS:
         raise InputError(f"split={split!r} is not known.{nearest(split, SPLITS)}")
     while True:  # a split holds at least 7.5 % of the programs
-        names = NAMES[1 : 1 + rng.randint(MIN_OPERATIONS, MAX_OPERATIONS)]
+        names = NAMES[1 : 1 + rng.randint(least, MAX_OPERATIONS)]
         program = f"a{rng.randrange(MODULUS)}" + "".join(name + rng.choice(OPERATIONS) for name in names)
         if split_of(program) == split:
             return program
@@ -114,15 +115,31 @@ def worked_trace(program: str) -> str:
     return "".join(f"{name}{value}" for name, value in run_program(program).items() if name != "a")
 
 
-def choose_asked(rng: random.Random, program: str) -> str:
-    """Sample the registers to ask for: the last one and an earlier one that is computed too.
+def choose_asked(rng: random.Random, program: str, asked: int = 2) -> str:
+    """Sample the registers to ask for: the last one and earlier ones that are computed too.
+
+    Args:
+        rng: source of randomness.
+        program: the text of a program.
+        asked: number of registers.
 
     Example:
         >>> choose_asked(random.Random(0), "a4b*2c+2d+3")[0]
         'd'
     """
     computed = list(run_program(program))[1:]
-    return computed[-1] + rng.choice(computed[:-1])
+    return computed[-1] + "".join(rng.sample(computed[:-1], asked - 1))
+
+
+def check_asked(name: str, asked: int) -> int:
+    """The least number of operations of programs that ask for this many registers.
+
+    Raises:
+        InputError: the number is out of range.
+    """
+    if not 1 <= asked <= MAX_OPERATIONS:
+        raise InputError(f"{name}.asked is {asked}: out of range. Give a number from 1 to {MAX_OPERATIONS}.")
+    return max(asked, MIN_OPERATIONS)
 
 
 @dataclass
@@ -136,6 +153,10 @@ class RegisterPrograms(MadeRows):
         split: the split of the programs.
         size: number of rows.
         seed: seed of the sampling.
+        asked: number of registers asked for; programs have at least as many operations.
+
+    Raises:
+        InputError: a number is out of range, or the split is not known.
 
     Example:
         >>> row = RegisterPrograms("train", size=3).rows()[0]
@@ -144,9 +165,14 @@ class RegisterPrograms(MadeRows):
     """
 
     task = "registers"
+    asked: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.least = check_asked(type(self).__name__, self.asked)
 
     @override
     def draw(self, rng: random.Random) -> Problem:
-        program = make_program(rng, self.split)
-        asked = choose_asked(rng, program)
+        program = make_program(rng, self.split, self.least)
+        asked = choose_asked(rng, program, self.asked)
         return Problem(f"{program}?{asked}:", answer(program, asked))

@@ -135,16 +135,18 @@ def test_kinds_keep_their_weights(documents):
     assert share(r"\d[+*]\d=") == pytest.approx(mixture.lesson / total, abs=0.02)
 
 
-def test_explained_questions_follow_their_answer_and_no_question_is_worked_out():
+@pytest.mark.parametrize("asked", [2, 5])
+def test_explained_questions_follow_their_answer_and_no_question_is_worked_out(asked):
     mixture = Mixture(**dict.fromkeys(NOTHING, 0) | {"question": 1, "worked": 0, "explained": 1, "slip": 0})
-    texts = [row.question + row.answer for row in RegisterCorpus(size=300, mixture=mixture).rows()]
+    texts = [row.question + row.answer for row in RegisterCorpus(size=300, mixture=mixture, asked=asked).rows()]
     explained = [text for text in texts if "<" in text]
     assert 0.4 < len(explained) / len(texts) < 0.7
     for text in explained:
         given, _, rest = text.partition("<")
         question, steps = rest[: rest.index(":") + 1], rest[rest.index(":") + 1 :]
-        program, asked = question[:-1].split("?")
-        assert given == answer(program, asked)
+        program, names = question[:-1].split("?")
+        assert given == answer(program, names)
+        assert len(names) == asked
         registers = run_program(program)
         written = dict(STEP.findall(steps))
         assert {name: int(value) for name, value in written.items() if name != "a"} == {
@@ -152,6 +154,16 @@ def test_explained_questions_follow_their_answer_and_no_question_is_worked_out()
         }
     with pytest.raises(InputError, match=r"PointerCorpus.mixture.explained is 1"):
         PointerCorpus(mixture=mixture)
+
+
+def test_logs_and_notes_ask_for_as_many_registers():
+    for mixture, least in (({"log": 1}, 5), ({"note": 1}, 3)):
+        weights = Mixture(**NOTHING | mixture, read_off=1)
+        for row in RegisterCorpus(size=100, mixture=weights, asked=5).rows():
+            text = row.question + row.answer
+            names = re.search(r"[!#@?]([b-f]{2,5})[ :>]", text)[1]
+            assert least <= len(names) <= 5
+            assert [part[0] for part in re.split(r"[|/~\n>]|=>| - |</s>", text)[-1].split(",")] == list(names)
 
 
 def test_the_tokenizer_knows_every_character(documents):

@@ -7,6 +7,7 @@ import pytest
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.tasks import base
+from nrt_lightning.tasks.register_corpus import RegisterCorpus
 from nrt_lightning.tasks.registers import (
     NAMES,
     OPERATIONS,
@@ -109,6 +110,21 @@ def test_asked_registers_are_the_last_and_an_earlier_computed_one():
     assert NAMES[0] not in "".join(asked)
 
 
+@pytest.mark.parametrize("asked", [1, 3, 5])
+def test_more_registers_are_asked_for_of_long_enough_programs(asked):
+    rows, lengths = RegisterPrograms(size=200, asked=asked).rows(), set()
+    for row in rows:
+        program, names = row.question[:-1].split("?")
+        registers = run_program(program)
+        assert len(set(names)) == len(names) == asked
+        assert names[0] == list(registers)[-1]
+        assert NAMES[0] not in names
+        assert row.answer == ",".join(f"{name}{registers[name]}" for name in names)
+        lengths.add(len(registers) - 1)
+    assert lengths == set(range(max(asked, 3), 6))
+    assert [row.question for row in rows] != [row.question for row in RegisterPrograms(size=200).rows()]
+
+
 @pytest.mark.parametrize(
     "program", ["", "a4", "a5b*2c+2d+3", "a4b*2c+2e+3", "a4c*2b+2d+3", "a4b*2c+2d+3x", "a4b*2c+2d-3", "a4b*2c+2d+3e"]
 )
@@ -126,6 +142,11 @@ def test_mistakes_name_field_value_and_fix():
         RegisterPrograms("valid")
     with pytest.raises(InputError, match=r"size=0.* 1 "):
         RegisterPrograms("train", size=0)
+    for number in (0, 6, -1):
+        with pytest.raises(InputError, match=rf"RegisterPrograms.asked is {number}.* 1 to 5"):
+            RegisterPrograms("train", asked=number)
+        with pytest.raises(InputError, match=rf"RegisterCorpus.asked is {number}.* 1 to 5"):
+            RegisterCorpus(asked=number)
     with pytest.raises(InputError, match=r"split='exam'.*'train'"):
         make_program(random.Random(0), "exam")
     with pytest.raises(InputError, match="program="):
