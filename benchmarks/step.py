@@ -13,6 +13,7 @@ import argparse
 import dataclasses
 import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ PHASES = ("rollout", "reward", "forward", "backward", "optimizer", "other", "ste
 LEARN = ("reward", "forward", "backward")
 
 
-def measure(work: Workload, pairs: int, steps: int, **settings: Any) -> dict[str, Any]:
-    """Medians of both sides, the bound and the ratios."""
+def measure(work: Workload, pairs: int, steps: int, *, flops: bool = True, **settings: Any) -> dict[str, Any]:
+    """Medians of both sides, the bound and the ratios; `flops` counts those of one more step of each side."""
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     asked = {"work": work.to_json(), **settings}
     for _ in range(pairs):
@@ -34,8 +35,8 @@ def measure(work: Workload, pairs: int, steps: int, **settings: Any) -> dict[str
             runs[side].append(in_subprocess(module, asked | {"steps": steps}))
     sides = {side: summary(runs[side]) for side in SIDES}
     for side, module in SIDES.items():
-        counted = in_subprocess(module, asked | {"steps": 1, "flops": True})
-        sides[side]["gflop"] = medians(counted["gflop"])
+        counted = in_subprocess(module, asked | {"steps": 1, "flops": True})["gflop"] if flops else [{"step": math.nan}]
+        sides[side]["gflop"] = medians(counted)
     rate = max(run["matmul_rate"] for side in runs.values() for run in side)
     sampled = sides["ours"]["sampled"]
     gflop = bound_gflop(work, sampled["tokens"], sampled["ended"])
@@ -120,6 +121,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--half", action="store_true", help="bfloat16 weights and bf16-mixed, on both sides")
     parser.add_argument("--checkpointing", action="store_true", help="recompute activations, on both sides")
     parser.add_argument("--even", action="store_true", help="all traces have the same length")
+    parser.add_argument(
+        "--seconds", action="store_true", help="count no FLOPs, which takes two more steps of each side"
+    )
     parser.add_argument("--json", type=Path, help="file for the measurements")
     options = parser.parse_args(arguments)
     if importlib.util.find_spec("trl") is None:
@@ -128,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
     work = dataclasses.replace(SHAPES[options.shape], **changes, **({"ends_after": 0} if options.even else {}))
     settings = {name: getattr(options, name) for name in ("scoring", "rank", "half", "checkpointing")}
     result = {"workload": json.loads(work.to_json()), "parameters": build_model(work).num_parameters(), **settings}
-    result |= measure(work, options.pairs, options.steps, **settings)
+    result |= measure(work, options.pairs, options.steps, flops=not options.seconds, **settings)
     print(report(result))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from benchmarks.techniques.budget import TokenBudget
 from benchmarks.techniques.chunked_head import ChunkedHead
+from benchmarks.techniques.decoding_products import DecodingProducts
 from benchmarks.techniques.drawing import Drawing
+from benchmarks.techniques.frozen_head import FrozenHead
+from benchmarks.techniques.low_rank import LowRankUpdates
 from benchmarks.techniques.one_pass import OnePass
 from benchmarks.techniques.output_head import OutputHead
 from benchmarks.techniques.prefill_head import PrefillHead
@@ -18,10 +21,13 @@ TECHNIQUES: dict[str, Technique] = {
         PrefixSharing(),
         TokenBudget(),
         Rollout(),
+        DecodingProducts(),
         Drawing(),
         OutputHead(),
         PrefillHead(),
         ChunkedHead(),
+        FrozenHead(),
+        LowRankUpdates(),
         OnePass(),
     )
 }

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.products import add_product, product, rounded_product
+
 CHUNK = 512  # positions; fewer read the head more often than they compute. 256 MiB of logits for 128k tokens
 BLOCK = 2**26  # weights of a 16-bit head that are handled in float32 at a time: 256 MiB
 
@@ -105,17 +107,21 @@ class LinearLogprobs(torch.autograd.Function):
 
         Block by block of the vocabulary and chunk by chunk.
         """
-        hidden, weight, _, bias, row, *_ = ctx.saved_tensors
+        hidden, weight, _, bias, row, _, _, *kept = ctx.saved_tensors
         want_hidden, want_weight, _, want_bias, want_row, *_ = ctx.needs_input_grad
         exact = torch.promote_types(weight.dtype, torch.float32)
         grad_hidden = torch.zeros_like(hidden, dtype=exact) if want_hidden else None
         grad_weight = torch.zeros_like(weight) if want_weight else None
         grad_bias = torch.zeros_like(bias, dtype=exact) if want_bias else None
         grad_row = torch.zeros_like(row, dtype=exact) if want_row else None
+        multiply = rounded_product if ctx.rows >= len(weight) else product  # rounded once, not at every block
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(weight), ctx.rows):
                 block = slice(start, start + ctx.rows)
-                part = weight[block] if weight.is_cuda else weight[block].to(exact)  # [v, H]
+                stored = weight[block]  # [v, H]
+                part = (
+                    stored if weight.is_cuda or kept else stored.to(exact)
+                )  # [v, H]; kept probabilities need no logits
                 sums = None if grad_weight is None else grad_weight[block].to(exact)  # [v, H], 0
                 own = own_column(row, ctx.index, start, len(part))
                 for where, slope in slopes(ctx, grads, part, block, own):  # [c, v]
@@ -129,7 +135,7 @@ class LinearLogprobs(torch.autograd.Function):
                         if grad_row is not None:
                             grad_row += (through_row * hidden[where]).sum(dim=0)
                     if grad_hidden is not None:
-                        grad_hidden[where] += product(slope, part)
+                        grad_hidden[where] += multiply(slope, stored)
                     if sums is not None:
                         add_product(sums, slope.T, hidden[where])
                 if grad_weight is not None and sums is not None and sums.dtype != grad_weight.dtype:
@@ -181,28 +187,6 @@ def block_rows(weight: Tensor) -> int:
 def own_column(row: Tensor | None, index: int, start: int, rows: int) -> int | None:
     """Number of the separate row in a block that begins at `start`; None if it is not in the block."""
     return index - start if row is not None and 0 <= index - start < rows else None
-
-
-def halves(a: Tensor, b: Tensor) -> torch.dtype | None:
-    """The 16-bit dtype of one operand on a GPU, which multiplies such operands into float32; None otherwise."""
-    found = [x.dtype for x in (a, b) if x.dtype in (torch.bfloat16, torch.float16)]
-    return found[0] if found and a.is_cuda else None
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product in at least float32."""
-    if half := halves(a, b):
-        return torch.mm(a.to(half), b.to(half), out_dtype=torch.float32)
-    exact = torch.promote_types(torch.promote_types(a.dtype, b.dtype), torch.float32)
-    return a.to(exact) @ b.to(exact)
-
-
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Add a matrix product to `total`."""
-    if halves(a, b):
-        total += product(a, b)
-    else:
-        total.addmm_(a.to(total.dtype), b.to(total.dtype))
 
 
 def chunks(hidden: Tensor, ids: Tensor, chunk: int) -> list[tuple[Tensor, Tensor]]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nrt_lightning.functional.precision import compute_dtype
+from nrt_lightning.models.adapters.linear_layers import LowRankUpdate, low_rank_update
 
 Product = Callable[[Tensor], Tensor]
 
@@ -30,10 +31,11 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
     inside: set[nn.Module] = set()  # layers whose product is part of an adapter's
     try:
         for module in model.modules():
-            if hasattr(module, "lora_A") and plain_update(module):
+            update = low_rank_update(module) if hasattr(module, "lora_A") else None
+            if update is not None and "forward" not in vars(module):
                 inside.add(module.base_layer)  # type: ignore[arg-type]
                 changed.append(module)
-                module.forward = updated(module)
+                module.forward = updated(module, update)
             elif module not in inside and (product := transposed(module)):
                 changed.append(module)
                 module.forward = product
@@ -43,34 +45,17 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
             del module.forward
 
 
-def plain_update(layer: Any) -> bool:
-    """True if an adapter's layer computes `W x + scale * B (A x)` with the factors of one adapter."""
-    active = [name for name in layer.active_adapters if name in layer.lora_A]
-    weights = [layer.get_base_layer(), *(layer.lora_A[name] for name in active)]
-    return (
-        len(active) == 1
-        and not layer.disable_adapters
-        and not layer.merged
-        and not layer.lora_variant
-        and all(isinstance(part, nn.Linear) for part in weights)
-        and "forward" not in vars(layer)
-    )
-
-
-def updated(layer: Any) -> Product:
+def updated(layer: Any, update: LowRankUpdate) -> Product:
     """The product of an adapted layer."""
-    [name] = [name for name in layer.active_adapters if name in layer.lora_A]
-    a, b, scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]  # [r, in], [out, r]
-    base, bias = layer.base_layer, layer.lora_B[name].bias
-    if bias is None and (product := transposed(base, lambda: scale * (b @ a).T)):
+    a, b, base = update.a.detach(), update.b.detach() * update.scale, layer.base_layer
+    if product := transposed(base, lambda: (b @ a).T):
         return product
     dtype = compute_dtype(a)
-    down, up = a.detach().to(dtype), (scale * b.detach()).to(dtype)
-    more = None if bias is None else (scale * bias.detach()).to(dtype)
+    down, up = a.to(dtype), b.to(dtype)
 
     def product_and_update(x: Tensor) -> Tensor:
         out = base(x)
-        return (out + F.linear(F.linear(x.to(dtype), down), up, more)).to(out.dtype)
+        return (out + F.linear(F.linear(x.to(dtype), down), up)).to(out.dtype)
 
     return product_and_update
 

@@ -192,7 +192,7 @@ def test_the_baseline_may_be_that_of_the_policy_before_training(trainer, tmp_pat
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     _, again = fit(trainer, nrt_module(baseline_scorer=scorer(), **settings), data, max_steps=4)
     assert again.metrics[-1]["train/gain"] == recorder.metrics[-1]["train/gain"], "from disk as computed"
-    assert bool(list(tmp_path.rglob("baselines/*/*.safetensors"))) == (scorer is InitialBaseline)
+    assert bool(list(tmp_path.rglob("baselines/*/*.jsonl"))) == (scorer is InitialBaseline)
 
 
 def test_reference_baseline_without_a_reference_is_refused_before_weights_are_read():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
@@ -44,6 +45,28 @@ def adapted_weights(model: nn.Module) -> set[int]:
             base, name = module.get_base_layer(), getattr(module, "parameter_name", None)  # type: ignore[operator]
             found |= {id(p) for p in ([getattr(base, name)] if name else base.parameters())}
     return found
+
+
+@dataclass(frozen=True)
+class LowRankUpdate:
+    """What a layer of an adapter adds to `W x`: `scale * b (a x)`."""
+
+    name: str
+    a: Tensor  # [r, in]
+    b: Tensor  # [out, r]
+    scale: float
+
+
+def low_rank_update(layer: Any) -> LowRankUpdate | None:
+    """The active update of an adapted `nn.Linear`; None if there is none, several, or one that computes more."""
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    if len(names) != 1 or layer.disable_adapters or layer.merged or layer.lora_variant:
+        return None
+    a, b = layer.lora_A[names[0]], layer.lora_B[names[0]]
+    linear = all(isinstance(part, nn.Linear) for part in (layer.get_base_layer(), a, b))
+    if not linear or b.bias is not None:
+        return None
+    return LowRankUpdate(names[0], a.weight, b.weight, layer.scaling[names[0]])
 
 
 def left_out(model: PreTrainedModel, covered: set[int]) -> str | None:

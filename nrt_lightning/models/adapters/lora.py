@@ -88,6 +88,7 @@ class LoRA(Adapter):
     def apply(self, model: PreTrainedModel, marker_ids: list[int]) -> PeftModel:
         from peft import LoraConfig, get_peft_model
 
+        from nrt_lightning.models.adapters.low_rank import fuse_updates
         from nrt_lightning.models.adapters.marker_rows import embedding_names, train_rows_alone
 
         own = self.marker_rows and bool(marker_ids)
@@ -114,6 +115,7 @@ class LoRA(Adapter):
         if self.targets == ALL_LINEAR and (found := left_out(model, adapted_weights(model))):
             log.warning("policy.adapter.targets all-linear adapts %s.", found)
         train_rows_alone(peft_model)
+        fuse_updates(peft_model)
         for parameter in peft_model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.to(getattr(torch, self.dtype))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import uuid
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-
-from nrt_lightning.models.policy.digests import digest
 
 log = logging.getLogger(__name__)
 
@@ -19,9 +17,8 @@ log = logging.getLogger(__name__)
 class AnswerCache:
     """One vector of log-probs per row, in a directory that several processes may use at the same time.
 
-    Each `add` writes a new file under a temporary name and renames it, so that readers see complete files only. Two
-    processes that score the same rows write the same file. Files that cannot be read are skipped, and their rows are
-    scored again.
+    Each process appends to a file of its own, one line of JSON per row, and reads what was appended to the others since
+    it last looked. Lines that cannot be read are skipped, and their rows are scored again.
 
     Args:
         directory: created by the first `add`.
@@ -37,7 +34,8 @@ class AnswerCache:
     def __init__(self, directory: str | Path) -> None:
         self.directory = Path(directory)
         self.values: dict[str, Tensor] = {}
-        self._read: set[str] = set()
+        self.own = self.directory / f"{uuid.uuid4().hex}.jsonl"
+        self.read: dict[Path, int] = {}  # bytes that were read of each file
         self.refresh()
 
     def __contains__(self, key: str) -> bool:
@@ -50,33 +48,30 @@ class AnswerCache:
         return len(self.values)
 
     def refresh(self) -> None:
-        """Read the files that other processes have written since the last call."""
-        for path in sorted(self.directory.glob("*.safetensors")):
-            if path.name not in self._read:
-                self._read.add(path.name)
-                try:
-                    found = load_file(path)
-                except (SafetensorError, OSError) as error:
-                    log.warning("%s cannot be read (%s); its rows are scored again.", path, error)
-                    continue
-                # Values that are already in memory are kept.
-                parts = found["values"].split(found["lengths"].tolist())
-                names = (bytes(row).hex() for row in found["keys"].tolist())
-                self.values = dict(zip(names, parts, strict=True)) | self.values
+        """Read the lines that other processes have written since the last call."""
+        for path in sorted(self.directory.glob("*.jsonl")):
+            if path != self.own and path.stat().st_size > self.read.get(path, 0):
+                with path.open("rb") as file:
+                    file.seek(self.read.get(path, 0))
+                    new = file.read()
+                self.read[path] = self.read.get(path, 0) + len(new)
+                self._take(path, new)
+
+    def _take(self, path: Path, new: bytes) -> None:
+        for line in new.splitlines():
+            try:
+                key, values = json.loads(line)
+                found = torch.tensor(values, dtype=torch.float32)
+            except (ValueError, TypeError) as error:
+                log.warning("%s has a line that cannot be read (%s); its row is scored again.", path, error)
+            else:
+                self.values.setdefault(key, found)  # values that are already in memory are kept
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Store vectors in memory and on disk; the keys are hexadecimal strings of equal length."""
+        """Store float32 vectors in memory and on disk."""
         self.values |= values
-        tensors = {
-            "keys": torch.tensor([list(bytes.fromhex(key)) for key in values], dtype=torch.uint8),  # [n, bytes]
-            "lengths": torch.tensor([len(value) for value in values.values()]),  # [n]
-            "values": torch.cat(list(values.values())),  # [sum of lengths]
-        }
-        name = f"{digest(*(key.encode() for key in values))}.safetensors"
-        self._read.add(name)
         self.directory.mkdir(parents=True, exist_ok=True)
-        temporary = self.directory / f"{name}.{os.getpid()}.part"
-        save_file(tensors, temporary)
-        with temporary.open("rb") as file:
+        with self.own.open("ab") as file:
+            file.write("".join(f"{json.dumps([key, row.tolist()])}\n" for key, row in values.items()).encode())
+            file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self.directory / name)

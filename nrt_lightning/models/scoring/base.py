@@ -175,10 +175,6 @@ def last_logits(model: PreTrainedModel, inputs: dict[str, Any]) -> Tensor:
     With `logits_to_keep` transformers gives the head a strided slice `[B, 1, H]` of the hidden states. If the head is
     frozen, torch 2.13 multiplies it by batched products, on CPUs up to 250 times slower in bfloat16. Here the head gets
     a matrix `[B, H]`.
-
-    Args:
-        model: the model to run.
-        inputs: of the model's forward.
     """
     head = model.get_output_embeddings()
     product = head.forward
@@ -218,15 +214,13 @@ def logits_are_final(model: PreTrainedModel, head: nn.Module) -> bool:
 @contextmanager
 def head_forward(head: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """A context in which the output head computes `forward` of the hidden states [N, S, H]."""
-    before = vars(head).get("forward")
+    before = {name: value for name, value in vars(head).items() if name == "forward"}  # of a copy, while sampling
     head.forward = forward
     try:
         yield
     finally:
-        if before is None:
-            del head.forward
-        else:
-            head.forward = before
+        del head.forward
+        vars(head).update(before)
 
 
 def accepted(model: PreTrainedModel, inputs: dict[str, Any]) -> dict[str, Any]:

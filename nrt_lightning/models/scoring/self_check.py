@@ -13,6 +13,7 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.functional.memory import raise_out_of_memory
 from nrt_lightning.functional.modes import evaluating
 from nrt_lightning.models.scoring.base import PromptCopies, ScoringForward, accepted
+from nrt_lightning.models.scoring.layout import LEAST as LEAST_COMMON
 from nrt_lightning.structures import Rollouts, Segments
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ log = logging.getLogger(__name__)
 
 LEAST = {torch.float32: 1e-4, torch.float64: 1e-6}  # nats
 HALF = 0.1  # nats, in 16 bits
+COMMON = LEAST_COMMON + 1  # tokens that both prompts begin with: so many are read once
 LENGTHS = {"prompts": (3, 5), "completions": (4, 6, 5, 3), "answers": (2, 1)}  # ragged: 2 prompts, 4 completions
+LONGEST = COMMON + max(LENGTHS["prompts"]) + max(LENGTHS["completions"])
 DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by scoring forward, nats
 LOGITS: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()  # by model: of a plain forward pass
 
@@ -87,7 +90,7 @@ def check_causal(model: PreTrainedModel) -> None:
 
 def difference(model: PreTrainedModel, scoring: ScoringForward) -> float:
     """The largest difference of log-probs between a scoring forward and each sequence alone, in nats."""
-    rollouts = few_rollouts(model)
+    rollouts = few_rollouts(model, COMMON if takes(model, scoring, LONGEST) else 0)
     scores = scoring(model, rollouts, baseline=True)
     assert scores.baseline_logprobs is not None
     empty, found = rollouts.empty_traces(), 0.0
@@ -110,8 +113,14 @@ def alone(model: PreTrainedModel, rollouts: Rollouts, row: int) -> Tensor:
     return logits.float().log_softmax(-1).gather(-1, after.unsqueeze(1)).squeeze(1)
 
 
-def few_rollouts(model: PreTrainedModel) -> Rollouts:
-    """Two prompts and four completions of different lengths, without meaning."""
+def takes(model: PreTrainedModel, scoring: ScoringForward, length: int) -> bool:
+    """True if sequences of this length can be scored."""
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or length
+    return positions >= length and scoring.refusal(model, length) is None
+
+
+def few_rollouts(model: PreTrainedModel, common: int = 0) -> Rollouts:
+    """Two prompts, which begin with `common` equal tokens, and four completions, of different lengths."""
     device, vocabulary = model.device, model.config.get_text_config().vocab_size
 
     def ragged(lengths: tuple[int, ...], first: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
@@ -121,7 +130,10 @@ def few_rollouts(model: PreTrainedModel) -> Rollouts:
         ids = (torch.arange(first, first + mask.numel(), device=device).view_as(mask) * 13 + 5) % vocabulary
         return ids * mask, mask
 
-    prompts, prompt_mask = ragged(LENGTHS["prompts"], 0, left=True)
+    prompts, prompt_mask = ragged(tuple(common + own for own in LENGTHS["prompts"]), 0, left=True)
+    begin = (torch.arange(70, 70 + common, device=device) * 13 + 5) % vocabulary
+    for ids, own in zip(prompts, LENGTHS["prompts"], strict=True):
+        ids[-own - common : -own] = begin
     completions, mask = ragged(LENGTHS["completions"], 20)
     answers, answer_mask = ragged(LENGTHS["answers"], 50)
     none = torch.zeros_like(mask)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from operations import Operations
 from tiny import BASE, sampled, save_tiny
 from torch import nn
 
 from benchmarks.architectures import build
 from nrt_lightning import FourBit, InputError, LoRA, Policy
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, SharedPrompt
+from nrt_lightning.models.adapters import low_rank
 from nrt_lightning.models.adapters.linear_layers import left_out, linear_weights
 from nrt_lightning.models.policy.loading import said
 from nrt_lightning.models.policy.plain_weights import plain_weights
@@ -298,3 +300,27 @@ def test_routers_that_are_linear_in_name_only_are_left_alone(family, caplog):
     assert names
     assert not any("router" in name for name in names)
     assert "Router.weight" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_updates_are_those_of_peft_without_scaled_and_converted_copies(llama_dir, monkeypatch, dtype):
+    """peft scales the outputs, and converts inputs to the factors' float32, which autocast converts back."""
+    half = dtype == torch.bfloat16
+    policies = [perturbed(Policy(llama_dir, dtype=str(dtype)[6:], adapter=LoRA(rank=2)).load())]
+    monkeypatch.setattr(low_rank, "fuse_updates", lambda model: None)
+    policies.append(perturbed(Policy(llama_dir, dtype=str(dtype)[6:], adapter=LoRA(rank=2)).load()))
+    results, counts = [], []
+    for policy in policies:
+        with Operations() as operations, torch.autocast("cpu", torch.bfloat16, enabled=half):
+            logits = policy.network(input_ids=torch.arange(4, 12).view(2, 4), use_cache=False).logits.float()
+            (logits.square().mean() + logits.mean()).backward()
+        gradients = {name: p.grad for name, p in policy.named_parameters() if "lora_" in name}
+        results.append((logits, gradients))
+        counts.append(operations.counts)
+    (mine, gradients), (expected, others) = results
+    torch.testing.assert_close(mine, expected, atol=0.1 if half else 1e-5, rtol=0.03 if half else 1e-5)
+    for name, gradient in gradients.items():
+        assert (gradient - others[name]).norm() <= (0.1 if half else 1e-5) * others[name].norm() + 1e-6, name
+    layers = sum("lora_A" in name for name in gradients)
+    assert counts[1]["_to_copy"] - counts[0]["_to_copy"] >= (3 * layers if half else 0)
+    assert counts[1]["add"] - counts[0]["add"] == layers

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 
 import pytest
@@ -102,7 +103,7 @@ def test_the_digest_is_of_the_weights_and_not_of_their_place(tmp_path):
 def test_a_broken_file_is_scored_again(policy, tmp_path, caplog):
     rollouts = sampled(policy)
     first = loaded(policy, tmp_path).logprobs(rollouts)
-    (file,) = tmp_path.rglob("*.safetensors")
+    (file,) = tmp_path.rglob("*.jsonl")
     file.write_bytes(file.read_bytes()[:50])
     again = loaded(policy, tmp_path)
     assert str(file) in caplog.text
@@ -127,7 +128,25 @@ def test_two_processes_may_write_at_once(tmp_path):
     cache = AnswerCache(tmp_path)
     assert len(cache) == 60
     assert all(torch.equal(cache[f"{i:04x}"], torch.full((3,), float(i))) for i in range(30))
-    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_process_writes_one_file_and_reads_what_is_new(tmp_path, monkeypatch):
+    mine, theirs = AnswerCache(tmp_path), AnswerCache(tmp_path)
+    parsed, loads = [], json.loads
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    for i in range(20):
+        theirs.add({f"{i:04x}": torch.tensor([float(i)])})
+        mine.refresh()
+    assert len(mine) == 20
+    assert len(list(tmp_path.iterdir())) == 1
+    assert len(parsed) == 20, "every line once"
+
+
+def test_values_are_kept_exactly(tmp_path):
+    values = torch.randn(50).exp().neg()
+    AnswerCache(tmp_path).add({"00": values, "01": torch.tensor([-torch.inf])})
+    assert torch.equal(AnswerCache(tmp_path)["00"], values)
+    assert torch.equal(AnswerCache(tmp_path)["01"], torch.tensor([-torch.inf]))
 
 
 def test_values_of_another_process_are_found_without_scoring(policy, tmp_path):

@@ -9,12 +9,13 @@ from torch import nn
 
 from benchmarks.architectures import build
 from nrt_lightning import InputError, TransformersEngine
+from nrt_lightning.models.scoring import packed_groups
 from nrt_lightning.models.scoring.base import PromptCopies
 from nrt_lightning.models.scoring.best import WRONG
 from nrt_lightning.models.scoring.certainty import token_certainty
 from nrt_lightning.models.scoring.packed_groups import PackedGroups
 from nrt_lightning.models.scoring.prompt_tree import PromptTree
-from nrt_lightning.models.scoring.self_check import DIFFERENCES, alone
+from nrt_lightning.models.scoring.self_check import DIFFERENCES, LONGEST, alone, is_right, takes
 from nrt_lightning.rollouts import GenerationRequest, assemble
 
 FAMILIES = ["diffllama", "hrm_text", "bloom", "gpt_oss", "mixtral", "mpt", "gpt_neo", "gpt_neox", "opt", "gemma3_text",
@@ -126,3 +127,22 @@ def test_certainty_is_that_of_the_row_alone(family):
         logprobs = logits[len(before) - 1 : -1].log_softmax(-1)  # [c, V]
         expected = -logprobs.mean(dim=-1) - math.log(logits.shape[-1])  # KL(U || pi)
         torch.testing.assert_close(found[row][: len(after)], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_a_forward_that_is_wrong_about_common_beginnings_alone_is_found(monkeypatch):
+    """They are read once, by code that prompts without one do not take."""
+    attend = packed_groups.attend_prompts
+
+    def wrong(layout, q, k, v, scale, dropout):
+        return attend(layout, q, k, v * 1.5 if layout.common else v, scale, dropout)
+
+    monkeypatch.setattr(packed_groups, "attend_prompts", wrong)
+    assert not is_right(build("llama").eval().network, PackedGroups())
+
+
+def test_models_of_few_positions_are_tried_with_short_prompts():
+    policy = build("llama").eval()
+    assert takes(policy.network, PackedGroups(), LONGEST)
+    policy.network.config.max_position_embeddings = LONGEST - 1
+    assert not takes(policy.network, PackedGroups(), LONGEST)
+    assert is_right(policy.network, PackedGroups())
