@@ -54,6 +54,7 @@ class AnswerCache:
                 with path.open("rb") as file:
                     file.seek(self.read.get(path, 0))
                     new = file.read()
+                    new = new[: new.rfind(b"\n") + 1]  # a line that is being written is read the next time
                 self.read[path] = self.read.get(path, 0) + len(new)
                 self._take(path, new)
 
