@@ -74,7 +74,8 @@ def with_layers(config: PretrainedConfig, layers: int) -> PretrainedConfig:
         if isinstance(value, list) and len(value) == before:
             changes[name] = value[:layers]
     for name, value in changes.items():
-        if not isinstance(getattr(type(text), name, None), property):  # these follow from others
+        own = getattr(text, "attribute_map", {}).get(name, name)
+        if not isinstance(getattr(type(text), own, None), property):  # these follow from others
             setattr(text, name, value)
     return config
 
