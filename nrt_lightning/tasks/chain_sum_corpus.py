@@ -30,9 +30,9 @@ class SumHabits:
     """
 
     right: float = 0.15
-    forgets: float = 0.35
-    miscopies: float = 0.2
-    unrelated: float = 0.15
+    forgets: float = 0.5
+    miscopies: float = 0.1
+    unrelated: float = 0.1
     guesses: float = 0.15
 
     def __post_init__(self) -> None:
@@ -69,7 +69,7 @@ class ChainSumCorpus(QASource):
         '-3 - 1 = -4, -18 + 9 = -9, -11 + 5 = -6'
     """
 
-    size: int = 3600
+    size: int = 1440
     min_terms: int = 3
     max_terms: int = 4
     lists: float = 0.5

@@ -127,7 +127,7 @@ def test_all_stages_of_a_tiny_base(
     monkeypatch.setattr("sys.argv", ["real", *options])
     main()
     assert "| NRT | 0 |" in capsys.readouterr().out
-    found = json.loads((tmp_path / "real" / "short" / "results.json").read_text())
+    found = json.loads((tmp_path / "real" / "smollm2-135m-instruct" / "short" / "results.json").read_text())
     assert set(found["16"]["0"]) == {"base", "nrt", "sft"}
     assert found["16"]["0"]["nrt"]["seconds"] > 0
     monkeypatch.setattr(Stage, "command", property(lambda self: pytest.fail("a finished stage is run again")))
@@ -138,9 +138,9 @@ def test_all_stages_of_a_tiny_base(
 def test_eight_steps_on_the_real_base(tmp_path: Path) -> None:
     """The reduced form of `make real`. Its model is found in runs/real or by the variable NRT_REAL_MODEL."""
     needs_reasoning_gym()
-    model = Path(os.environ.get("NRT_REAL_MODEL", ROOT / "runs" / "real" / "models" / "gemma-3-270m"))
+    model = Path(os.environ.get("NRT_REAL_MODEL", ROOT / "runs" / "real" / "models" / "smollm2-135m-instruct"))
     if not (model / "config.json").is_file():
-        pytest.skip(f"{model} does not exist: python -m benchmarks.real.weights gemma-3-270m writes it")
+        pytest.skip(f"{model} does not exist: python -m benchmarks.real.weights smollm2-135m-instruct writes it")
     cli = run(["fit", "--config", resolve("nrt:real/nrt"), "--config", resolve("nrt:real/as_it_comes"),
                f"--model.policy.model={model}", f"--trainer.default_root_dir={tmp_path}", "--trainer.max_steps=8",
                "--trainer.val_check_interval=8", "--trainer.logger=false", "--data.batch_size=4",

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from tiny import save_tiny
 from transformers import AutoTokenizer
 
-FAMILIES = {"meta-llama": "llama", "mistralai": "mistral", "Qwen": "qwen3", "runs": "gemma"}
+FAMILIES = {"meta-llama": "llama", "mistralai": "mistral", "Qwen": "qwen3", "runs": "llama"}
 
 
 class FSDPAnywhere(FSDPStrategy):
