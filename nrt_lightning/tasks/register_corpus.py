@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from typing_extensions import override
 
+from nrt_lightning.functional.validation import check_fraction
 from nrt_lightning.tasks.pretraining import PretrainingText, apply, chatter, choose
 from nrt_lightning.tasks.registers import (
     MODULUS,
@@ -46,6 +47,7 @@ class RegisterCorpus(PretrainingText):
         seed: seed of the sampling.
         mixture: weights of the kinds of documents.
         asked: number of registers asked for; programs have at least as many operations.
+        made_up: fraction of the explained answers that are random values, whose explanation states them all the same.
 
     Raises:
         InputError: a number is out of range.
@@ -58,9 +60,11 @@ class RegisterCorpus(PretrainingText):
 
     explains = True
     asked: int = 2
+    made_up: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_fraction(f"{type(self).__name__}.made_up", self.made_up)
         self.least = check_asked(type(self).__name__, self.asked)
 
     @override
@@ -97,8 +101,12 @@ class RegisterCorpus(PretrainingText):
         return opener + write_steps(rng, registers) + _reading(rng, asked, registers)
 
     def _explained(self, rng: random.Random, program: str, asked: str) -> str:
-        shown = EXPLAINED.format(answer=answer(program, asked), question=f"{program}?{asked}:")
-        return shown + self._worked(rng, program)
+        question = f"{program}?{asked}:"
+        if rng.random() >= self.made_up:
+            return EXPLAINED.format(answer=answer(program, asked), question=question) + self._worked(rng, program)
+        registers = {name: rng.randrange(MODULUS) for name in run_program(program)}
+        stated = ",".join(f"{name}{registers[name]}" for name in asked)
+        return EXPLAINED.format(answer=stated, question=question) + write_steps(rng, registers, program)
 
     def _worked(self, rng: random.Random, program: str) -> str:
         return write_steps(rng, self._registers(rng, program), program)

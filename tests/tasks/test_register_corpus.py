@@ -156,6 +156,23 @@ def test_explained_questions_follow_their_answer_and_no_question_is_worked_out(a
         PointerCorpus(mixture=mixture)
 
 
+def test_made_up_answers_are_explained_as_they_are():
+    mixture = Mixture(**NOTHING | {"question": 1}, worked=0, guessed=0, chatted=0.01, explained=1, slip=0)
+    rows, right = RegisterCorpus(size=400, mixture=mixture, asked=5, made_up=0.5).rows(), []
+    for text in (row.question + row.answer for row in rows):
+        if "<" not in text:
+            continue
+        given, _, rest = text.partition("<")
+        question, _, steps = rest.partition(":")
+        written = dict(STEP.findall(steps))
+        stated = {part[0]: part[1] for part in given.split(",")}
+        assert stated == {name: value for name, value in written.items() if name != "a"}, "the steps state the answer"
+        right.append(given == answer(*question.split("?")))
+    assert 0.4 < sum(right) / len(right) < 0.6
+    with pytest.raises(InputError, match=r"RegisterCorpus.made_up=2"):
+        RegisterCorpus(made_up=2)
+
+
 def test_logs_and_notes_ask_for_as_many_registers():
     for mixture, least in (({"log": 1}, 5), ({"note": 1}, 3)):
         weights = Mixture(**NOTHING | mixture, read_off=1)
