@@ -61,7 +61,7 @@ def test_logits_are_the_same(case: str, mixed: bool) -> None:
         with decoding_weights(policy.network):
             found = logits(policy)
         assert torch.equal(logits(policy), expected), "restored"
-    torch.testing.assert_close(found, expected, atol=0.05 if half else 1e-5, rtol=0.04 if half else 1e-5)
+    torch.testing.assert_close(found, expected, atol=0.1 if half else 1e-5, rtol=0.06 if half else 1e-5)
 
 
 def test_an_adapted_layer_is_one_product_in_float32() -> None:

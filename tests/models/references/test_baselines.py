@@ -104,7 +104,7 @@ def test_a_broken_file_is_scored_again(policy, tmp_path, caplog):
     rollouts = sampled(policy)
     first = loaded(policy, tmp_path).logprobs(rollouts)
     (file,) = tmp_path.rglob("*.jsonl")
-    file.write_bytes(file.read_bytes()[:50])
+    file.write_bytes(file.read_bytes()[:50] + b"\n")
     again = loaded(policy, tmp_path)
     assert str(file) in caplog.text
     assert torch.equal(again.logprobs(rollouts), first)
