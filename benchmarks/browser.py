@@ -15,6 +15,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+PATIENCE = 600  # seconds for a command, on a machine that is busy
 MISSING = "needs chromium and chromedriver: apt-get install -y chromium chromium-driver"
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
            "--force-color-profile=srgb", "--no-first-run", "--disable-background-networking"]  # fmt: skip
@@ -43,7 +44,7 @@ class Browser:
         data = None if body is None else json.dumps(body).encode()
         request = Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
         try:
-            with urlopen(request, timeout=60) as answer:
+            with urlopen(request, timeout=PATIENCE) as answer:
                 return json.loads(answer.read())["value"]
         except HTTPError as error:
             raise RuntimeError(json.loads(error.read())["value"]["message"].splitlines()[0]) from error

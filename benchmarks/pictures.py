@@ -2,7 +2,7 @@
 
     python -m benchmarks.pictures [--runs runs/quickstart] [--docs docs]
 
-Report and TensorBoard are opened in a headless Chromium. The self-assessment is of the best checkpoint: 64 validation
+The report is opened in a headless Chromium. The self-assessment is of the best checkpoint: 64 validation
 questions, with 8 answers each.
 """
 
@@ -11,17 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import URLError
-from urllib.request import urlopen
 
 from benchmarks import quickstart_picture
 from benchmarks.browser import Browser, browser
@@ -55,13 +49,6 @@ REPORT = (
     Shot("report_words", part="#words", height=1200),
     Shot("report_self_assessment", part="#calibration", height=700),
 )
-BOARD = (Shot("tensorboard_charts"), Shot("tensorboard_charts_dark", dark=True), Shot("tensorboard_samples"))
-TABS = {"tensorboard_samples": "text"}  # of TensorBoard; custom scalars otherwise
-DRAWN = """
-const count = (root) => [...root.querySelectorAll('*')].reduce((sum, node) => sum
-  + (/^(canvas|path|code)$/i.test(node.tagName) ? 1 : 0) + (node.shadowRoot ? count(node.shadowRoot) : 0), 0);
-return count(document)
-"""
 
 
 def assess(runs: Path, folder: Path) -> None:
@@ -91,43 +78,6 @@ def report(opened: Browser, runs: Path, folder: Path, page: Path) -> None:
         opened.picture(folder / f"{shot.name}.png", shot.part, shot.height)
 
 
-def board(opened: Browser, address: str, folder: Path) -> None:
-    """Take the pictures of TensorBoard, each when nothing more is drawn."""
-    for shot in BOARD:
-        opened.show("about:blank", shot.width, shot.height)
-        tab = TABS.get(shot.name, "custom_scalars")
-        opened.show(f"{address}/?darkMode={str(shot.dark).lower()}#{tab}", shot.width, shot.height, dark=shot.dark)
-        before, deadline = -1, time.monotonic() + 120
-        while (now := opened.run(DRAWN)) != before or now < 5:
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"{shot.name}: TensorBoard shows nothing")
-            before = now
-            time.sleep(5)
-        opened.picture(folder / f"{shot.name}.png", height=shot.height)
-
-
-@contextmanager
-def tensorboard(runs: Path) -> Iterator[str]:
-    """The address of a TensorBoard of some runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(runs), "--port", str(port)]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*command, "--load_fast=false", "--reload_interval=5"], **quiet)  # type: ignore[call-overload]
-    try:
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            with suppress(URLError, ConnectionError), urlopen(f"{address}/data/runs", timeout=5) as answer:
-                if b"nrt" in answer.read():
-                    break
-            time.sleep(0.5)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def heat_map(runs: Path, file: Path) -> None:
     """Draw what `AnswerHeatMap` draws, from the samples of the NRT run."""
     samples = [line for line in read_lines(runs / RUN / "samples.jsonl")[0] if line["split"] == "val"]
@@ -150,9 +100,7 @@ def take(runs: Path, docs: Path) -> list[Path]:
         copied = shutil.copytree(runs, Path(temporary, "runs"), ignore=shutil.ignore_patterns("*.ckpt"))
         assess(runs, Path(temporary))
         report(opened, copied, images, Path(temporary, "report.html"))
-        with tensorboard(runs) as address:
-            board(opened, address, images)
-    return [docs / "quickstart.png", images / HEAT_MAP, *(images / f"{shot.name}.png" for shot in (*REPORT, *BOARD))]
+    return [docs / "quickstart.png", images / HEAT_MAP, *(images / f"{shot.name}.png" for shot in REPORT)]
 
 
 def main(arguments: list[str] | None = None) -> None:
