@@ -26,15 +26,15 @@ def verdict(history: History, facts: dict[str, Any] | None = None) -> tuple[Find
     troubled = [finding for finding in health if finding.level in (BAD, WATCH)]
     bad = any(finding.level == BAD for finding in troubled)
     traces = any(name.startswith("rollout/") for name in history.series)
-    healthy = "It is not healthy" if bad else f"{len(troubled)} figures to watch" if len(troubled) > 1 else (
-        "One figure to watch" if troubled else "No sign of trouble" if traces else "It has no traces that could fail"
+    healthy = ["It is not healthy."] if bad else [f"{len(troubled)} figures to watch."] if len(troubled) > 1 else (
+        ["One figure to watch."] if troubled else ["No sign of trouble."] if traces else []
     )  # fmt: skip
     level = BAD if BAD in (learning.level, *(f.level for f in health)) else (
         learning.level if learning.level != GOOD else WATCH if troubled else GOOD
     )  # fmt: skip
     first = troubled[0] if troubled else learning
     action = learning.action if learning.level in (BAD, OPEN) and learning.action else first.action or learning.action
-    text = " ".join([words, f"{healthy}.", *(["It has not ended."] if ending is not None else [])])
+    text = " ".join([words, *healthy, *(["It has not ended."] if ending is not None else [])])
     return Finding(level, text, action), [learning, *([ending] if ending is not None else []), *health]
 
 
