@@ -67,7 +67,15 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
 
 def least_of(model: PreTrainedModel) -> float:
     """A difference that rounding alone makes, in nats. Under mixed precision, weights are in float32 and logits not."""
+    if model.dtype == torch.float32 and rounds_products(model.device):
+        return HALF
     return max(LEAST.get(dtype, HALF) for dtype in (model.dtype, LOGITS.get(model, model.dtype)))
+
+
+def rounds_products(device: torch.device) -> bool:
+    """True if torch may round the operands of float32 products, as `set_float32_matmul_precision("high")` allows."""
+    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
+    return backend.matmul.fp32_precision in ("tf32", "bf16")
 
 
 def check_causal(model: PreTrainedModel) -> None:

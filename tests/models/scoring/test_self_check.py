@@ -15,7 +15,7 @@ from nrt_lightning.models.scoring.best import WRONG
 from nrt_lightning.models.scoring.certainty import token_certainty
 from nrt_lightning.models.scoring.packed_groups import PackedGroups
 from nrt_lightning.models.scoring.prompt_tree import PromptTree
-from nrt_lightning.models.scoring.self_check import DIFFERENCES, LONGEST, alone, is_right, takes
+from nrt_lightning.models.scoring.self_check import DIFFERENCES, HALF, LEAST, LONGEST, alone, is_right, least_of, takes
 from nrt_lightning.rollouts import GenerationRequest, assemble
 
 FAMILIES = ["diffllama", "hrm_text", "bloom", "gpt_oss", "mixtral", "mpt", "gpt_neo", "gpt_neox", "opt", "gemma3_text",
@@ -146,3 +146,14 @@ def test_models_of_few_positions_are_tried_with_short_prompts():
     policy.network.config.max_position_embeddings = LONGEST - 1
     assert not takes(policy.network, PackedGroups(), LONGEST)
     assert is_right(policy.network, PackedGroups())
+
+
+@pytest.mark.parametrize(("precision", "least"), [("highest", LEAST[torch.float32]), ("medium", HALF)])
+def test_the_bound_allows_for_products_of_float32_that_are_rounded(policy, precision, least):
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(precision)
+        assert least_of(policy.network) == least
+        assert is_right(policy.network, PromptTree())
+    finally:
+        torch.set_float32_matmul_precision(before)
