@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from nrt_lightning.models.scoring.best import WRONG
 from nrt_lightning.models.scoring.recurrence import recurrent
 from nrt_lightning.rollouts import GenerationRequest, Generations, TransformersEngine, assemble, direct_answers
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder, GrowingDecoder, fixed_refusal, forward
+from nrt_lightning.rollouts.decoding_weights import decoding_weights
 from nrt_lightning.rollouts.recurrent_decoding import StateDecoder
 from nrt_lightning.rollouts.transformers_engine import next_tokens
 from nrt_lightning.structures import Prompts, Rollouts
@@ -143,7 +145,8 @@ class Miniature:
         tokens = torch.ones(x.rollouts, dtype=torch.long)
         banned, uniform = torch.zeros(0, dtype=torch.long), torch.zeros(x.rollouts)
         self.policy.eval()
-        with memory, torch.no_grad(), self.autocast():
+        layers = nullcontext() if gpu else decoding_weights(network)  # weights seem to be on a CPU
+        with memory, torch.no_grad(), self.autocast(), layers:
             logits, decoder = self.start(prompts, fixed=bool(fixed))
             next_tokens(logits, request, banned, uniform)
             del logits
