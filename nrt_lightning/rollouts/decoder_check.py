@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from nrt_lightning.functional.memory import raise_out_of_memory
 from nrt_lightning.models.policy.vocabulary import position_limit
-from nrt_lightning.models.scoring.base import accepted
 from nrt_lightning.models.scoring.layout import LEAST
-from nrt_lightning.models.scoring.self_check import least_of
+from nrt_lightning.models.scoring.self_check import least_of, plain_logits, some_tokens
 from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ HALVES = 0.01  # nats: a bound of 16 bits is larger
 NEW = 4  # tokens that are decoded
 OWN = (2, 4)  # tokens of the prompts after what they begin with in common: of different lengths, so that one is padded
 DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by decoder, nats
+RIGHT: WeakKeyDictionary[nn.Module, dict[type, bool]] = WeakKeyDictionary()  # by decoder
 
 
 def decodes(model: PreTrainedModel, kind: type[Decoder], start: Start) -> bool:
@@ -37,20 +37,21 @@ def decodes(model: PreTrainedModel, kind: type[Decoder], start: Start) -> bool:
         kind: of the decoder.
         start: processes prompts [2, P] and makes the decoder.
     """
-    known = DIFFERENCES.setdefault(model, {})
-    if kind not in known:
+    known, right = DIFFERENCES.setdefault(model, {}), RIGHT.setdefault(model, {})
+    if kind not in right:
         try:
             known[kind] = max(difference(model, start, common) for common in beginnings(model))
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
             raise_out_of_memory(error)
             known[kind] = float("inf")  # the model does not take such masks
-        if not is_small(model, known[kind]):
+        right[kind] = is_small(model, known[kind])
+        if not right[kind]:
             instead = "a growing cache" if kind is FixedDecoder else "prompts of equal length, without padding"
             log.warning(
                 "%s is not used: for %s its log-probs differ from those of a plain forward pass by %.2g nats. It is "
                 "decoded with %s.", kind.__name__, type(model).__name__, known[kind], instead,
             )  # fmt: skip
-    return is_small(model, known[kind])
+    return right[kind]
 
 
 def is_small(model: PreTrainedModel, found: float) -> bool:
@@ -83,7 +84,7 @@ def difference(model: PreTrainedModel, start: Start, common: int) -> float:
         ids[row, mask[row]] = rows[row][: common + own]
     logits, decoder = start(ids, mask)
     found = 0.0
-    expected = [plain(model, tokens.unsqueeze(0))[0, -NEW - 1 : -1] for tokens in rows]  # [NEW, V] each
+    expected = [plain_logits(model, tokens.unsqueeze(0))[0, -NEW - 1 : -1] for tokens in rows]  # [NEW, V] each
     for step in range(NEW):
         tokens = torch.stack([tokens[step - NEW] for tokens in rows])  # [2]
         found = max(found, apart(logits, torch.stack([each[step] for each in expected]), tokens))
@@ -97,26 +98,16 @@ def of_two_shapes(model: PreTrainedModel) -> float:
     """The difference of log-probs between plain forward passes of rows together and alone, in nats."""
     rows = few_rows(model, 0)
     size = min(map(len, rows))
-    together = plain(model, torch.stack([tokens[:size] for tokens in rows]))
-    alone = torch.cat([plain(model, tokens[None, :size]) for tokens in rows])
+    together = plain_logits(model, torch.stack([tokens[:size] for tokens in rows]))
+    alone = torch.cat([plain_logits(model, tokens[None, :size]) for tokens in rows])
     targets = torch.stack([tokens[1:size] for tokens in rows])
     return apart(together[:, :-1], alone[:, :-1], targets)
 
 
 def few_rows(model: PreTrainedModel, common: int) -> list[Tensor]:
     """Two texts without meaning: what they begin with in common, and their own tokens with `NEW` to decode."""
-    vocabulary = model.config.get_text_config().vocab_size
-
-    def some(count: int, first: int) -> Tensor:
-        return (torch.arange(first, first + count, device=model.device) * 13 + 5) % vocabulary
-
-    begin = some(common, 90)
-    return [torch.cat([begin, some(own + NEW, 20 * row)]) for row, own in enumerate(OWN)]
-
-
-def plain(model: Any, ids: Tensor) -> Tensor:
-    """Logits of a plain forward pass, without cache and padding. [n, S, V]"""
-    return model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
+    begin = some_tokens(model, 90, common)
+    return [torch.cat([begin, some_tokens(model, 20 * row, own + NEW)]) for row, own in enumerate(OWN)]
 
 
 def apart(one: Tensor, other: Tensor, tokens: Tensor) -> float:

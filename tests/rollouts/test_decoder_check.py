@@ -9,8 +9,10 @@ from torch import nn
 
 from benchmarks.architectures import build
 from nrt_lightning import InputError, TransformersEngine
+from nrt_lightning.models.scoring.self_check import HALF, least_of
 from nrt_lightning.rollouts.decoder_check import DIFFERENCES
 from nrt_lightning.rollouts.decoding import FixedDecoder, GrowingDecoder
+from nrt_lightning.rollouts.transformers_engine import may_pad
 
 
 def check_log_probs(policy, out, request):
@@ -65,3 +67,10 @@ def test_in_half_precision_rounding_is_no_fault(policy, caplog):
     policy.network.to(torch.bfloat16)
     TransformersEngine().generate(policy, request_for(policy, group_size=2))
     assert "is not used" not in caplog.text
+
+
+def test_under_mixed_precision_the_bound_is_that_of_the_logits_from_the_first_use_on(policy):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert policy.network.dtype == torch.float32
+        assert may_pad(policy.network)
+        assert least_of(policy.network) == HALF, "as after scoring, so that a resumed run decides alike"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -115,10 +115,21 @@ def alone(model: PreTrainedModel, rollouts: Rollouts, row: int) -> Tensor:
     prompt = int(rollouts.group_ids[row])
     before = rollouts.prompt_ids[prompt][rollouts.prompt_mask[prompt]]
     after = rollouts.completion_ids[row][rollouts.segments.completion_mask[row]]
-    inputs: dict[str, Any] = {"input_ids": torch.cat([before, after]).unsqueeze(0), "use_cache": False}
-    logits = model(**accepted(model, inputs)).logits[0, len(before) - 1 : -1]
-    LOGITS[model] = logits.dtype
+    logits = plain_logits(model, torch.cat([before, after]).unsqueeze(0))[0, len(before) - 1 : -1]
     return logits.float().log_softmax(-1).gather(-1, after.unsqueeze(1)).squeeze(1)
+
+
+def plain_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """Logits of a forward pass without padding and cache, by whose dtype differences are judged. [n, S, V]"""
+    logits: Tensor = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
+    LOGITS[model] = logits.dtype
+    return logits
+
+
+def some_tokens(model: PreTrainedModel, first: int, count: int) -> Tensor:
+    """Tokens without meaning, which differ from those of another `first`. [count]"""
+    vocabulary = model.config.get_text_config().vocab_size
+    return (torch.arange(first, first + count, device=model.device) * 13 + 5) % vocabulary
 
 
 def takes(model: PreTrainedModel, scoring: ScoringForward, length: int) -> bool:
@@ -129,17 +140,16 @@ def takes(model: PreTrainedModel, scoring: ScoringForward, length: int) -> bool:
 
 def few_rollouts(model: PreTrainedModel, common: int = 0) -> Rollouts:
     """Two prompts, which begin with `common` equal tokens, and four completions, of different lengths."""
-    device, vocabulary = model.device, model.config.get_text_config().vocab_size
+    device = model.device
 
     def ragged(lengths: tuple[int, ...], first: int, *, left: bool = False) -> tuple[Tensor, Tensor]:
         width = max(lengths)
         column, own = torch.arange(width, device=device), torch.tensor(lengths, device=device).unsqueeze(1)
         mask = column >= width - own if left else column < own  # [n, width]
-        ids = (torch.arange(first, first + mask.numel(), device=device).view_as(mask) * 13 + 5) % vocabulary
-        return ids * mask, mask
+        return some_tokens(model, first, mask.numel()).view_as(mask) * mask, mask
 
     prompts, prompt_mask = ragged(tuple(common + own for own in LENGTHS["prompts"]), 0, left=True)
-    begin = (torch.arange(70, 70 + common, device=device) * 13 + 5) % vocabulary
+    begin = some_tokens(model, 70, common)
     for ids, own in zip(prompts, LENGTHS["prompts"], strict=True):
         ids[-own - common : -own] = begin
     completions, mask = ragged(LENGTHS["completions"], 20)
@@ -154,5 +164,5 @@ def few_rollouts(model: PreTrainedModel, common: int = 0) -> Rollouts:
         segments=Segments(mask, none, none, marker_emitted=none[:, 0]),
         group_ids=torch.tensor([0, 0, 1, 1], device=device),
         truncated=none[:, 0],
-        marker_ids=(3 % vocabulary,),
+        marker_ids=(3 % model.config.get_text_config().vocab_size,),
     )
