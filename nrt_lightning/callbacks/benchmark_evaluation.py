@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
-from nrt_lightning.callbacks.looks import Looks
-from nrt_lightning.callbacks.run_folder import begins
+from nrt_lightning.callbacks.looks import LookingCallback, Looks
 from nrt_lightning.data.arguments import Source
 from nrt_lightning.data.encoding import EncodedRows, PromptEncoder
 from nrt_lightning.data.formats import RowFormat
@@ -27,7 +26,7 @@ UNLIMITED = 10**9  # tokens
 FIGURES = ("marker_rate", "ended_answers", "trace_tokens", "confidence", "confidence_without_trace")
 
 
-class BenchmarkEvaluation(Callback):
+class BenchmarkEvaluation(LookingCallback):
     """Lets the policy answer the questions of a second data set, in validation, and logs the figures under `name/`.
 
     The figures are those of `nrt-lightning evaluate`: every metric, `NAME_majority@K` and `NAME_pass@K` for several
@@ -92,20 +91,11 @@ class BenchmarkEvaluation(Callback):
         return self._generate_state_key(name=self.name)
 
     @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"last": self.looks.last}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.looks.last = state_dict["last"]
-
-    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Read and encode the questions, before any weights are read."""
+        super().setup(trainer, pl_module, stage)
         if stage not in ("fit", "validate"):
             return
-        if begins(trainer, stage) or stage == "validate":
-            self.looks.last = None
         none: dict[str, Any] = dict.fromkeys(("train", "val", "predict"))
         rows = Splits({**none, "test": self.source}, self.format, {"test": self.max_rows}, {}).rows("test")
         check_references(rows, self.metrics, confidence=self.answers.confidence)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from typing_extensions import override
 
+from nrt_lightning.callbacks.run_folder import begins
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.structures import Prompts
 
@@ -55,3 +58,22 @@ class Looks:
         self.done += len(prompts)
         self.left -= len(prompts)
         return prompts, counted
+
+
+class LookingCallback(Callback):
+    """A callback with `Looks`, whose checkpoints keep the step of the last one."""
+
+    looks: Looks
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "validate" or (stage == "fit" and begins(trainer, stage)):
+            self.looks.last = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"last": self.looks.last}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.looks.last = state_dict["last"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import time
 from datetime import timedelta
@@ -183,10 +184,10 @@ def spacing(every: int, steps: float) -> int:
     >>> spacing(1, 150), spacing(1, 3000), spacing(10, 150), spacing(50, float("inf")), spacing(0, 9)
     (2, 50, 10, 50, 0)
     """
-    times, tens = 1, 1
-    while every and math.isfinite(steps) and steps > LINES * every * times:
-        times, tens = (2 * tens, tens) if times == tens else (5 * tens, tens) if times == 2 * tens else (10 * tens,) * 2
-    return every * times
+    if not every or not math.isfinite(steps):
+        return every
+    multiples = (every * digit * 10**power for power in itertools.count() for digit in (1, 2, 5))
+    return next(multiple for multiple in multiples if steps <= LINES * multiple)
 
 
 def total_steps(trainer: Trainer) -> str:

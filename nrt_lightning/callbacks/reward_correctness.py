@@ -6,11 +6,10 @@ import dataclasses
 import logging
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
-from nrt_lightning.callbacks.looks import Looks
-from nrt_lightning.callbacks.run_folder import begins
+from nrt_lightning.callbacks.looks import LookingCallback, Looks
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.probe import probe
 from nrt_lightning.metrics import CorrectnessMetric
@@ -21,7 +20,7 @@ from nrt_lightning.training.checks import method_of
 log = logging.getLogger(__name__)
 
 
-class RewardCorrectness(Callback):
+class RewardCorrectness(LookingCallback):
     """Logs in validation how the reward of traces follows the correctness of the answers given after them.
 
     For some validation rows the policy writes K traces as in training and an answer after each, greedily. Each trace's
@@ -53,10 +52,9 @@ class RewardCorrectness(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage not in ("fit", "validate"):
             return
-        if stage == "validate" or begins(trainer, stage):
-            self.looks.last = None
         method = method_of(pl_module, type(self).__name__)
         if (self.sampling or method.sampling).group_size < 2:
             raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")
@@ -103,11 +101,3 @@ class RewardCorrectness(Callback):
                 "RewardCorrectness: none of the answers was right, so there is no order to measure. Either the policy "
                 "cannot answer yet, or exact match cannot judge these rows."
             )
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {"last": self.looks.last}
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.looks.last = state_dict["last"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from typing_extensions import override
 
-from nrt_lightning.callbacks.looks import Looks
-from nrt_lightning.callbacks.run_folder import begins, leaves_nothing
+from nrt_lightning.callbacks.looks import LookingCallback, Looks
+from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_lines import RunLines, log_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.self_assessment import assess
@@ -22,7 +22,7 @@ from nrt_lightning.training.checks import method_of
 FILE = "self_assessment.jsonl"
 
 
-class SelfAssessment(Callback):
+class SelfAssessment(LookingCallback):
     """Logs in validation how well the policy knows whether it is right.
 
     For some validation rows it samples K traces and an answer after each. The agreement of a row is the fraction of its
@@ -55,10 +55,9 @@ class SelfAssessment(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         if stage not in ("fit", "validate"):
             return
-        if stage == "validate" or begins(trainer, stage):
-            self.looks.last = None
         sampling = self.sampling or method_of(pl_module, type(self).__name__).sampling
         if sampling.group_size < 2 or sampling.temperature == 0:
             raise InputError(
@@ -126,8 +125,9 @@ class SelfAssessment(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"last": self.looks.last, "file": self.before}
+        return super().state_dict() | {"file": self.before}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.looks.last, self.before = state_dict["last"], state_dict["file"]
+        super().load_state_dict(state_dict)
+        self.before = state_dict["file"]

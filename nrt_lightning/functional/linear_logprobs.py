@@ -114,14 +114,13 @@ class LinearLogprobs(torch.autograd.Function):
         grad_weight = torch.zeros_like(weight) if want_weight else None
         grad_bias = torch.zeros_like(bias, dtype=exact) if want_bias else None
         grad_row = torch.zeros_like(row, dtype=exact) if want_row else None
-        multiply = rounded_product if ctx.rows >= len(weight) else product  # rounded once, not at every block
+        whole = ctx.rows >= len(weight)  # one block: a sum over it is rounded once
         with torch.autocast(hidden.device.type, enabled=False):
             for start in range(0, len(weight), ctx.rows):
                 block = slice(start, start + ctx.rows)
                 stored = weight[block]  # [v, H]
-                part = (
-                    stored if weight.is_cuda or kept else stored.to(exact)
-                )  # [v, H]; kept probabilities need no logits
+                # Converted once, and not for every chunk; kept probabilities of one block need no logits.
+                part = stored if weight.is_cuda or (whole and kept) else stored.to(exact)  # [v, H]
                 sums = None if grad_weight is None else grad_weight[block].to(exact)  # [v, H], 0
                 own = own_column(row, ctx.index, start, len(part))
                 for where, slope in slopes(ctx, grads, part, block, own):  # [c, v]
@@ -135,7 +134,7 @@ class LinearLogprobs(torch.autograd.Function):
                         if grad_row is not None:
                             grad_row += (through_row * hidden[where]).sum(dim=0)
                     if grad_hidden is not None:
-                        grad_hidden[where] += multiply(slope, stored)
+                        grad_hidden[where] += rounded_product(slope, stored) if whole else product(slope, part)
                     if sums is not None:
                         add_product(sums, slope.T, hidden[where])
                 if grad_weight is not None and sums is not None and sums.dtype != grad_weight.dtype:

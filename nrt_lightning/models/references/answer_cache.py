@@ -50,12 +50,13 @@ class AnswerCache:
     def refresh(self) -> None:
         """Read the lines that other processes have written since the last call."""
         for path in sorted(self.directory.glob("*.jsonl")):
-            if path != self.own and path.stat().st_size > self.read.get(path, 0):
+            start = self.read.get(path, 0)
+            if path != self.own and path.stat().st_size > start:
                 with path.open("rb") as file:
-                    file.seek(self.read.get(path, 0))
+                    file.seek(start)
                     new = file.read()
-                    new = new[: new.rfind(b"\n") + 1]  # a line that is being written is read the next time
-                self.read[path] = self.read.get(path, 0) + len(new)
+                new = new[: new.rfind(b"\n") + 1]  # a line that is being written is read the next time
+                self.read[path] = start + len(new)
                 self._take(path, new)
 
     def _take(self, path: Path, new: bytes) -> None:
