@@ -21,7 +21,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # One thread: for a model this small, more threads only wait for each other.
 quickstart: export OMP_NUM_THREADS = 1
-quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both results; about three minutes on one core
+quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both results; three to five minutes on one core
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 
