@@ -41,6 +41,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "qlora": {"adapter": LoRA(), "quantization": FourBit()},
 }
 RUNS = ["8B-qlora", "1B-lora", "3B-lora", "1B-full", "3B-full"]
+KEPT = ("1B-lora", "tiny-qlora")  # fit without activation checkpointing
 
 
 @dataclass
@@ -74,7 +75,8 @@ def settings(name: str, directory: str, device: torch.device) -> tuple[Workload,
     llama_config(work).save_pretrained(directory)
     build_tokenizer(work.vocabulary).save_pretrained(directory)
     dtype = "bfloat16" if device.type == "cuda" else "float32"
-    common = {"model": directory, "weights": "random", "dtype": dtype, "activation_checkpointing": shape == "8B"}
+    recompute = name not in KEPT
+    common = {"model": directory, "weights": "random", "dtype": dtype, "activation_checkpointing": recompute}
     return work, common | WAYS[way]
 
 

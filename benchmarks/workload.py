@@ -118,6 +118,8 @@ def set_trace_lengths(model: Any, ends_after: float) -> None:
     of these two tokens weight it differently from all others.
     """
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight  # [V, H] both
+    if head is embedding and not ends_after:
+        return  # the marker's large entry would be an input too. A token ends a trace with probability 2 / V
     embedding[:, 0] = 4.0
     if head is embedding:
         model.model.norm.weight[0] = 1 / 16  # otherwise all logits are near 96, where bfloat16 has steps of 0.5

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Start = Callable[[Tensor, Tensor], tuple[Tensor, Decoder]]  # prompts and their mask -> logits and a decoder
-HALVES = 0.01  # nats: a bound of 16 bits is larger
 NEW = 4  # tokens that are decoded
 OWN = (2, 4)  # tokens of the prompts after what they begin with in common: of different lengths, so that one is padded
 DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by decoder, nats
@@ -44,7 +43,7 @@ def decodes(model: PreTrainedModel, kind: type[Decoder], start: Start) -> bool:
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError, KeyError) as error:
             raise_out_of_memory(error)
             known[kind] = float("inf")  # the model does not take such masks
-        right[kind] = is_small(model, known[kind])
+        right[kind] = known[kind] <= least_of(model)
         if not right[kind]:
             instead = "a growing cache" if kind is FixedDecoder else "prompts of equal length, without padding"
             log.warning(
@@ -52,12 +51,6 @@ def decodes(model: PreTrainedModel, kind: type[Decoder], start: Start) -> bool:
                 "decoded with %s.", kind.__name__, type(model).__name__, known[kind], instead,
             )  # fmt: skip
     return right[kind]
-
-
-def is_small(model: PreTrainedModel, found: float) -> bool:
-    """True if rounding explains a difference: in 16 bits it may be four times that of two plain forward passes."""
-    least = least_of(model)
-    return found <= least or (found < float("inf") and least >= HALVES and found <= 4 * of_two_shapes(model))
 
 
 def beginnings(model: Any) -> list[int]:
@@ -91,17 +84,6 @@ def difference(model: PreTrainedModel, start: Start, common: int) -> float:
         if step + 1 < NEW:
             logits = decoder.step(tokens)
     return found
-
-
-@torch.no_grad()
-def of_two_shapes(model: PreTrainedModel) -> float:
-    """The difference of log-probs between plain forward passes of rows together and alone, in nats."""
-    rows = few_rows(model, 0)
-    size = min(map(len, rows))
-    together = plain_logits(model, torch.stack([tokens[:size] for tokens in rows]))
-    alone = torch.cat([plain_logits(model, tokens[None, :size]) for tokens in rows])
-    targets = torch.stack([tokens[1:size] for tokens in rows])
-    return apart(together[:, :-1], alone[:, :-1], targets)
 
 
 def few_rows(model: PreTrainedModel, common: int) -> list[Tensor]:

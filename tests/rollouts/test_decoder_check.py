@@ -69,8 +69,26 @@ def test_in_half_precision_rounding_is_no_fault(policy, caplog):
     assert "is not used" not in caplog.text
 
 
+@pytest.mark.parametrize("fault", [False, True])
+def test_in_half_precision_the_bound_follows_the_logits(policy, caplog, fault):
+    """SmolLM2 has logits of 30 in bfloat16, whose last place is worth 0.23 nats: one unit was a fault on a GPU."""
+    with torch.no_grad():
+        policy.network.lm_head.weight *= 32
+
+    def round_up(head, args, logits):  # as kernels of other shapes may
+        return logits * (1 + 2**-7) if args[0].shape[1] == 1 else logits
+
+    policy.network.lm_head.register_forward_hook(round_up)
+    if fault:
+        policy.network.model.norm = nn.Sequential(policy.network.model.norm, SeesPadding())
+    policy.network.to(torch.bfloat16)
+    TransformersEngine().generate(policy, request_for(policy, group_size=2))
+    assert DIFFERENCES[policy.network][GrowingDecoder] > HALF
+    assert ("GrowingDecoder is not used" in caplog.text) == fault
+
+
 def test_under_mixed_precision_the_bound_is_that_of_the_logits_from_the_first_use_on(policy):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert policy.network.dtype == torch.float32
         assert may_pad(policy.network)
-        assert least_of(policy.network) == HALF, "as after scoring, so that a resumed run decides alike"
+        assert least_of(policy.network) >= HALF, "as after scoring, so that a resumed run decides alike"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -22,19 +23,32 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LEAST = {torch.float32: 1e-4, torch.float64: 1e-6}  # nats
-HALF = 0.1  # nats, in 16 bits
+HALF = 0.1  # nats, in 16 bits, if the logits are small
 COMMON = LEAST_COMMON + 1  # tokens that both prompts begin with: so many are read once
 LENGTHS = {"prompts": (3, 5), "completions": (4, 6, 5, 3), "answers": (2, 1)}  # ragged: 2 prompts, 4 completions
 LONGEST = COMMON + max(LENGTHS["prompts"]) + max(LENGTHS["completions"])
 DIFFERENCES: WeakKeyDictionary[nn.Module, dict[type, float]] = WeakKeyDictionary()  # by scoring forward, nats
-LOGITS: WeakKeyDictionary[nn.Module, torch.dtype] = WeakKeyDictionary()  # by model: of a plain forward pass
+LOGITS: WeakKeyDictionary[nn.Module, Logits] = WeakKeyDictionary()  # by model
+
+
+@dataclass(frozen=True)
+class Logits:
+    """Logits of a plain forward pass.
+
+    Args:
+        dtype: of the logits.
+        largest: absolute value of the largest logit of a position.
+    """
+
+    dtype: torch.dtype
+    largest: float
 
 
 def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
     """True if a scoring forward gives the log-probs of plain forward passes of each sequence alone.
 
     The model is tried once, in eval mode and without random numbers. In half precision the bound is four times the
-    difference of `PromptCopies`, which computes the same with another shape.
+    difference of `PromptCopies`, which computes the same with another shape, or what rounding the logits explains.
 
     Args:
         model: with its weights.
@@ -56,26 +70,38 @@ def is_right(model: PreTrainedModel, scoring: ScoringForward) -> bool:
                     raise_out_of_memory(error)
                     known[type(scoring)] = float("inf")  # the model does not take such masks or caches
     found, copies = known[type(scoring)], known[PromptCopies]
-    least = least_of(model)
-    if not copies <= 10 * least:
+    if not copies <= most_of(model):
         raise InputError(
             f"policy.model: {type(model).__name__} gives other log-probs in a padded batch than alone (they differ by "
             f"{copies:.2g} nats), so it can be neither scored nor trained. Choose another model."
         )
-    return found <= max(least, 4 * copies)
+    return found <= max(least_of(model), 4 * copies)
 
 
 def least_of(model: PreTrainedModel) -> float:
-    """A difference that rounding alone makes, in nats. Under mixed precision, weights are in float32 and logits not."""
-    if model.dtype == torch.float32 and rounds_products(model.device):
-        return HALF
-    return max(LEAST.get(dtype, HALF) for dtype in (model.dtype, LOGITS.get(model, model.dtype)))
+    """A difference that rounding alone makes, in nats: in 16 bits, four units in the last place of the largest logit.
+
+    In bfloat16, that is 0.9 nats at a logit of 30. Under mixed precision, weights are in float32 and logits not.
+    """
+    known = LOGITS.get(model)
+    dtypes = {model.dtype, known.dtype} if known else {model.dtype}
+    units = [torch.finfo(dtype).eps for dtype in dtypes if dtype not in LEAST] + operand_units(model)
+    if not units:
+        return max(LEAST[dtype] for dtype in dtypes)
+    return max(HALF, 4 * max(units) * (known.largest if known else 0.0))
 
 
-def rounds_products(device: torch.device) -> bool:
-    """True if torch may round the operands of float32 products, as `set_float32_matmul_precision("high")` allows."""
-    backend = torch.backends.cuda if device.type == "cuda" else torch.backends.mkldnn
-    return backend.matmul.fp32_precision in ("tf32", "bf16")
+def most_of(model: PreTrainedModel) -> float:
+    """The largest difference of a model that is trained, in nats."""
+    least = least_of(model)
+    return 10 * least if least < HALF else max(10 * HALF, least)
+
+
+def operand_units(model: PreTrainedModel) -> list[float]:
+    """The last place of what torch may round the operands of float32 products to, by `set_float32_matmul_precision`."""
+    backend = torch.backends.cuda if model.device.type == "cuda" else torch.backends.mkldnn
+    unit = {"tf32": 2**-10, "bf16": 2**-7}.get(backend.matmul.fp32_precision)
+    return [unit] if unit and model.dtype == torch.float32 else []
 
 
 def check_causal(model: PreTrainedModel) -> None:
@@ -89,7 +115,7 @@ def check_causal(model: PreTrainedModel) -> None:
     half = len(whole) // 2
     rollouts.segments.trace_mask[1, half:] = False
     found = float((alone(model, rollouts, 1) - whole[:half]).abs().max())
-    if not found <= 10 * least_of(model):
+    if not found <= most_of(model):
         raise InputError(
             f"policy.model: {type(model).__name__} reads later tokens (log-probs of a text's beginning change by "
             f"{found:.2g} nats with its end), so it cannot write. Choose a causal language model."
@@ -120,9 +146,11 @@ def alone(model: PreTrainedModel, rollouts: Rollouts, row: int) -> Tensor:
 
 
 def plain_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """Logits of a forward pass without padding and cache, by whose dtype differences are judged. [n, S, V]"""
+    """Logits of a forward pass without padding and cache, by which differences are judged. [n, S, V]"""
     logits: Tensor = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
-    LOGITS[model] = logits.dtype
+    if model not in LOGITS or LOGITS[model].dtype != logits.dtype:
+        largest = logits.detach().amax(-1).nan_to_num(0.0, 0.0, 0.0).abs().max()  # of likely tokens: others may be -1e38
+        LOGITS[model] = Logits(logits.dtype, float(largest))
     return logits
 
 
