@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -45,7 +47,8 @@ class AnswerConditioned:
         correction: importance weights of the traces, from the mixture to the policy under the question; null for none,
             as STaR and RAVR: traces that only the answer makes likely are then trained like others.
         leak_guard: measures, and optionally refuses, traces that copy the answer.
-        wrong_answers: put the answer of another row into the prompt. A control: it must not help.
+        wrong_answers: put the answer of another row into the prompt, the one that shares the fewest words with the
+            row's own. A control: it must not help.
 
     Raises:
         InputError: the share is out of range, or the template has no place for question or answer.
@@ -101,7 +104,7 @@ class AnswerConditioned:
                 )
 
     def answers(self, rows: list[Row], seed: int) -> list[str]:
-        """The answer that each row's prompt shows: its own, or with `wrong_answers` that of another row.
+        """The answer that each row's prompt shows: its own, or with `wrong_answers` the most different of other rows.
 
         Raises:
             InputError: a row has no answer, or all rows have the same.
@@ -116,8 +119,8 @@ class AnswerConditioned:
                 f"{own[0]!r}. Raise data.batch_size or data.window."
             )
         start = 1 + counter_seed(seed, 0, 0, stream="wrong answers") % (len(own) - 1)
-        others = [[own[(n + start + step) % len(own)] for step in range(len(own))] for n in range(len(own))]
-        return [next(other for other in order if other != own[n]) for n, order in enumerate(others)]
+        turned = own[start:] + own[:start]
+        return [most_different(answer, turned[n:] + turned[:n]) for n, answer in enumerate(own)]
 
     def prompts(self, policy: Policy, rows: list[Row], seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """The prompts with the answer in them: ids and mask, both [B, P], left-padded."""
@@ -128,6 +131,17 @@ class AnswerConditioned:
         ids = [torch.tensor(one, dtype=torch.long) for one in template.encode_all(changed, tokenizer)]
         padded, mask = pad_rows(ids, left=True)
         return padded.to(device), mask.to(device)
+
+
+def most_different(answer: str, others: list[str]) -> str:
+    """The first of the other answers that shares the fewest words with an answer, and is not the same.
+
+    >>> most_different("a1, b2", ["a1, b2", "b2, c3", "a4, b3"])
+    'a4, b3'
+    """
+    words = Counter(re.findall(r"\w+", answer))
+    wrong = [other for other in others if other != answer]
+    return min(wrong, key=lambda other: (words & Counter(re.findall(r"\w+", other))).total())
 
 
 def with_answer(row: Row, text: str, answer: str) -> Row:
