@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import lightning as L
@@ -88,7 +88,10 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     @override
     def configure_optimizers(self) -> Any:
         """The optimizer over all parameters that require a gradient, and a schedule stepped with it."""
-        optimizer = self.optimizer([p for p in self.policy.parameters() if p.requires_grad])
+        make = self.optimizer
+        if make is default_optimizer:
+            make = partial(default_optimizer, scaled=self.trainer.precision == "16-mixed")
+        optimizer = make([p for p in self.policy.parameters() if p.requires_grad])
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -23,8 +23,11 @@ from nrt_lightning.tasks.tiny_tokenizer import EOS
 LOG_OPENERS = ("!{asked} ", "#{asked}:", "@{asked}>", "?{asked} ")
 """Formats that announce the requested registers in a log. Only questions use `?dc:`; logs use its signs separately."""
 
-EXPLAINED = "{answer}<{question}"
-"""How a question stands behind its answer in text that explains answers. `AnswerConditioned.template` is the same."""
+EXPLAINED = "{answer}<{question}="
+"""How a question stands behind its answer in text that explains answers. `AnswerConditioned.template` is the same.
+
+The sign at the end keeps steps away from the end of a bare question.
+"""
 
 READ_OFF = ("|", "/", "=>", "~", "\n", " - ", EOS)
 """Separators before values read off a log; several, so that reading off does not depend on one of them.

@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -54,6 +55,14 @@ def test_a_rollout_callback_of_ones_own_is_kept(trainer):
     own = OnPolicyRollout(progress=False)
     _, run, _ = fit(trainer, callbacks=[own])
     assert [c for c in run.callbacks if isinstance(c, OnPolicyRollout)] == [own]
+
+
+def test_the_default_optimizer_takes_one_pass_unless_gradients_are_scaled(policy):
+    """Lightning refuses to clip the scaled gradients of a fused optimizer."""
+    module = NRTModule(policy)
+    for precision, fused in (("32-true", True), ("16-mixed", False)):
+        module._trainer = SimpleNamespace(precision=precision, estimated_stepping_batches=3)
+        assert module.configure_optimizers()["optimizer"].defaults["fused"] == fused
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
