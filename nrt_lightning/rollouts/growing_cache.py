@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import DynamicCache, PretrainedConfig
 from transformers.cache_utils import DynamicLayer
@@ -44,8 +45,10 @@ class GrowingLayer(DynamicLayer):
         if not self.buffers:
             super().batch_select_indices(indices)
         for name, buffer in self.buffers.items():
-            self.buffers[name] = buffer[indices]
-            setattr(self, name, self.buffers[name][:, :, : getattr(self, name).shape[2]])
+            old = getattr(self, name)  # [A, heads, L, size]
+            self.buffers[name] = buffer.new_empty(len(indices), *buffer.shape[1:])
+            setattr(self, name, self.buffers[name][:, :, : old.shape[2]])
+            torch.index_select(old, 0, indices, out=getattr(self, name))
 
     def _appended(self, name: str, old: Tensor, new: Tensor) -> Tensor:
         length = old.shape[2] + new.shape[2]

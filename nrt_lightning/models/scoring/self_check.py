@@ -149,8 +149,8 @@ def plain_logits(model: PreTrainedModel, ids: Tensor) -> Tensor:
     """Logits of a forward pass without padding and cache, by which differences are judged. [n, S, V]"""
     logits: Tensor = model(**accepted(model, {"input_ids": ids, "use_cache": False})).logits
     if model not in LOGITS or LOGITS[model].dtype != logits.dtype:
-        largest = logits.detach().amax(-1).nan_to_num(0.0, 0.0, 0.0).abs().max()  # of likely tokens: others may be -1e38
-        LOGITS[model] = Logits(logits.dtype, float(largest))
+        likely = logits.detach().amax(-1).nan_to_num(0.0, 0.0, 0.0)  # [n, S]: logits of other tokens may be -1e38
+        LOGITS[model] = Logits(logits.dtype, float(likely.abs().max()))
     return logits
 
 
