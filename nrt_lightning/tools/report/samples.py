@@ -46,11 +46,12 @@ def sample_of(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def trace_of(trace: dict[str, Any], length: int) -> dict[str, Any]:
-    """A trace of a sample."""
+    """A trace of a sample; its `text` is None where the policy answers without one."""
     flags = {name: trace[name] for name in ("right", "marker_emitted", "cut") if isinstance(trace.get(name), bool)}
     figures = {name: rounded(trace.get(name)) for name in ("reward", "gain", "confidence", "trace_tokens")}
     texts = {name: short(trace[name]) for name in ("own_answer", "own_answer_note") if isinstance(trace.get(name), str)}
-    words = {"kind": text(trace.get("kind")), "text": short(trace.get("text"))}
+    written = trace.get("text")
+    words = {"kind": text(trace.get("kind")), "text": short(written) if isinstance(written, str) else None}
     return words | flags | figures | texts | {"logprobs": numbers(trace.get("logprobs"), length)}
 
 

@@ -73,7 +73,7 @@ def likeness(first: Counter[str], second: Counter[str]) -> float:
 
 
 def vocabulary(samples: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """How the words of traces changed; None with fewer than two looks at traces.
+    """How the words of traces changed; None with fewer than two looks at traces, or without words in them.
 
     Args:
         samples: lines of samples.jsonl, as `sample_of` gives them.
@@ -87,7 +87,7 @@ def vocabulary(samples: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     sizes: dict[int, list[tuple[int, float]]] = {}
     greedy: dict[int, dict[str, Counter[str]]] = {}
     for sample in samples:
-        for trace in sample["traces"]:
+        for trace in (trace for trace in sample["traces"] if trace["text"] is not None):
             words, step = words_of(trace["text"]), sample["step"]
             looks.setdefault(step, Counter()).update(words)
             sizes.setdefault(step, []).append((len(words), repetition(words)))

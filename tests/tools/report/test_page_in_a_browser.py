@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 from made_up import HOSTILE, made_up_run
 
@@ -22,6 +24,9 @@ def pages(tmp_path_factory):
         made_up_run(folder / name, hostile=hostile)
         made_up_run(folder / name, "sft", traces=False)
         write_report([folder / name], folder / f"{name}.html")
+    sft, nrt = (folder / "plain" / "tensorboard" / name for name in ("sft", "nrt"))
+    write_report([sft, nrt], folder / "two.html")
+    write_report([sft], folder / "answers.html")
     return folder
 
 
@@ -51,9 +56,39 @@ def test_everything_is_there_and_fits(opened, pages, width, dark):
 
 def test_the_filter_finds_words(opened, pages):
     opened.show(pages / "plain.html")
-    assert opened.run(TYPE.replace("arguments[0]", '"MY FRIEND"')) == [8, "8 of 24 samples"]
-    assert opened.run(TYPE.replace("arguments[0]", '"no such word"')) == [0, "0 of 24 samples"]
-    assert opened.run(TYPE.replace("arguments[0]", '""')) == [12, "24 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '"MY FRIEND"')) == [8, "8 of 18 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '"no such word"')) == [0, "0 of 18 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '""')) == [12, "18 samples"]
+    assert opened.messages() == []
+
+
+CARDS = """
+const run = document.querySelectorAll("#samples select")[0];
+const texts = () => [...document.querySelectorAll(".sample")].map((card) => card.innerText);
+const both = texts();
+run.value = "0";
+run.dispatchEvent(new Event("change"));
+return [both, texts()]
+"""
+
+
+def test_a_run_without_traces_comes_last_and_shows_its_answers_alone(opened, pages):
+    opened.show(pages / "two.html")  # the run without traces is the first of the page
+    both, alone = opened.run(CARDS)
+    assert (len(both), len(alone)) == (12, 6)
+    assert all("trace" in text for text in both), "runs with traces come first"
+    assert all(re.search(r"(right|wrong)\s+confidence 0\.\d+\s+own answer\s+e", text) for text in alone)
+    assert not [text for text in alone if re.search("trace|marker|cut|gain|reward|token", text)]
+    assert opened.messages() == []
+
+
+def test_a_page_without_any_traces_says_so_and_offers_no_filter_of_traces(opened, pages):
+    opened.show(pages / "answers.html")
+    said = "return ['heat', 'words'].map((id) => document.getElementById(id).innerText)"
+    assert all("write no traces" in text for text in opened.run(said))
+    labels = "return [...document.querySelectorAll('#samples label')].filter((node) => node.offsetParent)"
+    labels += ".map((node) => node.innerText).join(' ')"
+    assert not re.search("trace|marker|training", opened.run(labels), re.IGNORECASE)
     assert opened.messages() == []
 
 

@@ -2,6 +2,8 @@
 // Texts of a run are data: they become text nodes and are never read as markup.
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const RUNS = DATA.runs;
+const traced = (sample) => sample.traces.some((trace) => trace.text != null);
+const withoutTraces = RUNS.map((run) => run.samples.length > 0 && !run.samples.some(traced)); // SFT answers at once
 const byId = (id) => document.getElementById(id);
 
 function el(tag, attributes = {}, ...children) {
@@ -47,6 +49,7 @@ function fillChoice(made, options) {
 const key = (index, dash = "solid") => el("span", { class: "key", style: { borderColor: `var(${runColor(index)})`, borderTopStyle: dash } });
 const meaning = (text) => el("p", { class: "meaning" }, text);
 const code = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
+const NO_TRACES = "These runs write no traces: the policy answers at once.";
 const nothing = (text) => el("p", { class: "quiet" }, text);
 
 // A table of names with a column for each run.
