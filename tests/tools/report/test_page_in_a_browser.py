@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -21,7 +22,13 @@ def opened():
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name, hostile in (("plain", ""), ("hostile", HOSTILE)):
-        made_up_run(folder / name, hostile=hostile)
+        run = made_up_run(folder / name, hostile=hostile)
+        if hostile:  # names that objects of JavaScript have
+            names = {"__proto__": 1, "constructor": 2, "toString": 3, "</script>": 4, "": 5, "\ud800": 6}
+            with (run / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": 61, "prompts": 5, "rollouts": -1e99, **names}) + "\n")
+            facts = json.loads((run / "run.json").read_text())
+            (run / "run.json").write_text(json.dumps(facts | {"settings": facts["settings"] | names}))
         made_up_run(folder / name, "sft", traces=False)
         write_report([folder / name], folder / f"{name}.html")
     sft, nrt = (folder / "plain" / "tensorboard" / name for name in ("sft", "nrt"))
@@ -109,6 +116,8 @@ def test_a_run_and_an_axis_are_chosen(opened, pages):
 def test_texts_are_shown_and_not_run(opened, pages):
     opened.show(pages / "hostile.html")
     assert opened.run(COUNTS)[:2] == ["true", 2]
+    cell = "return [...document.querySelectorAll('#settings tr')].find((row) => row.textContent.startsWith('constr'))"
+    assert opened.run(cell + ".textContent") == "constructor2–"
     assert opened.run(
         "return [window.hit ?? null, document.querySelectorAll('img, #samples b:not([class]) b').length]"
     ) == [None, 0]

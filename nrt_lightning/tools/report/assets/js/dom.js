@@ -1,6 +1,8 @@
 "use strict";
 // Texts of a run are data: they become text nodes and are never read as markup.
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Objects have no prototype, so that a setting or a figure may have any name.
+const plain = (_, value) => (value && typeof value === "object" && !Array.isArray(value) ? Object.assign(Object.create(null), value) : value);
+const DATA = JSON.parse(document.getElementById("data").textContent, plain);
 const RUNS = DATA.runs;
 const traced = (sample) => sample.traces.some((trace) => trace.text != null);
 const withoutTraces = RUNS.map((run) => run.samples.length > 0 && !run.samples.some(traced)); // SFT answers at once
