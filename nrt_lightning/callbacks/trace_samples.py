@@ -30,7 +30,7 @@ class TraceSamples(ValSamples):
     Each has its reward, its gain, the policy's own answer, the confidence in the reference answer, and whether the
     marker was emitted and the trace cut. They go to `samples.jsonl` in the folder of the run's log (one object for each
     question and look), to TEXT in TensorBoard, and to one growing table in Weights & Biases. The rows of validation are
-    the same at every look.
+    the same at every look. Of a module without traces, the answers are shown.
 
     In training the own answer is decoded greedily after the optimizer step, for the shown traces only. Where another
     process or thread uses the weights it is left out, and the sample says so.

@@ -16,6 +16,7 @@ from tiny import ANSWERS, QUESTIONS, make_prompts
 from nrt_lightning import InputError, Policy, SFTModule, TraceSamples, TransformersEngine
 from nrt_lightning.callbacks.samples.markdown import block, fenced
 from nrt_lightning.callbacks.samples.own_answers import greedy_answers
+from nrt_lightning.callbacks.samples.table import columns_of, rows_of
 from nrt_lightning.evaluation.probe import answers_after, repeat
 from nrt_lightning.rollouts import GenerationRequest, assemble
 
@@ -107,13 +108,27 @@ def test_a_resumed_run_has_the_samples_of_the_uninterrupted_one(quiet_trainer, t
     assert timeless[0] == timeless[1]
 
 
-def test_sft_has_its_answers(quiet_trainer, tmp_path):
-    module = SFTModule(Policy("embedded:registers-base"), optimizer=fast)
-    made = quiet_trainer(callbacks=[TraceSamples(1, val_rows=2)], max_steps=2, **VALIDATED)
+OF_TRACES = ("text", "trace_tokens", "marker_emitted", "cut", "reward", "gain")
+
+
+def test_sft_has_its_answers_and_no_traces(quiet_trainer, tmp_path):
+    module, logger = SFTModule(Policy("embedded:registers-base"), optimizer=fast), TensorBoardLogger(tmp_path, "", "tb")
+    made = quiet_trainer(logger=logger, callbacks=[TraceSamples(1, val_rows=2)], max_steps=2, **VALIDATED)
     made.fit(module, registers())
-    records = lines(tmp_path / "samples.jsonl")
+    records = lines(tmp_path / "tb" / "samples.jsonl")
     assert [(r["split"], r["baseline_logprobs"]) for r in records] == [("val", None)] * 2
-    assert all(r["traces"][0]["text"] == "" and r["traces"][0]["gain"] is None for r in records)
+    for (answer,) in (record["traces"] for record in records):
+        assert [answer[name] for name in OF_TRACES] == [None] * len(OF_TRACES)
+        assert (answer["kind"], answer["right"], 0 <= answer["confidence"] <= 1) == ("answer", False, True)
+        assert isinstance(answer["own_answer"], str)
+    text = block(records[0])
+    assert re.search(r"\nThe policy's own answer, wrong, confidence in the reference answer \S+\n\n```text\n", text)
+    assert not re.search("trace|marker|cut|gain|empty|reward", text.replace(records[0]["question"], ""), re.IGNORECASE)
+    columns = columns_of(records)
+    assert columns == ["step", "prompts", "split", "id", "question", "reference answer", "confidence", "own answer",
+                       "right"]  # fmt: skip
+    (first, _), answer = rows_of(records, columns), records[0]["traces"][0]
+    assert first[-3:] == [answer["confidence"], answer["own_answer"], False]
 
 
 def test_the_file_is_bounded(tmp_path):

@@ -29,18 +29,27 @@ def block(record: dict[str, Any]) -> str:
     lines = [f"### Question {inline(record['id'])}", fenced(record["question"])]
     lines += [f"Reference answer{known}", fenced(record["reference"])]
     for trace in record["traces"]:
-        lines += [f"**{TITLES[trace['kind']]}**: {facts(trace)}", fenced(trace["text"])]
+        if trace["text"] is not None:
+            lines += [f"**{TITLES[trace['kind']]}**: {', '.join(facts(trace))}", fenced(trace["text"])]
         if trace["own_answer"] is None:
             lines.append(f"The policy's own answer: {inline(trace['own_answer_note'])}")
         else:
-            judged = "" if trace["right"] is None else ", right" if trace["right"] else ", wrong"
-            lines += [f"The policy's own answer{judged}", fenced(trace["own_answer"])]
+            judged = [] if trace["right"] is None else ["right" if trace["right"] else "wrong"]
+            alone = figures(trace) if trace["text"] is None else []
+            lines += [", ".join(["The policy's own answer", *judged, *alone]), fenced(trace["own_answer"])]
     return "\n\n".join(lines)
 
 
-def facts(trace: dict[str, Any]) -> str:
-    """The figures of a trace in one line."""
-    parts = [
+def facts(trace: dict[str, Any]) -> list[str]:
+    """What is known of a trace."""
+    marker = "emitted" if trace["marker_emitted"] else "not emitted"
+    cut = "cut" if trace["cut"] else "not cut"
+    return [*figures(trace), f"{trace['trace_tokens']} tokens", f"marker {marker}", cut]
+
+
+def figures(trace: dict[str, Any]) -> list[str]:
+    """The figures of a trace, or of an answer without one, that are known."""
+    return [
         f"{title} {number(trace[name], sign=name == 'gain')}"
         for title, name in (
             ("reward", "reward"),
@@ -49,9 +58,6 @@ def facts(trace: dict[str, Any]) -> str:
         )
         if trace[name] is not None
     ]
-    marker = "emitted" if trace["marker_emitted"] else "not emitted"
-    parts += [f"{trace['trace_tokens']} tokens", f"marker {marker}", "cut" if trace["cut"] else "not cut"]
-    return ", ".join(parts)
 
 
 def number(value: float, *, sign: bool = False) -> str:

@@ -15,6 +15,10 @@ FORMAT = 1
 LONGEST = 8000  # characters of a text
 MOST_TOKENS = 400  # of an answer
 Record = dict[str, Any]
+NO_TRACE: Record = {  # of a policy that answers without one
+    "kind": "answer", "text": None, "reward": None, "gain": None, "trace_tokens": None, "marker_emitted": None,
+    "cut": None,
+}  # fmt: skip
 
 
 def train_records(
@@ -90,7 +94,7 @@ def train_traces(
 
 
 def val_records(module: Any, batch: Prompts, outputs: dict[str, Any], rows: int) -> list[Record]:
-    """The greedy trace of the first rows of a validation batch that count.
+    """The greedy trace of the first rows of a validation batch that count; the answer alone without traces.
 
     Args:
         module: that was evaluated.
@@ -104,19 +108,19 @@ def val_records(module: Any, batch: Prompts, outputs: dict[str, Any], rows: int)
         ids = batch.answer_ids[index][batch.answer_mask[index]]
         logprobs = part(outputs["logprobs"], index, len(ids))
         baseline = part(outputs.get("baseline_logprobs"), index, len(ids))
-        trace = greedy_trace(module, outputs, index, batch.rows[index], logprobs, baseline)
+        traced = "trace_tokens" in outputs["outcomes"]
+        trace = greedy_trace(module, outputs, index, logprobs, baseline) if traced else dict(NO_TRACE)
+        trace |= greedy_answer(outputs, index, batch.rows[index], logprobs)
         found.append(record(module.policy, "val", batch.rows[index], ids, baseline, [trace]))
     return found
 
 
 def greedy_trace(
-    module: Any, outputs: dict[str, Any], index: int, row: Row, logprobs: Tensor | None, baseline: Tensor | None
+    module: Any, outputs: dict[str, Any], index: int, logprobs: Tensor | None, baseline: Tensor | None
 ) -> Record:
     """What is known of the trace of a validation row."""
-    text, outcomes, method = outputs["texts"][index], outputs["outcomes"], getattr(module, "method", None)
-    right = outputs["checked"]["checked_match_forced"] if row.checks else outcomes["exact_match_forced"]
-    tokens = int(outcomes["trace_tokens"][index]) if "trace_tokens" in outcomes else 0
-    emitted = method is not None and bool(text.marker_emitted)
+    text, method = outputs["texts"][index], getattr(module, "method", None)
+    tokens, emitted = int(outputs["outcomes"]["trace_tokens"][index]), bool(text.marker_emitted)
     reward = gain = None
     if method is not None and method.signals is None and logprobs is not None and baseline is not None:
         mask = torch.ones_like(logprobs, dtype=torch.bool).unsqueeze(0)
@@ -128,14 +132,22 @@ def greedy_trace(
         "text": shortened(text.trace),
         "reward": reward,
         "gain": gain,
-        "own_answer": shortened(text.policy_answer),
+        "trace_tokens": tokens,
+        "marker_emitted": emitted,
+        "cut": method is not None and not emitted and tokens >= method.sampling.max_trace_tokens,
+    }
+
+
+def greedy_answer(outputs: dict[str, Any], index: int, row: Row, logprobs: Tensor | None) -> Record:
+    """What is known of the answer to a validation row."""
+    checked, outcomes = outputs["checked"], outputs["outcomes"]
+    right = checked["checked_match_forced"] if row.checks else outcomes["exact_match_forced"]
+    return {
+        "own_answer": shortened(outputs["texts"][index].policy_answer),
         "own_answer_note": "",
         "right": bool(right[index]),
         "confidence": product(logprobs),
         "logprobs": tokens_kept(logprobs),
-        "trace_tokens": tokens,
-        "marker_emitted": emitted,
-        "cut": method is not None and not emitted and tokens >= method.sampling.max_trace_tokens,
     }
 
 

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-COLUMNS = (
-    "step", "prompts", "split", "id", "question", "reference answer", "kind", "reward", "gain", "confidence",
-    "confidence without trace", "own answer", "right", "marker emitted", "cut", "trace tokens", "trace",
-)  # fmt: skip
+COLUMNS = {  # with the field of the record or of the trace that each shows
+    "step": "step", "prompts": "prompts", "split": "split", "id": "id", "question": "question",
+    "reference answer": "reference", "kind": "kind", "reward": "reward", "gain": "gain", "confidence": "confidence",
+    "confidence without trace": "baseline_confidence", "own answer": "own_answer", "right": "right",
+    "marker emitted": "marker_emitted", "cut": "cut", "trace tokens": "trace_tokens", "trace": "text",
+}  # fmt: skip
+OF_TRACES = ("kind", "reward", "gain", "confidence without trace", "marker emitted", "cut", "trace tokens", "trace")
 KEY = "samples"
 
 
-def rows_of(records: list[dict[str, Any]]) -> list[list[Any]]:
-    """One row of the table for each trace."""
+def columns_of(records: list[dict[str, Any]]) -> list[str]:
+    """The columns for a run: without those of traces if it writes none."""
+    traced = any(trace["text"] is not None for record in records for trace in record["traces"])
+    return [column for column in COLUMNS if traced or column not in OF_TRACES]
+
+
+def rows_of(records: list[dict[str, Any]], columns: Sequence[str]) -> list[list[Any]]:
+    """One row of the table for each trace, or each answer without one."""
     return [
-        [
-            record["step"], record["prompts"], record["split"], record["id"], record["question"], record["reference"],
-            trace["kind"], trace["reward"], trace["gain"], trace["confidence"], record["baseline_confidence"],
-            trace["own_answer"], trace["right"], trace["marker_emitted"], trace["cut"], trace["trace_tokens"],
-            trace["text"],
-        ]
-        for record in records
-        for trace in record["traces"]
-    ]  # fmt: skip
+        [(record | trace)[COLUMNS[column]] for column in columns] for record in records for trace in record["traces"]
+    ]
 
 
 class GrowingTable:
@@ -42,7 +45,8 @@ class GrowingTable:
         import wandb
 
         if self.table is None:
-            self.table = wandb.Table(columns=list(COLUMNS), log_mode="INCREMENTAL", allow_mixed_types=True)
-        for row in rows_of(records):
+            columns = columns_of(records)
+            self.table = wandb.Table(columns=columns, log_mode="INCREMENTAL", allow_mixed_types=True)
+        for row in rows_of(records, self.table.columns):
             self.table.add_data(*row)
         logger.experiment.log({KEY: self.table, "trainer/global_step": step})

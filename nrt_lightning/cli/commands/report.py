@@ -21,5 +21,14 @@ def main(args: list[str]) -> None:
     parser.add_argument("--output", type=str, default="report.html", help="file to write; an existing one is replaced")
     options = parser.parse_args(args)
     for note in write_report(options.runs, options.output):
-        print(note)
-    print(f"report: {options.output}")
+        print(printable(note))
+    print(printable(f"report: {options.output}"))
+
+
+def printable(text: str) -> str:
+    """A text without the parts of file names that are no characters.
+
+    >>> printable("runs/\udcff")
+    'runs/\\\\udcff'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nrt_lightning.tools.report.lines import number, text
+from nrt_lightning.tools.report.lines import number, step_number, text
 
+SHOWN = 200  # rows of the table
 BINS = 5  # of the calibration curve: there are few rows
 SIGNALS = ("agreement", "confidence")
 
@@ -18,10 +19,11 @@ def calibration(looks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         looks: lines of self_assessment.jsonl.
 
     Returns:
-        `step`, `rows`, and for each signal `bins` of (mean signal, fraction right, rows) and `coverage` of (fraction of
-        the rows that are kept, fraction right of them). Without a known correctness there are rows only.
+        `step`, `count`, the first `rows`, and for each signal `bins` of (mean signal, fraction right, rows) and
+        `coverage` of (fraction of the rows that are kept, fraction right of them). Without a known correctness there
+        are rows only.
     """
-    known = [(number(look.get("step")), look["rows"]) for look in looks if isinstance(look.get("rows"), list)]
+    known = [(step_number(look.get("step")), look["rows"]) for look in looks if isinstance(look.get("rows"), list)]
     found = [(step, [row for row in rows if isinstance(row, dict)]) for step, rows in known if step is not None]
     if not found or not found[-1][1]:
         return None
@@ -33,11 +35,12 @@ def calibration(looks: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         if points:
             curves[signal] = {"bins": bins(points), "coverage": coverage(points)}
     table = [
-        {"id": text(row.get("id")), "answer": text(row.get("answer"))[:200], "right": row.get("right"),
+        {"id": text(row.get("id"))[:200], "answer": text(row.get("answer"))[:200],
+         "right": row["right"] if isinstance(row.get("right"), bool) else None,
          **{signal: number(row.get(signal)) for signal in SIGNALS}}
-        for row in rows
+        for row in rows[:SHOWN]
     ]  # fmt: skip
-    return {"step": int(step), "looks": len(found), "rows": table, "curves": curves}
+    return {"step": step, "looks": len(found), "count": len(rows), "rows": table, "curves": curves}
 
 
 def bins(points: Sequence[tuple[float, bool]]) -> list[tuple[float, float, int]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nrt_lightning.metrics.logged_values import GROUPS
-from nrt_lightning.tools.report.lines import number, read_lines
+from nrt_lightning.tools.report.lines import bounded_lines, number, read_lines, readable, step_number
 
 AXES = ("step", "prompts", "rollouts", "seconds")
 GROUPED = re.compile(rf"^\d_(?:{'|'.join(GROUPS)})/")  # what `Dashboard` puts before a name
@@ -25,6 +26,7 @@ class History:
     series: dict[str, dict[int, float]] = field(default_factory=dict)  # by name and step
     source: str = ""  # the file that it was read from
     unread: int = 0  # lines that could not be read
+    unusable: int = 0  # values that are no number, such as NaN
 
     def add(self, step: int, values: dict[str, Any]) -> None:
         """Add what was logged at a step. A later value of the same step counts."""
@@ -32,6 +34,7 @@ class History:
         for name, value in values.items():
             real = number(value)
             if real is None or name == "epoch":
+                self.unusable += real is None and value is not None
                 continue
             if name in AXES:
                 event[name] = real
@@ -54,8 +57,8 @@ class History:
         count = max(1, round(fraction * len(values)))
         return sum(values[-count:]) / count
 
-    def thinned(self, points: int = POINTS) -> dict[str, Any]:
-        """The curves with at most so many points each: means over equally many events.
+    def thinned(self, names: Iterable[str], points: int = POINTS) -> dict[str, Any]:
+        """The curves of these names with at most so many points each: means over equally many events.
 
         Returns:
             `axes`: by name, a value for each point; `series`: the same, None where nothing was logged; `events`: how
@@ -67,8 +70,9 @@ class History:
         groups = [steps[start : start + size] for start in range(0, len(steps), size)]
         axes = {axis: [self.events[group[-1]].get(axis) for group in groups] for axis in AXES}
         series = {}
-        for name, curve in self.series.items():
-            if name.startswith("test/"):
+        for name in names:
+            curve = self.series.get(name)
+            if name.startswith("test/") or curve is None:
                 continue
             means = []
             for group in groups:
@@ -94,7 +98,7 @@ def significant(value: float, digits: int = 5) -> float:
 def read_history(folder: Path) -> History | None:
     """The scalars of a run: its history or, without one, its CSV or TensorBoard files; None if there are none."""
     for name, read in (("metrics.jsonl", from_history), ("metrics.csv", from_csv)):
-        if (folder / name).is_file() and (history := read(folder / name)).series:
+        if readable(folder / name) and (history := read(folder / name)).series:
             return history
     return from_events(folder) if any(folder.glob("events.out.tfevents.*")) else None
 
@@ -104,25 +108,29 @@ def from_history(path: Path) -> History:
     history = History(source=path.name)
     rows, history.unread = read_lines(path)
     for row in rows:
-        step = number(row.get("step"))
+        step = step_number(row.pop("step", None))
         if step is None:
             history.unread += 1
         else:
-            history.add(int(step), row)
+            history.add(step, row)
     return history
 
 
 def from_csv(path: Path) -> History:
     """From the file of a CSVLogger, whose steps count from 0."""
     history = History(source=path.name)
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader((line.replace("\0", "") for line in file), strict=False):
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = csv.DictReader("\n" if line is None else line.replace("\0", "") for line in bounded_lines(file))
+        while True:
             try:
+                row = next(rows)
+                step = step_number(int(row["step"]))
                 values = {name: float(value) for name, value in row.items() if value and name and name != "step"}
-                history.add(int(row["step"]) + 1, values)
-            except (ValueError, KeyError, TypeError):
+                history.add(step + 1, values)  # type: ignore[operator]
+            except StopIteration:
+                return history
+            except (csv.Error, ValueError, KeyError, TypeError):
                 history.unread += 1
-    return history
 
 
 def from_events(folder: Path) -> History | None:
@@ -130,11 +138,14 @@ def from_events(folder: Path) -> History | None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     history = History(source="TensorBoard's event files")
+    if not all(readable(file) for file in folder.glob("*tfevents*")):
+        return None
     try:
         accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 1, "images": 1}).Reload()
     except Exception:  # of any kind: the files are not ours
         return None
     for name in accumulator.Tags()["scalars"]:
         for event in accumulator.Scalars(name):
-            history.add(event.step + 1, {GROUPED.sub("", name): event.value})
+            if (step := step_number(event.step)) is not None:
+                history.add(step + 1, {GROUPED.sub("", name): event.value})
     return history if history.series else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import PurePath, PureWindowsPath
 from typing import Any
@@ -13,20 +14,35 @@ HOME = re.compile(r"(?:(?:/home|/Users|[A-Za-z]:[/\\]Users)[/\\][^/\\]+|/root)[/
 SECRET = re.compile(r"(?:^|[._-])(?:token|password|passwd|secret|api_?key|credentials?|authorization)$", re.IGNORECASE)
 
 
-def private(value: Any) -> Any:
-    """A setting without absolute paths, and without the values of secrets.
+MOST, DEEPEST, LONGEST = 1000, 8, 2000  # entries, levels and characters of a setting
+
+
+def private(value: Any, depth: int = 0) -> Any:
+    """A setting without absolute paths, and without the values of secrets. What is too long is left out, and said so.
 
     >>> private({"data.train": "/home/ada/rows.csv", "hub.token": "hf_x", "max_trace_tokens": 32})
     {'data.train': '…/rows.csv', 'hub.token': '(left out)', 'max_trace_tokens': 32}
     """
+    if isinstance(value, dict | list | tuple) and depth == DEEPEST:
+        return "(too deep)"
     if isinstance(value, dict):
-        return {
-            str(name): "(left out)" if entry and SECRET.search(str(name)) else private(entry)
-            for name, entry in value.items()
+        kept = {
+            str(name)[:LONGEST]: "(left out)" if entry and SECRET.search(str(name)) else private(entry, depth + 1)
+            for name, entry in list(value.items())[:MOST]
         }
+        return kept | ({"…": f"{len(value) - MOST:,} more left out"} if len(value) > MOST else {})
     if isinstance(value, list | tuple):
-        return [private(entry) for entry in value]
-    return without_paths(value) if isinstance(value, str) else value
+        more = [f"{len(value) - MOST:,} more left out"] if len(value) > MOST else []
+        return [*(private(entry, depth + 1) for entry in value[:MOST]), *more]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return without_paths(short(value)) if isinstance(value, str) else value
+
+
+def short(text: str) -> str:
+    """The start of a text that is too long."""
+    more = len(text) - LONGEST
+    return text if more <= 0 else f"{text[:LONGEST]} [... {more:,} characters left out]"
 
 
 def without_paths(text: str) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nrt_lightning.tools.report.lines import number, text
+from nrt_lightning.tools.report.lines import number, step_number, text
 
 LONGEST = 1500  # characters of a text in the page
 TOKENS = 400  # of an answer in the heat map
@@ -26,15 +26,15 @@ def short(value: Any) -> str:
 
 def sample_of(row: dict[str, Any]) -> dict[str, Any] | None:
     """A line of samples.jsonl as the page shows it; None if it is none."""
-    step, traces = number(row.get("step")), row.get("traces")
+    step, traces = step_number(row.get("step")), row.get("traces")
     if step is None or not isinstance(traces, list):
         return None
     tokens = row.get("answer_tokens")
     tokens = [text(token) for token in tokens] if isinstance(tokens, list) else []
     return {
-        "step": int(step),
-        "split": text(row.get("split")),
-        "id": text(row.get("id")),
+        "step": step,
+        "split": text(row.get("split"))[:40],
+        "id": short(row.get("id")),
         "question": short(row.get("question")),
         "reference": short(row.get("reference")),
         "tokens": tokens[:TOKENS],
@@ -46,11 +46,12 @@ def sample_of(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def trace_of(trace: dict[str, Any], length: int) -> dict[str, Any]:
-    """A trace of a sample."""
+    """A trace of a sample; its `text` is None where the policy answers without one."""
     flags = {name: trace[name] for name in ("right", "marker_emitted", "cut") if isinstance(trace.get(name), bool)}
     figures = {name: rounded(trace.get(name)) for name in ("reward", "gain", "confidence", "trace_tokens")}
     texts = {name: short(trace[name]) for name in ("own_answer", "own_answer_note") if isinstance(trace.get(name), str)}
-    words = {"kind": text(trace.get("kind")), "text": short(trace.get("text"))}
+    written = trace.get("text")
+    words = {"kind": text(trace.get("kind"))[:40], "text": short(written) if isinstance(written, str) else None}
     return words | flags | figures | texts | {"logprobs": numbers(trace.get("logprobs"), length)}
 
 

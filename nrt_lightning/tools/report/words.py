@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
 WORD = re.compile(r"\d+|[^\W\d_]+|[^\w\s]")  # letters and digits apart, as in "b2"; a mark is a word
 SHOWN = 12  # words on each side
+LOOKS = 60  # of the curves, evenly over the run
 PRIOR = 100.0  # words that the prior is worth
 
 
@@ -23,7 +24,9 @@ def words_of(trace: str) -> list[str]:
     return WORD.findall(trace.lower())
 
 
-def log_odds(now: Counter[str], before: Counter[str], background: Counter[str]) -> dict[str, tuple[float, float]]:
+def log_odds(
+    now: Counter[str], before: Counter[str], background: Counter[str], words: Collection[str] | None = None
+) -> dict[str, tuple[float, float]]:
     """Log-odds ratio of every word with an informative Dirichlet prior, and its z-score.
 
     With counts y of n words, and prior counts a_w that sum to a0 (here `PRIOR` words in the proportions of the
@@ -35,6 +38,7 @@ def log_odds(now: Counter[str], before: Counter[str], background: Counter[str]) 
         now: counts of words.
         before: counts to compare with.
         background: counts of all texts; it holds every word of both.
+        words: those that are asked for; None for all.
 
     >>> odds = log_odds(Counter(a=9, b=1), Counter(a=1, b=9), Counter(a=10, b=10))
     >>> round(odds["a"][0], 3), round(odds["a"][1] + odds["b"][1], 3)
@@ -43,8 +47,8 @@ def log_odds(now: Counter[str], before: Counter[str], background: Counter[str]) 
     total = sum(background.values())
     sizes = [sum(counts.values()) + PRIOR for counts in (now, before)]
     found = {}
-    for word, count in background.items():
-        prior = PRIOR * count / total
+    for word in background if words is None else words:
+        prior = PRIOR * background[word] / total
         filled = [counts[word] + prior for counts in (now, before)]
         rest = [max(size - value, 1e-9) for size, value in zip(sizes, filled, strict=True)]  # 0: there is one word only
         ratio = math.log(filled[0] / rest[0]) - math.log(filled[1] / rest[1])
@@ -73,7 +77,7 @@ def likeness(first: Counter[str], second: Counter[str]) -> float:
 
 
 def vocabulary(samples: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
-    """How the words of traces changed; None with fewer than two looks at traces.
+    """How the words of traces changed; None with fewer than two looks at traces, or without words in them.
 
     Args:
         samples: lines of samples.jsonl, as `sample_of` gives them.
@@ -87,21 +91,24 @@ def vocabulary(samples: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     sizes: dict[int, list[tuple[int, float]]] = {}
     greedy: dict[int, dict[str, Counter[str]]] = {}
     for sample in samples:
-        for trace in sample["traces"]:
+        for trace in (trace for trace in sample["traces"] if trace["text"] is not None):
             words, step = words_of(trace["text"]), sample["step"]
             looks.setdefault(step, Counter()).update(words)
             sizes.setdefault(step, []).append((len(words), repetition(words)))
             if trace["kind"] == "greedy":
                 greedy.setdefault(step, {})[sample["id"]] = Counter(words)
-    steps = sorted(looks)
-    background = sum(looks.values(), Counter())
+    steps = evenly(sorted(looks), LOOKS)
+    background: Counter[str] = Counter()
+    for counts in looks.values():
+        background.update(counts)
     if len(steps) < 2 or not background:
         return None
     odds = log_odds(looks[steps[-1]], looks[steps[0]], background)
     order = sorted(odds, key=lambda word: odds[word][1])
     chosen = {"gained": [w for w in order[::-1][:SHOWN] if odds[w][1] > 0],
               "lost": [w for w in order[:SHOWN] if odds[w][1] < 0]}  # fmt: skip
-    over_time = [log_odds(looks[step], looks[steps[0]], background) for step in steps]
+    named = {word for words in chosen.values() for word in words}
+    over_time = [log_odds(looks[step], looks[steps[0]], background, named) for step in steps]
     tables = {side: [describe(word, odds[word], [at[word][0] for at in over_time], [looks[s] for s in steps])
                      for word in words] for side, words in chosen.items()}  # fmt: skip
     start = greedy.get(min(greedy, default=0), {})
@@ -125,6 +132,17 @@ def describe(word: str, odds: tuple[float, float], over_time: list[float], looks
         "over_time": [round(value, 2) for value in over_time],
         "per_thousand": rates,
     }
+
+
+def evenly(values: list[int], most: int) -> list[int]:
+    """At most so many of the values, the first and the last among them.
+
+    >>> evenly([1, 2, 3, 4, 5], 3), evenly([1, 2], 3)
+    ([1, 3, 5], [1, 2])
+    """
+    if len(values) <= most:
+        return values
+    return [values[round(place * (len(values) - 1) / (most - 1))] for place in range(most)]
 
 
 def mean(values: Iterable[float]) -> float:

@@ -7,6 +7,8 @@ import math
 import random
 from pathlib import Path
 
+from nrt_lightning.callbacks.samples.records import NO_TRACE
+
 CHATTER = "my friend liked this one , maybe ask me later ok bye"
 WORK = "b 2 c 1 d 3 so e 1 and d 3"
 HOSTILE = '</script><img src=x onerror="window.hit=1"><!-- <b>bold</b> & \u2028 ` | \\ "'
@@ -48,7 +50,7 @@ def made_up_run(folder: Path, name: str = "nrt", steps: int = 60, hostile: str =
 def looks(step: int, hostile: str, traces: bool):
     """What is seen of four questions, two of them of the training."""
     part = step / 60
-    for number in range(4):
+    for number in range(4 if traces else 2):  # SFT has no traces of training
         split = "val" if number < 2 else "train"
         tokens = ["e", "1", ",", "d", "3", "</s>"]
         base = [-0.2, -1.8, -0.1, -0.9, -2.0, -0.05]
@@ -57,7 +59,7 @@ def looks(step: int, hostile: str, traces: bool):
             "format": 1, "step": step, "prompts": 16 * step, "rollouts": 128 * step, "seconds": 0.4 * step,
             "split": split, "id": f"{split}:{number}", "question": f"a4b*2c+2d+{number}?ed:{hostile}",
             "reference": f"e1,d3{hostile}", "answer_tokens": tokens, "baseline_logprobs": base if traces else None,
-            "baseline_confidence": math.exp(sum(base)),
+            "baseline_confidence": math.exp(sum(base)) if traces else None,
             "traces": [trace_of(kind, part, base, hostile, traces) for kind in kinds],
         }  # fmt: skip
 
@@ -67,10 +69,11 @@ def trace_of(kind: str, part: float, base, hostile: str, traces: bool):
     logprobs = [
         round(value * (1 - better) - (0.4 if at == 2 and kind == "worst" else 0), 3) for at, value in enumerate(base)
     ]
-    text = (WORK if better > 0.5 else CHATTER) + hostile if traces else ""
-    return {
+    text = (WORK if better > 0.5 else CHATTER) + hostile
+    known = {
         "kind": kind, "text": text, "reward": round(1.5 * better, 3), "gain": round(1.5 * better - 0.2, 3),
         "own_answer": "e1,d3" if better > 0.6 else "e4,d0", "own_answer_note": "", "right": better > 0.6,
         "confidence": math.exp(sum(logprobs)), "logprobs": logprobs, "trace_tokens": len(text.split()),
         "marker_emitted": better > 0.3, "cut": better <= 0.3,
     }  # fmt: skip
+    return known if traces else known | NO_TRACE

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 from made_up import HOSTILE, made_up_run
 
@@ -19,9 +22,18 @@ def opened():
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     for name, hostile in (("plain", ""), ("hostile", HOSTILE)):
-        made_up_run(folder / name, hostile=hostile)
+        run = made_up_run(folder / name, hostile=hostile)
+        if hostile:  # names that objects of JavaScript have
+            names = {"__proto__": 1, "constructor": 2, "toString": 3, "</script>": 4, "": 5, "\ud800": 6}
+            with (run / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": 61, "prompts": 5, "rollouts": -1e99, **names}) + "\n")
+            facts = json.loads((run / "run.json").read_text())
+            (run / "run.json").write_text(json.dumps(facts | {"settings": facts["settings"] | names}))
         made_up_run(folder / name, "sft", traces=False)
         write_report([folder / name], folder / f"{name}.html")
+    sft, nrt = (folder / "plain" / "tensorboard" / name for name in ("sft", "nrt"))
+    write_report([sft, nrt], folder / "two.html")
+    write_report([sft], folder / "answers.html")
     return folder
 
 
@@ -51,9 +63,39 @@ def test_everything_is_there_and_fits(opened, pages, width, dark):
 
 def test_the_filter_finds_words(opened, pages):
     opened.show(pages / "plain.html")
-    assert opened.run(TYPE.replace("arguments[0]", '"MY FRIEND"')) == [8, "8 of 24 samples"]
-    assert opened.run(TYPE.replace("arguments[0]", '"no such word"')) == [0, "0 of 24 samples"]
-    assert opened.run(TYPE.replace("arguments[0]", '""')) == [12, "24 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '"MY FRIEND"')) == [8, "8 of 18 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '"no such word"')) == [0, "0 of 18 samples"]
+    assert opened.run(TYPE.replace("arguments[0]", '""')) == [12, "18 samples"]
+    assert opened.messages() == []
+
+
+CARDS = """
+const run = document.querySelectorAll("#samples select")[0];
+const texts = () => [...document.querySelectorAll(".sample")].map((card) => card.innerText);
+const both = texts();
+run.value = "0";
+run.dispatchEvent(new Event("change"));
+return [both, texts()]
+"""
+
+
+def test_a_run_without_traces_comes_last_and_shows_its_answers_alone(opened, pages):
+    opened.show(pages / "two.html")  # the run without traces is the first of the page
+    both, alone = opened.run(CARDS)
+    assert (len(both), len(alone)) == (12, 6)
+    assert all("trace" in text for text in both), "runs with traces come first"
+    assert all(re.search(r"(right|wrong)\s+confidence 0\.\d+\s+own answer\s+e", text) for text in alone)
+    assert not [text for text in alone if re.search("trace|marker|cut|gain|reward|token", text)]
+    assert opened.messages() == []
+
+
+def test_a_page_without_any_traces_says_so_and_offers_no_filter_of_traces(opened, pages):
+    opened.show(pages / "answers.html")
+    said = "return ['heat', 'words'].map((id) => document.getElementById(id).innerText)"
+    assert all("write no traces" in text for text in opened.run(said))
+    labels = "return [...document.querySelectorAll('#samples label')].filter((node) => node.offsetParent)"
+    labels += ".map((node) => node.innerText).join(' ')"
+    assert not re.search("trace|marker|training", opened.run(labels), re.IGNORECASE)
     assert opened.messages() == []
 
 
@@ -74,6 +116,8 @@ def test_a_run_and_an_axis_are_chosen(opened, pages):
 def test_texts_are_shown_and_not_run(opened, pages):
     opened.show(pages / "hostile.html")
     assert opened.run(COUNTS)[:2] == ["true", 2]
+    cell = "return [...document.querySelectorAll('#settings tr')].find((row) => row.textContent.startsWith('constr'))"
+    assert opened.run(cell + ".textContent") == "constructor2–"
     assert opened.run(
         "return [window.hit ?? null, document.querySelectorAll('img, #samples b:not([class]) b').length]"
     ) == [None, 0]

@@ -40,6 +40,8 @@ def test_a_page_has_the_runs_of_a_folder_side_by_side(tmp_path):
     assert nrt["results"]["confidence"] == 0.5
     assert (len(nrt["samples"]), nrt["words"]["steps"]) == (12, [20, 40, 60])
     assert (sft["words"], sft["samples"][0]["baseline"]) == (None, None)
+    assert [sft["samples"][0]["traces"][0][name] for name in ("text", "reward", "trace_tokens")] == [None] * 3
+    assert "cut" not in sft["samples"][0]["traces"][0]
     assert [group["title"] for group in data["groups"]][:3] == ["Does it learn", "Do traces help", "Is it healthy"]
     assert len(html) < LARGEST
 

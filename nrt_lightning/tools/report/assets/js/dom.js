@@ -1,7 +1,11 @@
 "use strict";
 // Texts of a run are data: they become text nodes and are never read as markup.
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// Objects have no prototype, so that a setting or a figure may have any name.
+const plain = (_, value) => (value && typeof value === "object" && !Array.isArray(value) ? Object.assign(Object.create(null), value) : value);
+const DATA = JSON.parse(document.getElementById("data").textContent, plain);
 const RUNS = DATA.runs;
+const traced = (sample) => sample.traces.some((trace) => trace.text != null);
+const withoutTraces = RUNS.map((run) => run.samples.length > 0 && !run.samples.some(traced)); // SFT answers at once
 const byId = (id) => document.getElementById(id);
 
 function el(tag, attributes = {}, ...children) {
@@ -47,6 +51,7 @@ function fillChoice(made, options) {
 const key = (index, dash = "solid") => el("span", { class: "key", style: { borderColor: `var(${runColor(index)})`, borderTopStyle: dash } });
 const meaning = (text) => el("p", { class: "meaning" }, text);
 const code = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
+const NO_TRACES = "These runs write no traces: the policy answers at once.";
 const nothing = (text) => el("p", { class: "quiet" }, text);
 
 // A table of names with a column for each run.

@@ -31,7 +31,8 @@ function hardness(sample) {
 }
 
 function heat(section) {
-  const usable = (sample) => sample.baseline && sample.tokens.length && sample.traces.some((trace) => trace.logprobs);
+  const shows = (trace) => trace.logprobs && trace.text != null;
+  const usable = (sample) => sample.baseline && sample.tokens.length && sample.traces.some(shows);
   const rows = RUNS.map((run) => {
     const byRow = new Map();
     for (const sample of run.samples.filter(usable)) {
@@ -42,6 +43,7 @@ function heat(section) {
     return new Map([...byRow].filter(([id]) => id.startsWith(split)));
   });
   const able = RUNS.map((run, index) => [String(index), run.name]).filter(([index]) => rows[index].size);
+  if (!able.length && !withoutTraces.includes(false)) return section.append(nothing(NO_TRACES));
   if (!able.length) return section.append(nothing("No samples with log-probs of answer tokens were found: the method has no baseline, or TraceSamples was not among the callbacks."));
   section.append(el("p", {}, "How much likelier each token of the reference answer is after the trace than without one, over training."));
   const list = el("ol", { class: "looks" }), asked = el("div", { class: "asked" });
@@ -54,7 +56,7 @@ function heat(section) {
   function show() {
     const samples = [...rows[run.select.value].get(row.select.value)].sort((a, b) => a.step - b.step);
     asked.replaceChildren(el("dl", {}, el("dt", {}, "question"), el("dd", { class: "said" }, samples[0].question), el("dt", {}, "reference answer"), el("dd", { class: "said" }, samples[0].reference)));
-    list.replaceChildren(hardness(samples[0]), ...samples.flatMap((sample) => sample.traces.filter((trace) => trace.logprobs).map((trace) => lookOf(sample, trace))));
+    list.replaceChildren(hardness(samples[0]), ...samples.flatMap((sample) => sample.traces.filter(shows).map((trace) => lookOf(sample, trace))));
   }
   const scale = el("div", { class: "scale" }, "trace hurts", el("span", { class: "ramp", role: "img", "aria-label": "Colors from orange over gray to blue" }), "trace helps", el("span", {}, `full color at ${STRONG} nats (a factor of 20); numbers are log c − log b in nats`));
   section.append(el("div", { class: "controls" }, run.node, row.node), scale, asked, list);

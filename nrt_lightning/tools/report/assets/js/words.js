@@ -23,6 +23,7 @@ function wordTable(title, side, rows, widest) {
 
 function words(section) {
   const able = RUNS.map((run, index) => [String(index), run.name]).filter(([index]) => RUNS[index].words);
+  if (!able.length && !withoutTraces.includes(false)) return section.append(nothing(NO_TRACES));
   if (!able.length) return section.append(nothing("Fewer than two looks at traces were recorded, so that no word can be gained or lost."));
   const tables = el("div", { class: "two" }), about = el("p", {});
   const run = choice("Run", able, show);
