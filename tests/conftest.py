@@ -18,6 +18,12 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)  # neit
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests of a file to one process, which makes what they share only once."""
+    if getattr(config.option, "dist", "no") == "load":  # what `--numprocesses` alone means
+        config.option.dist = "loadfile"
+
+
 @pytest.fixture(scope="session", params=["llama", "mistral", "qwen2", "qwen3", "gemma", "gpt2"])
 def tiny_dir(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny(tmp_path_factory.mktemp(request.param), request.param)

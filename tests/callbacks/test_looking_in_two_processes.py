@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import looking
 import pytest
+from forked import run_forked
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 TIMES = {"seconds"}
@@ -42,15 +40,7 @@ def test_two_processes_show_what_one_does(tmp_path: Path) -> None:
     for folder in (one, two):
         folder.mkdir()
     looking.fit(1, one)
-    script, places = looking.__file__, [str(folder) for folder in Path(__file__).parents[1:3]]
-    done = subprocess.run(
-        [sys.executable, script, str(two)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=900,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    printed = run_forked(looking.__file__, two)
     figures = [json.loads(path.read_text()) for path in (one / "0.json", two / "0.json", two / "1.json")]
     looked = [
         {name: value for name, value in found.items()
@@ -79,4 +69,4 @@ def test_two_processes_show_what_one_does(tmp_path: Path) -> None:
     assert [image.step for image in events.Images("answer_heat_map")] == [16]
     pages = [(folder / "report.html").read_text() for folder in (one, two)]
     assert [page.count("<html") for page in pages] == [1, 1]
-    assert done.stdout.count("report: ") == 1
+    assert "".join(printed).count("report: ") == 1

@@ -1,14 +1,12 @@
 """Diagnostics in two processes: both see the same and act alike."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
+
+from forked import run_forked
 
 SCRIPT = """
-import json, sys
+import json
 import lightning as L
-sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from nrt_lightning import CollapseDetector, CollapseSign, LowerLearningRate, RestoreCheckpoint, RewardCorrectness
 from nrt_lightning import RegisterPrograms, Sampling
@@ -50,8 +48,8 @@ if __name__ == "__main__":
 
 def test_both_processes_see_the_same_and_act_alike(tmp_path):
     script = tmp_path / "run.py"
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1]), out=str(tmp_path)))
-    subprocess.run([sys.executable, script], check=True, capture_output=True, timeout=300)
+    script.write_text(SCRIPT.format(out=str(tmp_path)))
+    run_forked(script)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert [vitals["step"] for vitals in first["vitals"]] == [1, 2]

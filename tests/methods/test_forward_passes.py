@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from short_runs import fast, registers
+from cli.small_runs import small_args
 
-from methods.test_presets import METHODS, module_of
+from methods.test_presets import METHODS
 from nrt_lightning import Policy
+from nrt_lightning.cli.main import run
+from nrt_lightning.modules.base import PolicyModule
+from nrt_lightning.structures import Rollouts, Scores
 
 ONE_PASS = {"trained": 1}  # with gradient, over traces and answers
 WITH_BASELINE = ONE_PASS | {"baseline of the policy": 1}
@@ -35,31 +39,46 @@ EXPECTED = {
 }
 
 
-def passes_of(name: str, quiet_trainer, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """The forward passes over rollouts of one step, by their kind."""
-    module, counts = module_of(name), Counter()
-    score = Policy.score
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[Policy | None, str]]:
+    """Counts the forward passes over the rollouts of training, by policy and kind."""
+    counts: Counter[tuple[Policy | None, str]] = Counter()
+    score, validate = Policy.score, PolicyModule.validation_step
 
-    def counted(self: Policy, rollouts, *, baseline: bool = False):
-        kind = "trained" if torch.is_grad_enabled() else "not trained"
-        counts[kind if self is module.policy else "other model"] += 1
-        counts["baseline of the policy"] += baseline
+    def counted(self: Policy, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
+        counts[self, "trained" if torch.is_grad_enabled() else "not trained"] += 1
+        counts[None, "baseline of the policy"] += baseline
         return score(self, rollouts, baseline=baseline)
 
+    def uncounted(self: PolicyModule, *batch: Any) -> dict[str, Any]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Policy, "score", score)
+            return validate(self, *batch)
+
+    def certainty(network: torch.nn.Module, rollouts: Rollouts) -> torch.Tensor:
+        counts[None, "certainty"] += 1
+        return torch.zeros_like(rollouts.completion_ids).float()
+
     monkeypatch.setattr(Policy, "score", counted)
-    monkeypatch.setattr(
-        "nrt_lightning.signals.self_certainty.token_certainty",
-        lambda network, rollouts: counts.update(["certainty"]) or torch.zeros_like(rollouts.completion_ids).float(),
-    )
-    module.optimizer = fast
-    if name != "sft":
-        sampling = dataclasses.replace(module.method.sampling, group_size=4, max_trace_tokens=8, max_answer_tokens=4)
-        module.method.sampling = sampling
-    quiet_trainer(max_steps=1).fit(module, registers(val=None))
-    return {kind: count for kind, count in counts.items() if count}
+    monkeypatch.setattr(PolicyModule, "validation_step", uncounted)
+    monkeypatch.setattr("nrt_lightning.signals.self_certainty.token_certainty", certainty)
+    return counts
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_step_makes_no_forward_pass_that_nothing_reads(name, quiet_trainer, monkeypatch) -> None:
-    found = passes_of(name, quiet_trainer, monkeypatch)
-    assert found == EXPECTED[name]
+def test_every_method_trains_and_makes_no_forward_pass_that_nothing_reads(
+    name: str, passes: Counter[tuple[Policy | None, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["nrt-lightning"])
+    monkeypatch.setenv("PL_GLOBAL_SEED", "0")
+    named = METHODS[name].read_text().splitlines()[0].split("nrt:methods/")[1:]  # the last one is this
+    configs = [word for other in named for word in ("--config", str(METHODS[other.split()[0]]))]
+    once = ["--trainer.fast_dev_run=1", "--trainer.logger=false", "--trainer.callbacks=[]"]
+    cli = run(small_args("fit", tmp_path, *configs, *once))
+    assert cli.trainer.global_step == 1
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    found: Counter[str] = Counter()
+    for (policy, kind), count in passes.items():
+        found[kind if policy in (None, cli.model.policy) else "other model"] += count
+    assert +found == EXPECTED[name]

@@ -1,16 +1,13 @@
 """Two processes, for real: what they report together is what one process reports."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 SCRIPT = """
 import json, sys, torch
 import lightning as L
-sys.path.insert(0, {tests!r})
 from short_runs import nrt_module, registers
 from torchmetrics.text import CharErrorRate, ROUGEScore
 from nrt_lightning import ConstantSchedule, ExactMatch, NRTLoss, Policy, RegisterPrograms, Sampling, SFTModule
@@ -22,23 +19,24 @@ def sgd(params):
 
 if __name__ == "__main__":
     L.seed_everything(7)
-    devices = int(sys.argv[1])
+    devices, limit = int(sys.argv[1]), int(sys.argv[3])
     trainer = L.Trainer(
         accelerator="cpu", devices=devices, strategy="ddp" if devices > 1 else "auto", logger=False, max_steps=2,
         max_epochs=-1, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         num_sanity_val_steps=0, default_root_dir=sys.argv[2],
     )
     metrics = [ROUGEScore(rouge_keys="rougeL"), CharErrorRate(), ExactMatch(forced=True)]
-    module = nrt_module(max_tokens_per_micro_batch=int(sys.argv[3]) or None, metrics=metrics)
+    module = nrt_module(max_tokens_per_micro_batch=limit or None, metrics=metrics)
     data = registers(val=RegisterPrograms("validation", 7), eval_batch_size=2)
-    before = trainer.validate(module, data, verbose=False)[0]
+    before = None if limit else trainer.validate(module, data, verbose=False)[0]
     rows = []
     class Note(L.Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             rows.append([row.id for row in batch.rows])
     trainer.callbacks.append(Note())
     trainer.limit_val_batches = 0
-    trainer.fit(module, data)
+    if devices > 1:
+        trainer.fit(module, data)
     start = dict(Policy("embedded:registers-base").load().named_parameters())
 
     def accumulated(module, window=1):
@@ -49,18 +47,18 @@ if __name__ == "__main__":
         ).fit(module, registers(batch_size=2, window=window))
         return sum(float((p - start[n]).double().abs().sum()) for n, p in module.policy.named_parameters())
 
-    common = {{"optimizer": sgd, "schedule": ConstantSchedule(0)}}
-    greedy = {{  # traces do not depend on the number of processes
+    common = {"optimizer": sgd, "schedule": ConstantSchedule(0)}
+    greedy = {  # traces do not depend on the number of processes
         "sampling": Sampling(group_size=2, max_trace_tokens=12, top_k=1),
         "loss": NRTLoss(reduction=TokenMean(), trace_coef=0.0, sampler_correction=TruncatedImportance()),
-    }}
-    moved = [] if int(sys.argv[3]) else [
+    }
+    moved = [] if limit else [
         accumulated(SFTModule(Policy("embedded:registers-base"), **common)),
         accumulated(nrt_module(**common, **greedy)),
         accumulated(nrt_module(**common, **greedy), window=4 // devices),
     ]
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
-    with open(sys.argv[2] + f"/{{devices}}-{{trainer.global_rank}}.json", "w") as file:
+    with open(sys.argv[2] + f"/{devices}-{trainer.global_rank}.json", "w") as file:
         parts = float(trainer.callback_metrics.get("train/micro_batches", 1))
         json.dump([before, rows, weight, parts, moved], file)
 """
@@ -68,14 +66,8 @@ if __name__ == "__main__":
 
 def run(tmp_path, devices, limit=0):
     file = tmp_path / f"run{devices}.py"
-    file.write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
-    out = subprocess.run(
-        [sys.executable, str(file), str(devices), str(tmp_path), str(limit)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
+    file.write_text(SCRIPT)
+    run_forked(file, devices, tmp_path, limit, processes=devices)
     return [json.loads((tmp_path / f"{devices}-{rank}.json").read_text()) for rank in range(devices)]
 
 

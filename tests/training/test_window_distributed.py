@@ -1,16 +1,13 @@
 """Two processes judge the groups of both."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 SCRIPT = """
 import json, sys
 import lightning as L
-sys.path[:0] = {places!r}
 from short_runs import nrt_module, registers
 from nrt_lightning import BatchNormalized, EMADeviationFilter, Sampling
 
@@ -40,16 +37,15 @@ if __name__ == "__main__":
     )
     trainer.fit(module, registers(val=None))
     weight = float(sum(p.detach().double().abs().sum() for p in module.policy.parameters()))
-    with open(sys.argv[1] + f"/{{trainer.global_rank}}.json", "w") as file:
+    with open(sys.argv[1] + f"/{trainer.global_rank}.json", "w") as file:
         json.dump(dict(steps=note.steps, weight=weight, state=module.method.filters[0].state_dict()), file)
 """
 
 
 def test_two_processes_filter_refill_and_normalize_as_one(tmp_path):
     file = tmp_path / "run.py"
-    file.write_text(SCRIPT.format(places=[str(folder) for folder in Path(__file__).parents[1:3]]))
-    out = subprocess.run([sys.executable, str(file), str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert out.returncode == 0, out.stderr[-3000:]
+    file.write_text(SCRIPT)
+    run_forked(file, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert first["state"] == second["state"], "the filters' memory is of the groups of both"
     assert first["weight"] == second["weight"]

@@ -1,10 +1,7 @@
 """Weights read to be sharded: no process holds a copy of its own of all of them."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
+from forked import run_forked
 from tiny import BASE
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
@@ -12,7 +9,6 @@ SCRIPT = """
 import os, sys
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.device_mesh import init_device_mesh
 from nrt_lightning import Policy
 from nrt_lightning.models.sharding.fsdp2 import FSDP2Sharding
@@ -22,7 +18,6 @@ def own_memory():  # MiB that no other process shares
     return int(lines["RssAnon"].split()[0]) / 1024
 
 def work(rank, where):
-    torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{where}/store", rank=rank, world_size=2)
     mesh = init_device_mesh("cpu", (2,))
     Policy("embedded:registers-base").load(FSDP2Sharding(mesh))  # what is imported and set up once is not counted
@@ -33,7 +28,7 @@ def work(rank, where):
     dist.destroy_process_group()
 
 if __name__ == "__main__":
-    mp.spawn(work, args=(sys.argv[1],), nprocs=2)
+    work(int(os.environ["RANK"]), sys.argv[1])
 """
 
 
@@ -47,12 +42,7 @@ def test_a_process_holds_its_share_and_little_more(tmp_path):
     AutoTokenizer.from_pretrained(BASE).save_pretrained(tmp_path)
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
-    root = str(Path(__file__).parents[3])
-    out = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=500, cwd=root,
-        env={"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PATH": ""},
-    )  # fmt: skip
-    assert out.returncode == 0, out.stderr[-3000:]
-    held = [int(line.split()[-1]) for line in out.stdout.splitlines() if "holds" in line]
+    printed = run_forked(script, tmp_path)
+    held = [int(line.split()[-1]) for text in printed for line in text.splitlines() if "holds" in line]
     assert len(held) == 2
     assert all(60 < mebibytes < 125 for mebibytes in held), held

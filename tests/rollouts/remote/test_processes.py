@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
 from fake_vllm import FakeVLLM, listening
+from forked import run_forked
 
 from nrt_lightning import Policy, TransformersEngine
 
 SCRIPT = """
-import json, sys
+import json, os
 import torch, torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
-sys.path.insert(0, {tests!r})
 from rollouts.vllm.test_vllm_server_engine import moved, request_of
 from nrt_lightning import InputError, Policy, VLLMServerEngine
 from nrt_lightning.models.sharding.fsdp2 import FSDP2Sharding
 
-rank = int(sys.argv[1])
+rank = int(os.environ["RANK"])
 dist.init_process_group("gloo", init_method="file://{out}/meeting", rank=rank, world_size=2)
 policy = Policy("embedded:registers-base").load().eval()
 engine, seen = VLLMServerEngine([{url!r}], directory={out!r}), {{}}
@@ -57,10 +54,9 @@ def test_one_process_hands_over_the_whole_weights_for_all(tmp_path):
     fake = FakeVLLM("embedded:registers-base")
     with listening(fake) as url:
         script = tmp_path / "run.py"
-        script.write_text(SCRIPT.format(tests=str(Path(__file__).parents[2]), out=str(tmp_path), url=url))
-        runs = [subprocess.Popen([sys.executable, script, str(i)], stdout=subprocess.PIPE, text=True) for i in (0, 1)]
-        outs = [run.communicate(timeout=300)[0] for run in runs]
-    seen = [json.loads(out.partition("SEEN ")[2]) for out in outs]
+        script.write_text(SCRIPT.format(out=str(tmp_path), url=url))
+        outs = run_forked(script)
+    seen = [json.loads(out.partition("SEEN ")[2].splitlines()[0]) for out in outs]
     assert fake.orders.count("/collective_rpc") == 2
     assert seen[0]["version"] == seen[1]["version"] == 1
     assert seen[0]["name"] == seen[1]["name"] == fake.version
