@@ -220,8 +220,9 @@ def block_logits(hidden: Tensor, part: Tensor, bias: Tensor | None, row: Tensor 
 
 
 def rows_in_cache(logits: Tensor) -> int:
-    """Rows of logits that are handled at a time."""
-    return len(logits) if logits.is_cuda else max(1, IN_CACHE // logits.shape[1])
+    """Rows of logits that are handled at a time: all on other devices, and all of tensors without data, as in plans."""
+    whole = logits.device.type != "cpu" or type(logits) is not Tensor
+    return len(logits) if whole else max(1, IN_CACHE // logits.shape[1])
 
 
 def probabilities_(logits: Tensor, log_normalizer: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ def main(args: list[str]) -> None:
 
 
 def printable(text: str) -> str:
-    """A text without the parts of file names that are no characters.
+    r"""A text without the parts of file names that are no characters.
 
     >>> printable("runs/\udcff")
-    'runs/\\\\udcff'
+    'runs/\\udcff'
     """
     return text.encode("utf-8", "backslashreplace").decode()
