@@ -75,7 +75,7 @@ def read_lines(path: Path) -> tuple[list[Line], int]:
         for text in file:
             try:
                 line = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 line = None
             if isinstance(line, dict):
                 lines.append(line)

@@ -145,6 +145,14 @@ def test_the_file_is_bounded(tmp_path):
     assert len(steps) > 20
 
 
+def test_damaged_lines_are_left_out(tmp_path):
+    from nrt_lightning.callbacks.run_lines import read_lines
+
+    path = tmp_path / "samples.jsonl"
+    path.write_text('{"step": 1}\n' + "[" * 100_000 + '\n{"step": \n\n{"step": 2}\n')
+    assert read_lines(path) == ([{"step": 1}, {"step": 2}], 2)
+
+
 HARD = [
     "a ``` b\n```\n````x",
     "| a | b |\n|---|---|",
