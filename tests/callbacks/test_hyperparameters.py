@@ -32,7 +32,8 @@ def hparams(directory) -> tuple[dict, list[str], EventAccumulator]:
     return settings, metrics, events
 
 
-def test_the_config_reaches_tensorboard_and_csv_by_the_names_of_the_command_line(tmp_path):
+def test_the_config_reaches_tensorboard_and_csv_by_the_names_of_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     loggers = [
         {"class_path": "TensorBoardLogger", "init_args": {"save_dir": str(tmp_path), "name": "", "version": "tb"}},
         {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path), "name": "", "version": "csv"}},
