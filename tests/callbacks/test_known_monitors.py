@@ -54,7 +54,8 @@ class Mine(L.Callback):
     """Of the user, which may log anything."""
 
 
-def test_with_parts_of_the_user_any_name_is_taken() -> None:
+def test_with_parts_of_the_user_any_name_is_taken(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where Lightning's own checkpoint is written
     callback = EarlyStopping("val/of_mine", strict=False)
     runner = trainer(callback, Mine())
     runner.fit(nrt_module(), registers())

@@ -59,7 +59,8 @@ def find_runs(folders: Sequence[str | Path]) -> tuple[list[Run], list[str]]:
             raise nothing_in(
                 given, "it has no metrics.jsonl, metrics.csv or TensorBoard events" + other_logs(root) + unread
             )
-        roots = {folder.resolve(): root for folder in logs} | roots
+        for folder in logs:
+            roots.setdefault(folder.resolve(), root)
     read: dict[Path, Run] = {}
     newest = sorted(roots, key=last_written, reverse=True)
     empty = []

@@ -73,14 +73,14 @@ CARDS = """
 const run = document.querySelectorAll("#samples select")[0];
 const texts = () => [...document.querySelectorAll(".sample")].map((card) => card.innerText);
 const both = texts();
-run.value = [...run.options].find((option) => option.text.includes("sft")).value;
+run.value = "0";
 run.dispatchEvent(new Event("change"));
 return [both, texts()]
 """
 
 
 def test_a_run_without_traces_comes_last_and_shows_its_answers_alone(opened, pages):
-    opened.show(pages / "two.html")
+    opened.show(pages / "two.html")  # the run without traces is the first of the page
     both, alone = opened.run(CARDS)
     assert (len(both), len(alone)) == (12, 6)
     assert all("trace" in text for text in both), "runs with traces come first"

@@ -28,6 +28,12 @@ def written(folders, tmp_path: Path) -> tuple[str, dict, list[str]]:
     return html, json.loads(embedded[0]), notes
 
 
+def test_runs_have_the_order_in_which_their_folders_are_given(tmp_path):
+    folders = [made_up_run(tmp_path / "quick", name) for name in ("b", "a", "c")]
+    given = [*folders, tmp_path / "quick", folders[0]]
+    assert [run["name"] for run in written(given, tmp_path)[1]["runs"]] == ["b", "a", "c"]
+
+
 def test_a_page_has_the_runs_of_a_folder_side_by_side(tmp_path):
     made_up_run(tmp_path / "quick")
     made_up_run(tmp_path / "quick", "sft", traces=False)
