@@ -1,7 +1,6 @@
 """Checkpoints that are damaged, of another run, or hold what no run has saved: refused, with the file and the part."""
 
 import copy
-import logging
 import math
 import pickle
 import zipfile
@@ -26,7 +25,6 @@ QUIET = {
 def saved(tmp_path_factory):
     """The path of a checkpoint after two steps, and its contents."""
     directory = tmp_path_factory.mktemp("run")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     saves = ModelCheckpoint(directory, save_last=True)
     L.Trainer(**QUIET, default_root_dir=directory, max_steps=2, callbacks=[saves]).fit(
         nrt_module(), registers(val=None)
