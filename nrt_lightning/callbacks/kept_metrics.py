@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import csv
-import logging
-import os
 from collections.abc import Callable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +13,8 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.run_history import add_history, histories
 from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.files import replaced, set_aside
 
-log = logging.getLogger(__name__)
 Row = dict[str, str]
 
 
@@ -41,22 +38,16 @@ class KeptMetrics(ExperimentWriter):
             return []
         with self.path.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values() and wanted(row)]
-        beside = self.path.with_suffix(".csv.part")
-        with beside.open("w", newline="") as file:
+        with replaced(self.path, newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(beside, self.path)
         return rows
 
     def set_aside(self) -> None:
-        """Rename the file of another run."""
-        if self.path.exists():
-            names = (self.path.with_name(f"metrics-{number}.csv") for number in count(1))
-            aside = next(name for name in names if not name.exists())
-            self.path.rename(aside)
-            self.metrics_keys = []
-            log.warning("%s is of an earlier run, and is %s now.", self.path, aside.name)
+        """Rename the file of an earlier run."""
+        set_aside(self.path)
+        self.metrics_keys = []
 
 
 def keep_metrics(trainer: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.collapse import CollapseDetector
 from nrt_lightning.callbacks.run_folder import begins, check_parent, in_run_folder, leaves_nothing
 from nrt_lightning.errors import InputError
+from nrt_lightning.files import replaced
 
 COLUMNS = {  # titles of figures
     "exact_match": "exact match",
@@ -94,10 +94,8 @@ class ResultsFile(Callback):
         metrics = {k.removeprefix("test/"): round(float(v), 6) for k, v in trainer.callback_metrics.items()}
         times = {"seconds": round(self.seconds, 1), "cpu_seconds": round(self.cpu_seconds, 1)}
         results = self.read() | {self.name: metrics | times | collapse(trainer)}
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(temporary, self.path)
+        with replaced(self.path) as file:
+            file.write(json.dumps(results, indent=2) + "\n")
         print(f"\n{results_table(results)}\n\nwritten to {self.path}")
         print("".join(f"curves: {where}\n" for where in curves(trainer)))
 

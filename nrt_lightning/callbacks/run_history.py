@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.run_lines import Line, RunLines, log_folder, plain, thinned
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.errors import InputError
+from nrt_lightning.files import replaced, set_aside
 from nrt_lightning.functional import check_at_least
 
 FORMAT = 1
@@ -147,7 +147,7 @@ class RunHistory(Logger):
 
     def begin(self) -> None:
         """Set the file of another run aside."""
-        self.file.set_aside()
+        set_aside(self.file.path)
         self.counts = {True: 0, False: 0}
 
     def go_back(self, step: int, last: dict[str, float], before: str | None, *, validate: bool) -> None:
@@ -174,9 +174,8 @@ class RunHistory(Logger):
 
 def write_object(path: Path, found: dict[str, Any]) -> None:
     """Write a JSON file, replaced at once."""
-    beside = path.with_name(f"{path.name}.part")
-    beside.write_text(json.dumps(plain(found), ensure_ascii=False, indent=1, default=str) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with replaced(path) as file:
+        file.write(json.dumps(plain(found), ensure_ascii=False, indent=1, default=str) + "\n")
 
 
 def evaluated(line: Line) -> bool:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 import os
 from collections.abc import Callable, Iterable
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-log = logging.getLogger(__name__)
+from nrt_lightning.files import replaced, set_aside
+from nrt_lightning.tools.report.lines import read_lines
+
 Line = dict[str, Any]
 
 
@@ -37,10 +37,8 @@ class RunLines:
 
     def replace(self, lines: Iterable[Line]) -> None:
         """Replace all lines."""
-        beside = self.path.with_name(f"{self.path.name}.part")
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
-        os.replace(beside, self.path)
+        with replaced(self.path) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
     def go_back(self, wanted: Callable[[Line], bool], before: str | None) -> list[Line]:
         """Keep the wanted lines only, and return them.
@@ -51,37 +49,12 @@ class RunLines:
         """
         source = self.path
         if before and Path(before).exists() and not (self.path.exists() and os.path.samefile(before, self.path)):
-            if self.path.exists():
-                self.set_aside()
+            set_aside(self.path)
             source = Path(before)
-        lines = [line for line in read_lines(source)[0] if wanted(line)] if source.exists() else []
+        lines = [line for line in read_lines(source)[0] if wanted(line)]
         if source.exists():
             self.replace(lines)
         return lines
-
-    def set_aside(self) -> None:
-        """Rename the file of an earlier run."""
-        if self.path.exists():
-            names = (self.path.with_name(f"{self.path.stem}-{n}{self.path.suffix}") for n in count(1))
-            aside = next(name for name in names if not name.exists())
-            self.path.rename(aside)
-            log.warning("%s is of an earlier run, and is %s now.", self.path, aside.name)
-
-
-def read_lines(path: Path) -> tuple[list[Line], int]:
-    """The objects in a file of JSON lines, and the number of lines that are none."""
-    lines, damaged = [], 0
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-            except (ValueError, RecursionError):
-                line = None
-            if isinstance(line, dict):
-                lines.append(line)
-            else:
-                damaged += bool(text.strip())
-    return lines, damaged
 
 
 def plain(value: Any) -> Any:

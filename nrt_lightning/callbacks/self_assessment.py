@@ -13,6 +13,7 @@ from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_lines import RunLines, log_folder
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.self_assessment import assess
+from nrt_lightning.files import set_aside
 from nrt_lightning.metrics.self_assessment import self_assessment
 from nrt_lightning.randomness import counter_seed, run_seed
 from nrt_lightning.strategies import gather_in_order
@@ -72,7 +73,7 @@ class SelfAssessment(LookingCallback):
         file, before, last = self.file(trainer), self.before, -1 if self.looks.last is None else self.looks.last
         self.before = str(file.path.absolute())
         if trainer.global_step == 0:
-            file.set_aside()
+            set_aside(file.path)
         else:  # looks after the checkpoint are done again
             file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= last, before)
 

@@ -16,6 +16,7 @@ from nrt_lightning.callbacks.samples.records import Record, train_records
 from nrt_lightning.callbacks.samples.table import GrowingTable
 from nrt_lightning.callbacks.samples.val_samples import ValSamples
 from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.files import set_aside
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.structures import Prompts
@@ -73,7 +74,7 @@ class TraceSamples(ValSamples):
             return
         self.file = RunLines(log_folder(trainer) / NAME)
         if step == 0:
-            self.file.set_aside()
+            set_aside(self.file.path)
             return
         kept = self.file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, self.before)
         self.done = {(line["step"], line["split"]) for line in kept}

@@ -14,6 +14,7 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from tiny import ANSWERS, QUESTIONS, make_prompts
 
 from nrt_lightning import InputError, Policy, SFTModule, TraceSamples, TransformersEngine
+from nrt_lightning.callbacks.run_lines import RunLines
 from nrt_lightning.callbacks.samples.markdown import block, fenced
 from nrt_lightning.callbacks.samples.own_answers import greedy_answers
 from nrt_lightning.callbacks.samples.table import columns_of, rows_of
@@ -132,8 +133,6 @@ def test_sft_has_its_answers_and_no_traces(quiet_trainer, tmp_path):
 
 
 def test_the_file_is_bounded(tmp_path):
-    from nrt_lightning.callbacks.run_lines import RunLines
-
     samples = TraceSamples(max_mib=0.05)
     samples.file = RunLines(tmp_path / "samples.jsonl")
     for step in range(1, 301):
@@ -146,11 +145,9 @@ def test_the_file_is_bounded(tmp_path):
 
 
 def test_damaged_lines_are_left_out(tmp_path):
-    from nrt_lightning.callbacks.run_lines import read_lines
-
     path = tmp_path / "samples.jsonl"
     path.write_text('{"step": 1}\n' + "[" * 100_000 + '\n{"step": \n\n{"step": 2}\n')
-    assert read_lines(path) == ([{"step": 1}, {"step": 2}], 2)
+    assert RunLines(path).read() == [{"step": 1}, {"step": 2}]
 
 
 HARD = [

@@ -68,6 +68,14 @@ def test_ends_of_traces(embedded: dict) -> None:
     assert embedded["ended_by_marker"] > 0.5
 
 
+def test_right_answers_end_as_they_should(embedded: dict) -> None:
+    end = embedded["end"]
+    assert end["text"] == "</s>"
+    assert end["answers"] > 20
+    assert end["share"] > 0.95
+    assert end["confidence"] > 0.4, "the other half has the new marker, which begins as a copy of the end token"
+
+
 def test_the_report_says_it_in_words_and_lines_that_fit(capsys: pytest.CaptureFixture[str]) -> None:
     preflight("--rows=16", "--model.sampling.max_trace_tokens=8", "--model.sampling.suppress_eos=false",
               "--trainer.enable_progress_bar=false")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.answered import AnsweredQuestion
+from nrt_lightning.files import replaced
 
 KIND = "nrt-lightning evaluate"
 
@@ -58,10 +59,8 @@ class Results:
 
     def finish(self, figures: dict[str, Any]) -> None:
         """Write the figures."""
-        text = json.dumps(self.header | figures, indent=2, ensure_ascii=False) + "\n"
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, self.path)
+        with replaced(self.path) as file:
+            file.write(json.dumps(self.header | figures, indent=2, ensure_ascii=False) + "\n")
 
     def _start(self, *, overwrite: bool) -> None:
         if self.path.exists() and not overwrite:

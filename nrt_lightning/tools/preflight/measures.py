@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from nrt_lightning.metrics import reward_correctness
+from nrt_lightning.tools.preflight.endings import WrittenEnd, written_end
 from nrt_lightning.tools.preflight.sample import Sample
 from nrt_lightning.tools.preflight.setup import Setup
 
@@ -80,9 +82,10 @@ class Measures:
     right_first_by_chance: float | None
     aggregations: dict[str, Aggregation]
     signals: dict[str, SignalFigures] = field(default_factory=dict)  # with `reward` first; empty without signals
+    end: WrittenEnd | None = None  # how the policy ends right answers; None if there are none
 
 
-def measure(sample: Sample, setup: Setup) -> Measures:
+def measure(sample: Sample, setup: Setup, tokenizer: PreTrainedTokenizerBase) -> Measures:
     """Compute the figures of a sample."""
     checked = bool(sample.right.any())
     useful, groups = useful_traces(sample)
@@ -115,6 +118,7 @@ def measure(sample: Sample, setup: Setup) -> Measures:
         right_first_by_chance=chance,
         aggregations=aggregations,
         signals=signals if setup.signals else {},
+        end=written_end(sample.ends, sample.end_logprobs, tokenizer),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+from nrt_lightning.tools.preflight.endings import WrittenEnd
 from nrt_lightning.tools.preflight.measures import Aggregation, Answers, Measures, SignalFigures, percent
 from nrt_lightning.tools.preflight.verdict import Verdict
 
@@ -46,7 +47,16 @@ def answers_table(measures: Measures) -> str:
         (f"after the best of another question's {setup.group_size}", measures.after_best_borrowed_trace),
     ]
     lines = [["Answers", "confidence a token", "right"]]
-    return aligned(lines + [[name, f"{a.confidence:.3f}", percent(a.right)] for name, a in rows])
+    table = aligned(lines + [[name, f"{a.confidence:.3f}", percent(a.right)] for name, a in rows])
+    return table if measures.end is None else f"{table}\n{wrapped(end_text(measures.end, setup.markup.end))}"
+
+
+def end_text(end: WrittenEnd, configured: str) -> str:
+    """How right answers end."""
+    return (
+        f"after right answers: confidence {end.confidence:.3f} in the end {configured!r}; the policy writes "
+        f"{end.text!r} in {percent(end.share)}"
+    )
 
 
 def traces_text(measures: Measures) -> str:

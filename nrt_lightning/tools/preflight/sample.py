@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.evaluation.evaluate import right_answers
-from nrt_lightning.evaluation.probe import Probe, answers_after
+from nrt_lightning.evaluation.probe import Probe, answers_after, repeat
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.metrics import rollout_metrics
 from nrt_lightning.rewards import (
@@ -22,6 +22,7 @@ from nrt_lightning.rewards import (
 from nrt_lightning.rollouts import Generations, assemble
 from nrt_lightning.rollouts.answering import nothing
 from nrt_lightning.structures import Prompts, Rollouts, Scores, TensorStruct
+from nrt_lightning.tools.preflight.endings import end_places, written_ends
 from nrt_lightning.training.method import Method
 
 AGGREGATORS = (WeightedSum("neg_log_prob"), WeightedSum("inverse_prob"), GeometricMean(), ArithmeticMean(), LogProb(),
@@ -46,6 +47,8 @@ class Sample(TensorStruct):
     empty_rewards: Tensor  # [R, aggregations] of the empty trace
     reward: Tensor  # [R, K] of the method, with signals and penalties; not finite where a signal failed
     signals: Tensor  # [R, K, signals] of the method
+    ends: Tensor  # [R, K] tokens that the policy wrote after reference answers, see `written_ends`
+    end_logprobs: Tensor  # [R, K] of the first token of the end that is set, after the reference answer
 
     @classmethod
     def joined(cls, samples: list[Sample]) -> Sample:
@@ -76,7 +79,9 @@ def sample_of(
     answers = scores.logprobs.where(rollouts.segments.answer_mask, 0).sum(dim=1)  # [N]
     looks, one = rollout_metrics(rollouts, scores.entropy), torch.ones_like(length, dtype=torch.float)
     emitted = rollouts.segments.marker_emitted  # [N]
-    rewards, empty = all_rewards(rollouts, scores, aggregators)
+    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])  # [N, T]
+    rewards, empty = all_rewards(rollouts, scores, logprobs, aggregators)
+    repeated, end_tokens = repeat(prompts, method.sampling.group_size), len(policy.markup.end_ids)
     reward = method.compute_rewards(seen.batch)
     signals = (
         torch.stack([*reward.signals.values()], dim=1) if reward.signals else reward.value.new_zeros(len(emitted), 0)
@@ -96,14 +101,17 @@ def sample_of(
         empty_rewards=empty,
         reward=reward.value.float().view(shape),
         signals=signals.float().view(*seen.right.view(shape).shape, signals.shape[1]),
+        ends=written_ends(repeated, seen.answers, end_tokens).view(shape),
+        end_logprobs=logprobs.gather(1, end_places(repeated, end_tokens).unsqueeze(1)).view(shape),
     )
 
 
-def all_rewards(rollouts: Rollouts, scores: Scores, aggregators: list[RewardAggregator]) -> tuple[Tensor, Tensor]:
-    """Trace rewards [N, aggregations] and those of the empty trace [R, aggregations]."""
+def all_rewards(
+    rollouts: Rollouts, scores: Scores, logprobs: Tensor, aggregators: list[RewardAggregator]
+) -> tuple[Tensor, Tensor]:
+    """Trace rewards [N, aggregations] and those of the empty trace [R, aggregations], from log-probs [N, T]."""
     baseline, rows = scores.baseline_logprobs, rollouts.group_ids
     assert baseline is not None
-    logprobs = pack_segment(scores.logprobs, rollouts.segments.answer_mask, rollouts.answer_ids.shape[1])  # [N, T]
     given = [a(logprobs, rollouts.answer_mask[rows], baseline[rows]).value for a in aggregators]
     empty = [a(baseline, rollouts.answer_mask, baseline).value for a in aggregators]
     return torch.stack(given, dim=1), torch.stack(empty, dim=1)

@@ -140,4 +140,4 @@ class PreflightModule(L.LightningModule):
         """The figures of a sample."""
         template = getattr(getattr(self.trainer, "datamodule", None), "template", None)
         setup = Setup.of(self.method, self.aggregators, template)
-        return measure(sample, setup)
+        return measure(sample, setup, self.policy.tokenizer)

@@ -12,6 +12,7 @@ FEW = 2  # worked examples; two sufficed for an instruct model of 135 million we
 RARE = 0.05  # fraction of traces that end with the marker, below which most of them are cut before an answer
 UNKNOWN = 0.05  # confidence in an answer token below which the base does not know what follows the marker
 NEEDED = 1 / 200  # fraction of useful traces: 0.5 % were too few and 1.3 % enough at K = 8 (docs/how_it_works.md)
+ENDED = 0.3  # confidence in the end of a right answer below which the reward is about the end more than the answer
 KNOWN = ("\nAnswer:", " =>", "\n####")  # texts that many bases write before an answer
 SPECIFIC = 2.0  # standard errors by which the best trace of a group must exceed the best of another row
 
@@ -89,6 +90,12 @@ def prompt_knobs(measures: Measures, can_start: str) -> list[str]:
         knobs.append(
             f"model.policy.marker: {' and '.join(trouble)}; {new}, so try a text that it writes by itself after such "
             f"prompts, such as {others}"
+        )
+    if measures.end is not None and measures.end.confidence < ENDED:
+        knobs.append(
+            f"model.policy.answer_end: after right answers the end {setup.markup.end!r} has a confidence of "
+            f"{measures.end.confidence:.2g}, which lowers the rewards of all traces; the base writes "
+            f"{measures.end.text!r} there, so set that if it ends an answer"
         )
     if measures.trace_tokens < 1:
         knobs.append("data.template: most traces are empty; ask for reasoning in the prompt")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.files import replaced
 from nrt_lightning.metrics.logged_values import describe
 from nrt_lightning.tools.report.calibration import calibration
 from nrt_lightning.tools.report.charts import chart_groups, meanings
@@ -52,10 +53,8 @@ def write_report(folders: Sequence[str | Path], output: str | Path) -> list[str]
     runs, notes = find_runs(folders)
     html, data = page(runs, notes)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_bytes(html.encode("utf-8", "replace"))
-        os.replace(beside, path)
+        with replaced(path, errors="replace", newline="") as file:
+            file.write(html)
     except OSError as error:
         raise InputError(f"report: output={path} cannot be written ({error.strerror}). Give another.") from error
     return notes + [f"{run['name']}: {note}" for run in data["runs"] for note in run["notes"]]

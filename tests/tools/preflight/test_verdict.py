@@ -155,7 +155,7 @@ def sample(logprobs, borrowed, right) -> Sample:
     rows = logprobs.shape[0]
     zeros, none = torch.zeros(rows), torch.zeros(rows, dtype=torch.bool)
     return Sample(logprobs, borrowed, zeros - 2, right, none, logprobs, right, right, zeros, zeros, logprobs, zeros,
-                  logprobs, logprobs.unsqueeze(2))  # fmt: skip
+                  logprobs, logprobs.unsqueeze(2), right.long(), logprobs)  # fmt: skip
 
 
 def test_useful_traces_lead_to_right_answers_that_would_not_be_right_without():
