@@ -87,9 +87,10 @@ def add_markup(
         answer_end = exported.get("answer_end") if answer_end is None else answer_end
     marker = find_marker(tokenizer) if marker is None else marker
     is_new, marker_id = add_marker(tokenizer, marker), own_token(tokenizer, marker)
-    marker_ids = (marker_id,) if marker_id is not None else text_ids(tokenizer, marker, "policy.marker")
     if separator is None:
         separator = "" if marker_id is not None or marker[-1].isspace() or TAG.search(marker) else " "
+    after = f"{separator}0"
+    marker_ids = (marker_id,) if marker_id is not None else text_ids(tokenizer, marker, "policy.marker", after=after)
     without_end = Markup(marker, marker_ids, marker_id is not None, separator)
     return is_new, with_turn_end(without_end, tokenizer, None, answer_end)
 
@@ -116,7 +117,7 @@ def with_turn_end(
         log.info("turns of the template end with %r, and so do answers; eos is %r.", found, tokenizer.eos_token)
     end = found if answer_end is None else answer_end
     end_id = own_token(tokenizer, end)
-    end_ids = (end_id,) if end_id is not None else text_ids(tokenizer, end, "policy.answer_end", after="0")
+    end_ids = (end_id,) if end_id is not None else text_ids(tokenizer, end, "policy.answer_end", before="0", after="A")
     return dataclasses.replace(markup, end=end, end_ids=end_ids, end_token=end_id is not None)
 
 
@@ -137,15 +138,32 @@ def own_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     return known if known is not None and special else None
 
 
-def text_ids(tokenizer: PreTrainedTokenizerBase, text: str, name: str, after: str = "a") -> tuple[int, ...]:
-    """The usual tokens of a text inside other text."""
-    [ids] = continuations(after, [text], tokenizer)
+def text_ids(
+    tokenizer: PreTrainedTokenizerBase, text: str, name: str, *, before: str = "a", after: str
+) -> tuple[int, ...]:
+    """The usual tokens of a text between others.
+
+    Many tokenizers write an empty line as one token at the end of a text, and as two before a word.
+
+    Args:
+        tokenizer: of the policy.
+        text: the text.
+        name: of the setting.
+        before: text before it.
+        after: text after it; it does not count where a token reaches across the boundary.
+
+    Raises:
+        InputError: the tokenizer cannot write the text.
+    """
+    [ids, longer] = continuations(before, [text, text + after], tokenizer)
     if tokenizer.unk_token_id in ids or not text.strip(" ") or text.strip() not in written(tokenizer, ids):
         raise InputError(
             f"{name} {text!r} cannot be written with the tokens of {tokenizer.name_or_path!r}. Give another text, or "
             f"a new token such as '{NEW_TOKEN}'."
         )
-    return tuple(ids)
+    whole = written(tokenizer, ids)
+    inside = (longer[:count] for count in range(1, len(longer)))
+    return tuple(next((first for first in inside if written(tokenizer, first) == whole), ids))
 
 
 def written(tokenizer: Any, ids: list[int]) -> str:

@@ -3,10 +3,13 @@
 import pytest
 from subwords import byte_level, save_model
 from tiny import BASE, make_prompts
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from nrt_lightning import ChatTemplate, InputError, LoRA, PlainTemplate, Policy, Sampling
 from nrt_lightning.data.default_template import default_template, fit_together
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
+from nrt_lightning.models.policy.markup import add_markup
 from nrt_lightning.rollouts.engine import trace_request
 
 CHATML = (
@@ -134,3 +137,18 @@ def test_end_tokens_inside_a_text_marker_are_neither_banned_nor_the_end_of_a_tra
     stops = request_of(policy).stop_ids
     assert first not in stops, "the rest of the marker could not follow"
     assert {last, policy.tokenizer.eos_token_id} <= set(stops)
+
+
+def test_an_empty_line_has_the_tokens_that_it_has_before_a_word():
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # its expression parts lines from words
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    backend.train_from_iterator(["7\n\n"] * 9, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    line, lines = (tokenizer(text).input_ids for text in ("\n", "\n\n"))
+    assert len(lines) == 1, "one token at the end of a text"
+    assert tokenizer("7\n\nAnswer").input_ids[1:3] == line * 2
+    _, markup = add_markup(tokenizer, "Answer:\n\n", None, "\n\n")
+    assert markup.end_ids == tuple(line * 2)
+    assert markup.marker_ids[-2:] == tuple(line * 2)
