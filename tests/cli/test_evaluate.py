@@ -123,7 +123,7 @@ def test_files_of_another_evaluation_are_left_as_they_are(exported: str, questio
 @pytest.mark.parametrize(
     ("name", "contents", "words"),
     [
-        ("results.json", "{}", "exists"),
+        ("results.json", "{}", "no file of `nrt-lightning evaluate`"),
         ("results.rows.jsonl", '{"a": 1}\n', "no file of `nrt-lightning evaluate`"),
         ("results.rows.jsonl", "text\n", "no file of `nrt-lightning evaluate`"),
     ],
