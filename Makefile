@@ -25,8 +25,9 @@ quickstart: $(INSTALLED) ## train NRT, then SFT on the same rows, and print both
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml
 	$(BIN)/nrt-lightning fit --config configs/quickstart.yaml --config configs/methods/sft.yaml
 
-pictures: $(INSTALLED) ## make all pictures of the quickstart in the docs from its runs; needs chromium and chromium-driver
+pictures: $(INSTALLED) ## make all pictures of the docs, from the quickstart's runs; needs chromium and chromium-driver
 	$(BIN)/python -m benchmarks.pictures
+	$(BIN)/python -m benchmarks.growth --read
 
 COMPARE = $(BIN)/nrt-lightning compare --config configs/comparisons/methods.yaml
 results: export OMP_NUM_THREADS = 1

@@ -70,24 +70,24 @@ def plot(results: dict[str, list[dict[str, float]]], file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    figure, panels = pyplot.subplots(2, 2, figsize=(9, 7), layout="constrained")
     for panel, (size, found) in zip(panels.flat, results.items()):
         values = SIZES[size]
-        for name in ("step", "rollout", "forward", "backward"):
-            panel.plot(values, [row[name] for row in found], marker="o", label=name)
+        for name, mark in zip(("step", "rollout", "forward", "backward"), "osD^"):
+            panel.plot(values, [row[name] for row in found], marker=mark, markersize=4, label=name)
         last = found[-1]["step"]
-        panel.plot(values, [last * v / values[-1] for v in values], color="grey", linestyle=":", label="linear")
-        panel.set(xlabel=size, ylabel="CPU seconds a step", xscale="log", yscale="log")
+        panel.plot(values, [last * v / values[-1] for v in values], color="grey", linestyle=":", label="linear growth")
+        panel.set_title(size, loc="left", fontweight="bold", fontsize="medium")
+        panel.set(ylabel="CPU seconds a step", xscale="log", yscale="log")
         panel.set_xticks(values, [f"{v:,}" for v in values])
         panel.minorticks_off()
         panel.yaxis.set_major_formatter("{x:g}")
         panel.grid(alpha=0.3)
         right = panel.twinx()
-        right.plot(values, [row["memory"] for row in found], color="black", linestyle="--", marker="s", label="memory")
-        right.set(ylabel="peak memory, MB (linear)", ylim=(0, None))
-        if panel is panels.flat[0]:
-            lines = [*panel.get_lines(), *right.get_lines()]
-            panel.legend(handles=lines, fontsize="small")
+        right.plot(values, [row["memory"] for row in found], color="black", linestyle="--", label="memory (right axis)")
+        right.set(ylabel="peak memory, MB", ylim=(0, None))
+        lines = [*panel.get_lines(), *right.get_lines()]
+    figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize="small")
     pyplot.close(figure)
     figure.savefig(file, dpi=110)
 

@@ -1,12 +1,14 @@
 """The part of a run's CPU time that logging takes: values, loggers, samples of traces, the answer heat map.
 
+    python -m benchmarks.logging_overhead --whole [--runs runs/quickstart]
     python -m benchmarks.logging_overhead [--steps 150] [OPTION ...]
 
-Runs the quickstart with further options of `nrt-lightning fit`, such as
-`--trainer.callbacks+=nrt_lightning.AnswerHeatMap`. What is done once, until the end of the first step, is counted
-apart, so that a short run tells what a long one costs (`--of 150`, with as many validations a step). The CPU seconds
-of all hooks of these callbacks and of all that modules and loggers log are counted within the run, so the ratio does
-not depend on other work of the machine. Nested calls are counted once.
+The first runs what `make quickstart` runs, NRT and then SFT, with tests and reports. The second runs NRT alone, with
+further options of `nrt-lightning fit`, such as `--trainer.callbacks+=nrt_lightning.AnswerHeatMap`. What is done once,
+until the end of the first step, is counted apart there, so that a short run tells what a long one costs (`--of 150`,
+with as many validations a step). The CPU seconds of all hooks of these callbacks, of reports, and of all that modules
+and loggers log are counted within the run, so the ratio does not depend on other work of the machine. Nested calls are
+counted once.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import functools
 import tempfile
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.logger_connector import _LoggerConnector
 
 from nrt_lightning import AnswerHeatMap, Dashboard, Hyperparameters, StepAxis, TraceSamples
+from nrt_lightning.callbacks import RunReport
 from nrt_lightning.cli.main import run
 from nrt_lightning.modules.training_log import TrainingLog
 
@@ -79,8 +83,24 @@ def install(counter: Counter) -> None:
         begin(self, trainer, *args)
 
     StepAxis.on_train_batch_start = note_first_step  # type: ignore[method-assign]
+    RunReport.write = counter.count("RunReport", RunReport.write)  # type: ignore[method-assign]
     Trainer.fit = counter.count(REST, Trainer.fit)  # type: ignore[method-assign]
     counter.started = time.process_time()
+
+
+def whole(counter: Counter, folder: Path) -> float:
+    """Run the whole quickstart into a folder, print a table after each of its runs; return the ratio of both."""
+    ratio = 0.0
+    for name, more in (("NRT", []), ("NRT and SFT", ["--config", "nrt:methods/sft"])):
+        run(["fit", "--config", "nrt:quickstart", *more, f"--trainer.default_root_dir={folder}"])
+        total = time.process_time() - counter.started
+        found = {part: seconds for part, seconds in counter.seconds.items() if part != REST}
+        print(f"CPU seconds of {name}: {total:.1f}")
+        for part, seconds in sorted(found.items(), key=lambda item: -item[1]):
+            print(f"{part:25} {seconds:8.3f} {seconds / total:6.2%}")
+        ratio = sum(found.values()) / total
+        print(f"all logging: {ratio:.2%}, limit {LIMIT:.0%}", flush=True)
+    return ratio
 
 
 def main(args: list[str] | None = None) -> float:
@@ -88,10 +108,14 @@ def main(args: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--of", type=int, default=150)
+    parser.add_argument("--whole", action="store_true")
+    parser.add_argument("--runs", type=Path, help="where the whole quickstart leaves its runs")
     given, options = parser.parse_known_args(args)
     counter = Counter()
     install(counter)
     with tempfile.TemporaryDirectory() as folder:
+        if given.whole:
+            return whole(counter, given.runs or Path(folder))
         run([
             "fit", "--config", "nrt:quickstart", f"--trainer.default_root_dir={folder}",
             f"--trainer.max_steps={given.steps}", *options,

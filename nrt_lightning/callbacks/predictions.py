@@ -16,7 +16,8 @@ from nrt_lightning.errors import InputError
 
 
 class PredictionWriter(BasePredictionWriter):
-    """Writes one line per question: `id`, `question`, `trace`, `answer`, `marker_emitted`.
+    """Writes one line per question: `id`, `question`, `trace`, `answer`, `marker_emitted`. Without traces, as of
+    `SFTModule`, those of the trace are null.
 
     Each batch is written when it is finished, and the number of lines is printed at the end. With several processes,
     each writes a file with its rank before the suffix. Under `fast_dev_run` nothing is written.

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 from typing_extensions import override
 
 TRAINED = {  # figures of a training line: logged name, title
@@ -145,12 +146,13 @@ class ProgressLines(Validations):
         print(f"step {step} of {total_steps(trainer)}: {', '.join(parts)}", flush=True)
 
     def left(self, trainer: Trainer, step: int) -> list[str]:
-        """The time that is left, validations included, if the number of steps is known."""
+        """The time that is left by the number of steps, validations included, or by `max_time`, if one is known."""
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        seconds = [limit for timer in timers if (limit := timer.time_remaining()) is not None]
         total = trainer.estimated_stepping_batches
-        if not math.isfinite(total) or total < step:
-            return []
-        seconds = (time.perf_counter() - self.started) / (step - self.first) * (total - step)
-        return [f"{timedelta(seconds=round(seconds))} left"]
+        if step <= total < math.inf:
+            seconds.append((time.perf_counter() - self.started) / (step - self.first) * (total - step))
+        return [f"{timedelta(seconds=round(max(min(seconds), 0)))} left"] if seconds else []
 
     @override
     def show(self, trainer: Trainer, figures: dict[str, float], seconds: float) -> None:

@@ -96,6 +96,15 @@ def class_names(kinds: list[type]) -> list[str]:
     return sorted({kind.__name__ for kind in subclasses(kinds) if public_name(kind) and not inspect.isabstract(kind)})
 
 
+def of_another_kind(name: str, kinds: list[type]) -> bool:
+    """True for the name of a public class that is of none of these kinds.
+
+    >>> of_another_kind("ExactMatch", [nrt_lightning.Schedule]), of_another_kind("ExactMtch", [nrt_lightning.Schedule])
+    (True, False)
+    """
+    return bool(kinds) and name in nrt_lightning.__all__ and name not in class_names(kinds)
+
+
 def public_name(kind: type) -> bool:
     """True for a class of this package, Lightning or torch, or of a user, that is not private."""
     return not kind.__name__.startswith("_") and not any(p.startswith("_") for p in kind.__module__.split("."))

@@ -59,6 +59,7 @@ class PlainParser(ArgumentParser):
         """End with one line: the setting, its value, the nearest name."""
         if not self.exit_on_error:
             super().error(message, ex)  # the parser of a part, whose message becomes one of several
-        options = [action.dest for parser in (self, *self.inner_parsers()) for action in parser._actions]
-        sys.stderr.write(f"error: {explain(message, options, self.words)}\n")
+        actions = [action for parser in (self, *self.inner_parsers()) for action in parser._actions]
+        types = {action.dest: getattr(action, "_typehint", None) for action in actions}
+        sys.stderr.write(f"error: {explain(message, list(types), self.words, types)}\n")
         self.exit(2)

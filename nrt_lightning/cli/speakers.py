@@ -54,8 +54,9 @@ def speaker_from(command: str, given: Any, run: Sequence[str]) -> Speaker:
     transformers.utils.logging.disable_progress_bar()
     path = find_trained(given.checkpoint, run)
     if path is None:
-        if given.base is not None:
-            raise InputError(f"{command}: --base={given.base!r} belongs to --checkpoint. Remove it.")
+        for name, nothing in (("base", None), ("allow", ""), ("trust_remote_code", False)):
+            if given[name] != nothing:
+                raise InputError(f"{command}: --{name}={given[name]!r} belongs to --checkpoint. Remove it.")
         return read_speaker(given.model, given.marker)
     if given.marker is not None:
         raise InputError(f"{command}: --marker={given.marker!r}, but a checkpoint has its own. Remove it.")
@@ -73,7 +74,7 @@ def device_of(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # as no tensor without memory can
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device={name!r}: torch has no such device here. Use cpu or cuda.") from error
     return device

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from nrt_lightning.cli.files_given import config_without_settings, files_given, no_settings
 from nrt_lightning.cli.names import (
     arguments,
     class_names,
+    classes_in,
     holders,
     in_module,
+    of_another_kind,
     option_like,
     own_classes,
     parameters,
@@ -52,15 +56,19 @@ class Leaf:
     owner: str  # import path of the class around it; empty at the top
     key: str  # name of the setting in that class
     depth: int  # settings around it
+    kinds: list[type] = field(default_factory=list)  # classes that the setting accepts; empty if unknown
 
 
-def explain(message: str, options: list[str], words: Sequence[str] = ()) -> str:
+def explain(
+    message: str, options: list[str], words: Sequence[str] = (), types: Mapping[str, Any] = MappingProxyType({})
+) -> str:
     """A parser's error message in one line.
 
     Args:
         message: error message of the parser.
         options: option names of the parser.
         words: arguments that were parsed.
+        types: of the command's own options, by name.
 
     >>> explain("unrecognized arguments: --optimizer.lr=1", [])
     "--optimizer.lr is not an option. Did you mean 'model.optimizer.lr'?"
@@ -98,6 +106,7 @@ def explain(message: str, options: list[str], words: Sequence[str] = ()) -> str:
     value = value_in(message, leaf)
     if leaf.kind == "choice":
         leaf.text = ", ".join(dict.fromkeys(other.text for other in deepest if other.kind == "choice"))
+    leaf.kinds = types_of(leaf.owner, leaf.key) or classes_in(types.get(leaf.setting, None))
     return WORDS[leaf.kind](leaf, value)
 
 
@@ -184,13 +193,15 @@ def listed(leaf: Leaf, value: str) -> str:
 def unknown_class(leaf: Leaf, value: str) -> str:
     """A text that is not the name of a class: misspelled, or meant for a setting of the class."""
     text = value or leaf.text
-    kinds = types_of(leaf.owner, leaf.key)
+    kinds = leaf.kinds
     name, inner = text.rpartition(".")[2], first_text(leaf.setting, kinds)
     if inner and (re.search(r"[/:\\]|\.(jsonl|json|csv|tsv|parquet|txt)$", text) or Path(text).exists()):
         return f"{leaf.setting} takes a class. Did you mean --{inner}={text}?"
     mine = own_classes()
     if close := get_close_matches(name, mine, n=1):
         return f"{leaf.setting}: {text!r} is not a known class. Did you mean {mine[close[0]]!r}?"
+    if of_another_kind(name, kinds):
+        return f"{leaf.setting}: {text!r} is not of the right kind.{nearest(name, class_names(kinds))}"
     named = f" A path or name is --{inner}=..." if inner else ""
     return f"{leaf.setting}: {text!r} is not a known class.{nearest(name, class_names(kinds))}{named}"
 
@@ -206,7 +217,7 @@ def first_text(setting: str, kinds: list[type]) -> str:
 
 def choices(leaf: Leaf, name: str) -> str:
     """The classes that a setting accepts, or those with a similar name."""
-    return nearest(name, class_names(types_of(leaf.owner, leaf.key)))
+    return nearest(name, class_names(leaf.kinds))
 
 
 def file_like(path: str) -> str:

@@ -18,7 +18,7 @@ def value_of(record: Mapping[str, Any], name: str, setting: str, origin: str) ->
     if name not in record:
         raise InputError(
             f"{origin}: no column '{name}'.{nearest(name, map(str, record))} "
-            f"Set `{setting}` of data.format, or rename the column."
+            f"Set `{setting}` of `format`, or rename the column."
         )
     check_once(record, name, origin)
     return record[name]

@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass
 class SampledAnswer:
-    """One trace and the answer after it."""
+    """One trace and the answer after it; an answer alone of a policy that writes no traces."""
 
-    trace: str
+    trace: str | None
     answer: str
-    marker_emitted: bool  # False where the marker was forced; True for a policy that writes no traces
+    marker_emitted: bool | None  # False where the marker was forced; None without a trace
     ended: bool  # False where the limit cut the answer
-    trace_tokens: int
+    trace_tokens: int | None
     values: dict[str, float | None] = field(default_factory=dict)  # by metric; None where it failed
     confidence: float | None = None  # probability of the reference answer after the trace
 

@@ -66,6 +66,9 @@ class AnswerSettings:
         if self.samples > 1 and self.temperature == 0:
             raise InputError(f"samples={self.samples} with temperature=0.0: all answers to a question would be equal. "
                              "Set temperature above 0, or samples=1.")  # fmt: skip
+        if self.samples > 1 and self.top_k == 1:
+            raise InputError(f"samples={self.samples} with top_k=1: all answers to a question would be equal. Set "
+                             "top_k above 1, or samples=1.")  # fmt: skip
 
     def sampling(self, limits: Mapping[str, int]) -> Sampling:
         """The settings, with the limits of the run where none is given."""
@@ -106,10 +109,11 @@ class Questionnaire:
             after, without = self._score(prompts, traces)
         read = texts_of(policy, many, texts, emitted, answers)
         values = {name: self._values(name, metric, read) for name, metric in self.metrics.items()}
-        tokens = [0] * len(many) if traces is None else traces.lengths.tolist()
+        tokens = None if traces is None else traces.lengths.tolist()
         sampled = [
             SampledAnswer(
-                text.trace, text.policy_answer, text.marker_emitted, text.policy_answer_ended, tokens[n],
+                text.trace if tokens else None, text.policy_answer, text.marker_emitted if tokens else None,
+                text.policy_answer_ended, tokens[n] if tokens else None,
                 {name: values[name][n] for name in values}, None if after is None else after[n],
             )
             for n, text in enumerate(read)
@@ -149,7 +153,7 @@ class Questionnaire:
     def _values(self, name: str, metric: TextSignal, texts: list[RolloutText]) -> list[float | None]:
         like = torch.zeros(len(texts))
         values = guarded(name, partial(metric.read_all, texts), like, lambda n: repr(texts[n].row.id), "leave_out")
-        return [None if math.isnan(value) else value for value in values.tolist()]
+        return [value if math.isfinite(value) else None for value in values.tolist()]
 
 
 def probabilities(logprobs: Tensor, mask: Tensor) -> list[float]:

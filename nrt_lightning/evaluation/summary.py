@@ -48,7 +48,7 @@ def majority(question: AnsweredQuestion, name: str, metric: TextSignal) -> float
     value: dict[str, float] = {}
     for sample in question.samples:
         key = metric.answer_key(sample.answer)
-        if key is not None and sample.ended and (sample.marker_emitted or forced):
+        if key is not None and sample.ended and (sample.marker_emitted is not False or forced):
             votes[key] += 1
             value.setdefault(key, sample.values[name] or 0.0)
     most = max(votes.values(), default=0)
@@ -65,15 +65,19 @@ def summarize(questions: Sequence[AnsweredQuestion], metrics: Mapping[str, TextS
     Returns:
         `metrics`: by name the mean over all answers, its standard error over questions, the number of answers for
         which the metric failed, and for K > 1 majority votes and pass@k, which counts values of 1 and above as right;
-        and means over all answers.
+        and means over all answers, without those of traces where there are none.
     """
     samples = [sample for question in questions for sample in question.samples]
     count = len(questions[0].samples)
     found: dict[str, Any] = {"questions": len(questions), "samples": count}
     found["metrics"] = {name: of_metric(questions, name, metric, count) for name, metric in metrics.items()}
-    found["marker_rate"] = fmean(sample.marker_emitted for sample in samples)
+    emitted = [sample.marker_emitted for sample in samples if sample.marker_emitted is not None]
+    tokens = [sample.trace_tokens for sample in samples if sample.trace_tokens is not None]
+    if emitted:
+        found["marker_rate"] = fmean(emitted)
     found["ended_answers"] = fmean(sample.ended for sample in samples)
-    found["trace_tokens"] = fmean(sample.trace_tokens for sample in samples)
+    if tokens:
+        found["trace_tokens"] = fmean(tokens)
     known = [sample.confidence for sample in samples if sample.confidence is not None]
     without = [q.confidence_without_trace for q in questions if q.confidence_without_trace is not None]
     if known:

@@ -75,13 +75,13 @@ class SFTModule(PolicyModule):
 
     @override
     def predict_step(self, batch: Prompts | None, batch_idx: int, dataloader_idx: int = 0) -> list[dict[str, Any]]:
-        """One answer for each question, in the same fields as `NRTModule`'s with an empty trace."""
+        """One answer for each question, in the fields of `NRTModule`'s. Those of traces are None."""
         if batch is None:  # no row fits
             return []
         with self.policy.evaluating():
             written = write_directly(self.policy, self.engine, batch, self.max_answer_tokens)
         return [
-            {"id": row.id, "question": row.question, "trace": "", "answer": answer, "marker_emitted": False}
+            {"id": row.id, "question": row.question, "trace": None, "answer": answer, "marker_emitted": None}
             for row, answer in zip(
                 batch.rows, decode_answers(self.policy, written.token_ids, written.token_mask), strict=True
             )

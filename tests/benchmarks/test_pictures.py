@@ -12,11 +12,14 @@ from benchmarks.pictures import HEAT_MAP, REPORT, RUN, heat_map
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_every_picture_is_made_by_the_command_and_small() -> None:
-    made = {HEAT_MAP, *(f"{shot.name}.png" for shot in REPORT)}
-    there = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir()}
-    assert set(there) == made
-    assert max(there.values()) < 250_000
+def test_every_picture_is_made_by_the_command_shown_and_small() -> None:
+    images = {f"images/{name}" for name in (HEAT_MAP, *(f"{shot.name}.png" for shot in REPORT))}
+    there = {path.relative_to(DOCS).as_posix(): path.read_bytes() for path in DOCS.rglob("*.png")}
+    assert set(there) == images | {"quickstart.png", "growth.png"}
+    assert max(map(len, there.values())) < 200_000
+    assert len(set(there.values())) == len(there), "none stands there twice"
+    pages = "".join(page.read_text() for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md")))
+    assert [name for name in there if f"{name})" not in pages] == []
 
 
 def test_the_heat_map_is_drawn_from_samples(tmp_path: Path) -> None:

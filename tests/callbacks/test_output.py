@@ -52,6 +52,12 @@ def sft_module() -> SFTModule:
     return SFTModule(Policy("embedded:registers-base"), optimizer=fast, schedule=LinearSchedule(0))
 
 
+def test_the_time_left_ends_with_max_time(shown, capsys):
+    shown(max_steps=100_000, max_time={"seconds": 1}, limit_val_batches=0).fit(sft_module(), registers())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    assert re.search(r", 0:00:0[01] left$", lines[0])
+
+
 def test_without_a_terminal_there_are_lines(shown, capsys, tmp_path):
     module = nrt_module(metrics=[CharErrorRate()])
     shown(logger=CSVLogger(tmp_path, name="", version="")).fit(module, registers())

@@ -123,7 +123,7 @@ def test_files_of_another_evaluation_are_left_as_they_are(exported: str, questio
 @pytest.mark.parametrize(
     ("name", "contents", "words"),
     [
-        ("results.json", "{}", "exists"),
+        ("results.json", "{}", "no file of `nrt-lightning evaluate`"),
         ("results.rows.jsonl", '{"a": 1}\n', "no file of `nrt-lightning evaluate`"),
         ("results.rows.jsonl", "text\n", "no file of `nrt-lightning evaluate`"),
     ],
@@ -156,7 +156,9 @@ def test_a_run_answers_as_its_export_does(nrt: Command, questions: list[Any]) ->
         )
     ]
     rows = [answers_in(f"{number}.rows.jsonl") for number in range(4)]
+    checks = [[row.pop("check") for row in answers] for answers in rows]  # follow from the command, too
     assert rows[0] == rows[1] == rows[2] == rows[3]
+    assert checks[0] != checks[1]
     assert len({figures["evaluation"]["weights"] for figures in found}) == 1
     own = evaluate(*run_of, "--out=own.json", "--rows=2")
     tested = [row.question for row in RegisterPrograms("test", 4).rows()[:2]]

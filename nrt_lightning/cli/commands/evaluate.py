@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
+from nrt_lightning.cli.files_given import is_file
 from nrt_lightning.cli.lightning_cli import check_writable, import_classes
 from nrt_lightning.cli.parser import PlainParser
 from nrt_lightning.cli.speakers import add_speaker_options, device_of, speaker_from
@@ -20,18 +21,18 @@ from nrt_lightning.data.arguments import Source
 from nrt_lightning.data.formats import RowFormat
 from nrt_lightning.data.splits import Splits
 from nrt_lightning.errors import InputError
-from nrt_lightning.evaluation.questions import AnswerSettings, Metrics, named
+from nrt_lightning.evaluation.questions import AnswerSettings, Metrics, check_references, named
 from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.rollouts import RolloutEngine, TransformersEngine
 from nrt_lightning.signals import TextSignal
 from nrt_lightning.structures import Row
-from nrt_lightning.tools.evaluation import evaluate_rows, table
+from nrt_lightning.tools.evaluation import check_out, evaluate_rows, table
 
 HELP = {
     "--questions": "a file, directory or hub name with questions and answers, or a source; null for the test rows of "
     "the run",
     "--format": "which columns hold question and answer; null for QuestionAnswer",
-    "--split": "split of a directory or hub name",
+    "--split": "split of a directory or hub name; null for test",
     "--rows": "use only the first rows; null for all",
     "--metrics": "classes of metrics, or a mapping of names to them; null for ExactMatch",
     "--template": "makes the prompts; null for that of the run or export",
@@ -50,7 +51,7 @@ def parser_of() -> PlainParser:
     options: dict[str, tuple[Any, Any]] = {
         "--questions": (Source, None),
         "--format": (RowFormat | None, None),
-        "--split": (str, "test"),
+        "--split": (str | None, None),
         "--rows": (int | None, None),
         "--metrics": (Metrics, None),
         "--template": (PromptTemplate | None, None),
@@ -79,10 +80,12 @@ def main(args: list[str]) -> None:
         if given[name] is not None:
             check_at_least(name, given[name], 1)
     out = Path(given.out).expanduser()
+    check_out(out, overwrite=given.overwrite)
     check_writable(str(out.parent), "directory of --out")
     metrics = named(given.metrics)
     device = device_of(given.device)
-    rows = rows_of(given, run, metrics, settings)
+    rows = rows_of(given, run, metrics)
+    check_references(rows, metrics, confidence=settings.confidence)
     with redirect_stdout(sys.stderr):  # which checkpoint is read
         speaker = speaker_from("evaluate", given, run)
     speaker.policy.to(device)
@@ -98,7 +101,7 @@ def main(args: list[str]) -> None:
     print(f"\nwritten to {outcome.results.path} and {outcome.results.rows_path}")
 
 
-def rows_of(given: Any, run: Sequence[str], metrics: dict[str, TextSignal], settings: AnswerSettings) -> list[Row]:
+def rows_of(given: Any, run: Sequence[str], metrics: dict[str, TextSignal]) -> list[Row]:
     """The rows of the questions, or the test rows of the run.
 
     Raises:
@@ -106,17 +109,36 @@ def rows_of(given: Any, run: Sequence[str], metrics: dict[str, TextSignal], sett
     """
     source = given.questions
     if source is None:
+        refuse_unused(given, "the test rows of the run are", "--format", "--split")
         return test_rows(run)[: given.rows]
-    if not isinstance(source, QASource):
-        source = FileSource(source, split=given.split)
     if isinstance(source, FileSource | MemorySource):
-        source.format = source.format or given.format
-        source.max_rows = source.max_rows or given.rows
-        needed = settings.confidence or any(metric.needs_reference_answer for metric in metrics.values())
-        source.require_answers = source.require_answers and needed
-    elif given.format is not None:
-        raise InputError(f"--format is not used: {type(source).__name__} reads its rows by itself. Remove it.")
+        refuse_unused(given, f"{type(source).__name__} is", "--split")
+        if source.format is not None:
+            refuse_unused(given, "a source with a format is", "--format")
+    elif isinstance(source, QASource):
+        refuse_unused(given, f"{type(source).__name__} is", "--format", "--split")
+        return source.rows()[: given.rows]
+    else:
+        if is_file(source):
+            refuse_unused(given, f"the file {source} is", "--split")
+        source = FileSource(source, split=given.split or "test")
+    source.format = source.format or given.format
+    source.max_rows = source.max_rows or given.rows
+    needed = any(metric.needs_reference_answer for metric in metrics.values())
+    source.require_answers = source.require_answers and needed
     return source.rows()[: given.rows]
+
+
+def refuse_unused(given: Any, why: str, *options: str) -> None:
+    """Refuse options that the questions do not need.
+
+    Raises:
+        InputError: names the option.
+    """
+    for option in options:
+        if (value := given[option.removeprefix("--")]) is not None:
+            shown = repr(value) if isinstance(value, str) else type(value).__name__
+            raise InputError(f"{option}={shown} is not used: {why} read as it is. Remove it.")
 
 
 def test_rows(run: Sequence[str]) -> list[Row]:

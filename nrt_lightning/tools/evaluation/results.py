@@ -5,108 +5,135 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.answered import AnsweredQuestion
 from nrt_lightning.files import replaced
+from nrt_lightning.tools.evaluation.files import KIND, check_out, lock, rows_path_of
 
-KIND = "nrt-lightning evaluate"
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError)  # no JSON, or of other fields
 
 
 class Results:
     """The answers of an evaluation in `NAME.rows.jsonl`, and its figures in `NAME.json`.
 
     The first line of the rows says which evaluation it is. Later lines are the questions in the order of the data.
-    Whole batches are written; what a kill leaves of another is cut off when the evaluation goes on.
+    Each has a `check`, which follows from all lines before it, so that a line that was edited, moved or removed is
+    found. Whole batches are written; what a kill leaves of another is cut off when the evaluation goes on.
 
     Args:
         path: of the figures, `NAME.json`.
         identity: all that the answers follow from, as plain values.
-        overwrite: start again, and replace the files.
+        overwrite: start again, and replace the files of another evaluation.
 
     Raises:
-        InputError: the files are of another evaluation, or cannot be read or written.
+        InputError: the files are of another evaluation, were changed, are being written by another process, or cannot
+            be read or written.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any], *, overwrite: bool = False) -> None:
-        if path.suffix != ".json":
-            raise InputError(f"--out={str(path)!r}: give the name of a .json file.")
-        self.path, self.rows_path = path, path.with_suffix(".rows.jsonl")
+        check_out(path, overwrite=overwrite)
+        self.path, self.rows_path = path, rows_path_of(path)
         self.header: dict[str, Any] = {"kind": KIND, "evaluation": json.loads(json.dumps(identity))}
         self.done: list[AnsweredQuestion] = []
         self._ends: list[int] = []  # bytes up to and with each line
-        if overwrite or not self.rows_path.exists():
-            self._start(overwrite=overwrite)
-        else:
-            self._read()
+        self._checks: list[str] = []  # of each line
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.rows_path.open("a+b")
+        except OSError as error:
+            raise InputError(f"--out={str(path)!r} cannot be written ({error.strerror}). Give another.") from error
+        try:
+            lock(self._file, self.rows_path)
+            self._file.seek(0)
+            lines = [] if overwrite else self._file.read().splitlines(keepends=True)
+            if lines and lines[0].endswith(b"\n"):
+                self._read(lines)
+            else:  # new, or killed in the first line
+                self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another evaluation write to the file."""
+        self._file.close()
 
     def continue_after(self, batch_size: int, total: int) -> int:
         """Keep the whole batches that are done; return the number of their questions."""
         kept = len(self.done) if len(self.done) == total else len(self.done) // batch_size * batch_size
-        os.truncate(self.rows_path, self._ends[kept])
-        del self.done[kept:]
+        self._file.truncate(self._ends[kept])
+        del self.done[kept:], self._checks[kept + 1 :]
         return kept
 
     def add(self, batch: Sequence[AnsweredQuestion]) -> None:
-        """Write the questions of a batch."""
-        with self.rows_path.open("a", encoding="utf-8") as file:
-            file.writelines(line(question.to_dict()) for question in batch)
-            file.flush()
-            os.fsync(file.fileno())
+        """Write the questions of a batch.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written for another reason.
+        """
+        lines = []
+        for question in batch:
+            fields = question.to_dict()
+            self._checks.append(check_of(self._checks[-1], fields))
+            lines.append(line(fields | {"check": self._checks[-1]}))
+        try:
+            self._file.write(b"".join(lines))
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritten(self.rows_path, error) from error
         self.done += batch
 
     def finish(self, figures: dict[str, Any]) -> None:
-        """Write the figures."""
-        with replaced(self.path) as file:
-            file.write(json.dumps(self.header | figures, indent=2, ensure_ascii=False) + "\n")
+        """Write the figures.
 
-    def _start(self, *, overwrite: bool) -> None:
-        if self.path.exists() and not overwrite:
-            raise InputError(
-                f"--out={str(self.path)!r} exists, without {self.rows_path.name} beside it. Give another name, or "
-                "--overwrite=true."
-            )
+        Raises:
+            InputError: the file cannot be written.
+        """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(self.path) as file:
+                file.write(json.dumps(self.header | figures, indent=2, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise self._unwritten(self.path, error) from error
+
+    def _start(self) -> None:
+        header = line(self.header)
+        try:
             self.path.unlink(missing_ok=True)
-            self.rows_path.write_text(line(self.header), encoding="utf-8")
+            self._file.truncate(0)
+            self._file.write(header)
+            self._file.flush()
         except OSError as error:
-            raise InputError(f"--out={str(self.path)!r} cannot be written ({error}). Give another.") from error
-        self._ends = [self.rows_path.stat().st_size]
+            raise self._unwritten(self.path, error) from error
+        self._ends, self._checks = [len(header)], [check_of("", self.header)]
 
-    def _read(self) -> None:
+    def _read(self, lines: list[bytes]) -> None:
         """Read what is done, up to the first line that is not whole."""
-        try:
-            lines = self.rows_path.read_bytes().splitlines(keepends=True)
-        except OSError as error:
-            raise InputError(f"{self.rows_path} cannot be read ({error}). Give another --out.") from error
-        if not lines or not lines[0].endswith(b"\n"):  # killed in the first line
-            return self._start(overwrite=True)
-        self._check(lines[0])
-        self._ends = [len(lines[0])]
-        for written in lines[1:]:
+        self._compare(json.loads(lines[0])["evaluation"])
+        if lines[0] != line(self.header):
+            raise self._changed(1)
+        self._ends, self._checks = [len(lines[0])], [check_of("", self.header)]
+        for number, written in enumerate(lines[1:], start=2):
+            if not written.endswith(b"\n"):
+                break
             try:
-                if not written.endswith(b"\n"):
-                    break
-                self.done.append(AnsweredQuestion.from_dict(json.loads(written)))
-            except (ValueError, TypeError, KeyError) as error:
-                raise InputError(
-                    f"{self.rows_path}:{len(self.done) + 2} is damaged ({error}). Remove it, or give --overwrite=true."
-                ) from error
+                fields = json.loads(written)
+                check = fields.pop("check")
+                self._checks.append(check_of(self._checks[-1], fields))
+                question = AnsweredQuestion.from_dict(fields)
+            except UNREADABLE as error:
+                raise self._changed(number) from error
+            if check != self._checks[-1] or written != line(fields | {"check": check}):
+                raise self._changed(number)
+            self.done.append(question)
             self._ends.append(self._ends[-1] + len(written))
-        return None
 
-    def _check(self, written: bytes) -> None:
-        try:
-            header = json.loads(written)
-            known = header["kind"] == KIND and isinstance(header["evaluation"], dict)
-        except (ValueError, TypeError, KeyError):
-            known = False
-        if not known:
-            raise InputError(f"{self.rows_path} is no file of `nrt-lightning evaluate`. Give another --out.")
-        mine, theirs = self.header["evaluation"], header["evaluation"]
+    def _compare(self, theirs: dict[str, Any]) -> None:
+        mine = self.header["evaluation"]
         for name in [*mine, *theirs]:
             if mine.get(name) != theirs.get(name):
                 raise InputError(
@@ -114,10 +141,31 @@ class Results:
                     f"{shown(mine.get(name))} here. Give another --out, or --overwrite=true."
                 )
 
+    def _changed(self, number: int) -> InputError:
+        return InputError(
+            f"{self.rows_path}:{number} is not as it was written, or a line before it is missing. Restore the file, "
+            "give another --out, or start again with --overwrite=true."
+        )
 
-def line(fields: dict[str, Any]) -> str:
+    def _unwritten(self, path: Path, error: OSError) -> InputError:
+        return InputError(
+            f"{path} cannot be written ({error.strerror}). Correct this, and start again: the {len(self.done)} "
+            f"questions in {self.rows_path} are kept."
+        )
+
+
+def check_of(before: str, fields: dict[str, Any]) -> str:
+    """The check of a line, from that of the line before.
+
+    >>> check_of("", {"id": "1"}) == check_of("", {"id": "1"}) != check_of("x", {"id": "1"})
+    True
+    """
+    return blake2b(before.encode() + line(fields), digest_size=4).hexdigest()
+
+
+def line(fields: dict[str, Any]) -> bytes:
     """A line of the rows."""
-    return json.dumps(fields, ensure_ascii=False) + "\n"
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
 def shown(value: Any) -> str:

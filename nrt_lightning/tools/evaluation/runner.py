@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def evaluate_rows(
         InputError: rows do not fit the metrics or the model, or `out` holds another evaluation.
     """
     check_references(rows, metrics, confidence=settings.confidence)
+    if settings.max_trace_tokens is not None and not speaker.writes_traces:
+        raise InputError(f"max_trace_tokens={settings.max_trace_tokens} is not used: the policy was trained to answer "
+                         "without a trace. Remove it.")  # fmt: skip
     sampling = settings.sampling(speaker.limits)
     policy = speaker.policy
     encoder = PromptEncoder(policy.tokenizer, speaker.template, ANY_LENGTH, ANY_LENGTH)
@@ -77,26 +81,42 @@ def evaluate_rows(
     check_room(encoded, sampling, speaker)
     engine.check(policy)
     identity = identity_of(speaker, encoded, metrics, settings, sampling, engine)
-    results = Results(out, identity, overwrite=overwrite)
-    total = len(encoded)
-    start = continued = results.continue_after(batch_size, total)
     asked = Questionnaire(
         policy, engine, sampling, metrics, settings.seed,
         confidence=settings.confidence, writes_traces=speaker.writes_traces,
     )  # fmt: skip
+    with closing(Results(out, identity, overwrite=overwrite)) as results:
+        continued = answer_rest(asked, encoded, results, batch_size, tell)
+        figures = summarize(results.done, metrics) | {"dropped_rows": encoded.report.dropped}
+        results.finish(figures)
+    dropped = encoded.report.dropped_text if encoded.report.dropped else ""
+    return Outcome(figures, results, continued, dropped=dropped)
+
+
+def answer_rest(
+    asked: Questionnaire, encoded: EncodedRows, results: Results, batch_size: int, tell: Callable[[str], Any]
+) -> int:
+    """Answer the questions that no earlier evaluation has answered, batch by batch; return the number of the others.
+
+    Args:
+        asked: answers a batch.
+        encoded: all questions.
+        results: the files.
+        batch_size: questions at a time.
+        tell: called with a line after each tenth of the questions.
+    """
+    total = len(encoded)
+    start = continued = results.continue_after(batch_size, total)
     if continued:
         tell(f"{continued} of {total} questions were answered before")
     while start < total:
         stop = min(start + batch_size, total)
-        batch = encoded.collate([encoded[index] for index in range(start, stop)]).to(policy.device)
+        batch = encoded.collate([encoded[index] for index in range(start, stop)]).to(asked.policy.device)
         results.add(asked.answer(batch))
         if stop * 10 // total > start * 10 // total:
             tell(f"{stop} of {total} questions")
         start = stop
-    dropped = encoded.report.dropped_text if encoded.report.dropped else ""
-    figures = summarize(results.done, metrics) | {"dropped_rows": encoded.report.dropped}
-    results.finish(figures)
-    return Outcome(figures, results, continued, dropped=dropped)
+    return continued
 
 
 def check_room(encoded: EncodedRows, sampling: Sampling, speaker: Speaker) -> None:

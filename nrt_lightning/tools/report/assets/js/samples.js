@@ -50,7 +50,7 @@ function samples(section) {
   const kinds = new Set(all.flatMap((entry) => entry.sample.traces.map((trace) => trace.kind)));
   const some = (values, options) => [["", "all"], ...options.filter(([value]) => values(value))];
   const again = () => { shown = PAGE; show(); };
-  const search = el("input", { type: "search", id: "search", placeholder: "words of question, trace or answer", oninput: again, autocomplete: "off" });
+  const search = el("input", { type: "search", id: "search", placeholder: "question, trace or answer", oninput: again, autocomplete: "off" });
   const run = choice("Run", [["", "all"], ...RUNS.map((one, index) => [String(index), one.name])], again);
   const split = choice("Rows", some((value) => all.some((entry) => entry.sample.split === value), [["val", "validation"], ["train", "training"]]), again);
   const step = choice("Step", [["", "all"], ...steps.map((one) => [String(one), one.toLocaleString("en")])], again);
