@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import lightning as L
 import pytest
 import torch
@@ -34,10 +36,16 @@ def llama_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_tiny(tmp_path_factory.mktemp("llama"), "llama")
 
 
-@pytest.fixture
-def policy() -> Policy:
-    """The embedded base."""
+@pytest.fixture(scope="session")
+def loaded_policy() -> Policy:
+    """The embedded base, of which each test has a copy."""
     return Policy("embedded:registers-base").load()
+
+
+@pytest.fixture
+def policy(loaded_policy: Policy) -> Policy:
+    """The embedded base."""
+    return copy.deepcopy(loaded_policy)
 
 
 @pytest.fixture(scope="session", params=["byte_level", "sentencepiece"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from typing_extensions import override
 from nrt_lightning.cli.files_given import check_files
 from nrt_lightning.cli.suggestions import explain
 from nrt_lightning.configs import resolve
+
+SILENT = logging.getLogger("nrt_lightning.cli.silent")  # without it, a parser makes hundreds of records for nobody
+SILENT.setLevel(logging.CRITICAL + 1)
 
 
 def with_configs(args: Sequence[str]) -> list[str]:
@@ -37,7 +41,7 @@ class PlainParser(ArgumentParser):
     takes_classes = False  # for `--data` and `--model`; their values may then be files of settings
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **{"allow_abbrev": False} | settings)
+        super().__init__(*args, **{"allow_abbrev": False, "logger": SILENT} | settings)
         self.words: list[str] = []  # that are parsed
 
     @override

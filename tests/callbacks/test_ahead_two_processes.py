@@ -1,18 +1,14 @@
 """Two processes sample ahead, each its own rows, and go on from one checkpoint as if they had not stopped."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 SCRIPT = """
 import json, sys
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint
-sys.path[:0] = {places!r}
 from short_runs import Recorder, nrt_module, registers
 from nrt_lightning import AheadRollout, ConstantSchedule
 
@@ -37,7 +33,7 @@ if __name__ == "__main__":
     rank, whole = run("whole", 6)
     run("half", 4)
     _, rest = run("rest", 6, sys.argv[1] + "/half/last.ckpt")
-    with open(sys.argv[1] + f"/{{rank}}.json", "w") as file:
+    with open(sys.argv[1] + f"/{rank}.json", "w") as file:
         json.dump(dict(whole=whole, rest=rest), file)
 """
 
@@ -45,16 +41,8 @@ if __name__ == "__main__":
 @pytest.mark.slow
 def test_two_processes_resume_exactly(tmp_path):
     file = tmp_path / "run.py"
-    file.write_text(SCRIPT.format(places=[str(folder) for folder in Path(__file__).parents[1:3]]))
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node=2", str(file), str(tmp_path)]
-    out = subprocess.run(
-        [sys.executable, "-m", *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
+    file.write_text(SCRIPT)
+    run_forked(file, tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     for found in (first, second):
         for name in ("rows", "traces"):

@@ -1,20 +1,13 @@
 """What a run shows with and without a terminal."""
 
 import csv
-import fcntl
 import logging
 import os
-import pty
 import re
-import struct
-import subprocess
-import sys
-import termios
-import textwrap
-from pathlib import Path
 
 import lightning as L
 import pytest
+from forked import run_forked
 from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 from short_runs import fast, nrt_module, registers
@@ -23,8 +16,6 @@ from torchmetrics.text import CharErrorRate
 from nrt_lightning import LinearSchedule, Policy, ProgressLines, SFTModule
 from nrt_lightning.callbacks import generation_progress, output, progress_lines
 from nrt_lightning.callbacks.generation_progress import described
-
-TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -136,37 +127,37 @@ def test_advertisements_are_dropped_and_the_rest_is_kept():
 
 
 SCRIPT = """
-import sys
+import fcntl, os, pty, struct, sys, termios
 import lightning as L
 from short_runs import nrt_module, registers
-trainer = L.Trainer(accelerator="cpu", max_steps=4, val_check_interval=2, num_sanity_val_steps=0,
-                    default_root_dir=sys.argv[1], enable_checkpointing=False)
-trainer.fit(nrt_module(), registers())
+
+def run(folder):
+    fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    trainer = L.Trainer(accelerator="cpu", max_steps=4, val_check_interval=2, num_sanity_val_steps=0,
+                        default_root_dir=folder, enable_checkpointing=False)
+    trainer.fit(nrt_module(), registers())
+
+def copy(terminal):  # to the output of this process, until the other one has ended
+    try:
+        while part := os.read(terminal, 65536):
+            os.write(1, part)
+    except OSError:
+        pass
+
+child, terminal = pty.fork()
+if child == 0:
+    run(sys.argv[1])
+else:
+    copy(terminal)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 
-def test_a_terminal_shows_one_bar_and_a_table_of_validations(tmp_path):
-    program = [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tmp_path)]
-    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    run = subprocess.Popen(
-        program, stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True,
-        env=os.environ | {"PYTHONPATH": paths, "COLUMNS": "80", "LINES": "24"},
-    )  # fmt: skip
-    os.close(theirs)
-    text = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # the program has ended
-            break
-        if not part:
-            break
-        text += part
-    os.close(ours)
-    out = text.decode()
-    assert run.wait() == 0, out
+def test_a_terminal_shows_one_bar_and_a_table_of_validations(tmp_path, monkeypatch):
+    for name, size in (("COLUMNS", "80"), ("LINES", "24")):
+        monkeypatch.setenv(name, size)
+    (script := tmp_path / "run.py").write_text(SCRIPT)
+    (out,) = run_forked(script, tmp_path, processes=1)
     assert "4/4" in out
     assert "\x1b[A" not in out, "the cursor never goes up: the bar is one line"
     table = [line.strip() for line in out.splitlines() if " | " in line and "it/s" not in line]

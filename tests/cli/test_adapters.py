@@ -14,7 +14,7 @@ from nrt_lightning.cli.main import run
 KEEP = "trainer: {callbacks: [{class_path: ModelCheckpoint, init_args: {dirpath: kept, save_last: true}}]}"
 
 
-@pytest.mark.parametrize("name", ["tiny_lora", "tiny_qlora"])
+@pytest.mark.parametrize("name", [pytest.param("tiny_lora", marks=pytest.mark.slow), "tiny_qlora"])
 def test_an_adapter_is_trained_resumed_and_tested_from_its_checkpoint(name: str) -> None:
     configs = [QUICKSTART, str(CONFIGS / "models" / f"{name}.yaml"), "small.yaml", "keep.yaml"]
     Path("small.yaml").write_text(SMALL)

@@ -30,6 +30,26 @@ def never_stepped(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(NRTModule, step, never)
 
 
+def train_in(folder: Path, *options: str) -> Path:
+    """The folder of a small run of `fit`, for tests that begin with one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr("sys.argv", ["nrt-lightning"])
+        patch.setenv("PL_GLOBAL_SEED", "0")
+        run(small_args("fit", folder, *options))
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def of_best_and_last(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_in(tmp_path_factory.mktemp("kept"), *KEPT)
+
+
+@pytest.fixture(scope="module")
+def of_fit_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_in(tmp_path_factory.mktemp("plain"))
+
+
 def files(folder: str | Path = ".") -> set[str]:
     """All files below a folder, relative to it, without those that a checkpoint of the same name has replaced."""
     paths = {path for path in Path(folder).rglob("*") if path.is_file() and path.suffix != ".before"}
@@ -115,8 +135,8 @@ def test_the_quickstart_keeps_the_best_and_the_last_and_says_where(
     assert {"results.json", "checkpoints/last.ckpt", "tensorboard/nrt/config.yaml"} <= files("mine")
 
 
-def test_a_second_run_in_the_folder_keeps_the_checkpoints_of_the_first(nrt: Command) -> None:
-    nrt("fit", *KEPT)
+def test_a_second_run_in_the_folder_keeps_the_checkpoints_of_the_first(nrt: Command, of_best_and_last: Path) -> None:
+    shutil.copytree(of_best_and_last, "out")
     before = Path("out/checkpoints/last.ckpt").read_bytes()
     nrt("fit", *KEPT, "--seed_everything=1")
     assert Path("out/checkpoints/last.ckpt").read_bytes() == before
@@ -134,8 +154,10 @@ def test_auto_starts_from_the_beginning_and_then_resumes(nrt: Command, capsys: p
     assert files("out/checkpoints") == {"best.ckpt", "last.ckpt"}, "a resumed run replaces its own"
 
 
-def test_the_newest_is_the_one_of_the_most_steps(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    nrt("fit", *KEPT)
+def test_the_newest_is_the_one_of_the_most_steps(
+    nrt: Command, of_best_and_last: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(of_best_and_last, "out")
     folder = Path("out/checkpoints")
     shutil.move(folder / "last.ckpt", folder / "a.ckpt")
     early = torch.load(folder / "best.ckpt", weights_only=True) | {"global_step": 1}
@@ -145,17 +167,20 @@ def test_the_newest_is_the_one_of_the_most_steps(nrt: Command, capsys: pytest.Ca
     assert "reading out/checkpoints/a.ckpt (step 2)" in capsys.readouterr().out
 
 
-def test_auto_leaves_the_checkpoints_of_another_model_alone(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    nrt("fit", *KEPT)
+def test_auto_leaves_the_checkpoints_of_another_model_alone(
+    nrt: Command, of_best_and_last: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(of_best_and_last, "out")
     sft = ["--config", str(CONFIGS / "methods" / "sft.yaml"), "--trainer.val_check_interval=2", "--data.passes=1"]
     cli = nrt("fit", *sft, *KEPT, "--trainer.logger=false", "--ckpt_path=auto")
     assert "Training starts from the beginning" in capsys.readouterr().out
     assert cli.trainer.global_step == 2
 
 
-def test_best_is_found_in_a_folder_that_has_moved(nrt: Command, capsys: pytest.CaptureFixture[str]) -> None:
-    nrt("fit", *KEPT)
-    shutil.move("out", "moved")
+def test_best_is_found_in_a_folder_that_has_moved(
+    nrt: Command, of_best_and_last: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(of_best_and_last, "moved")
     cli = nrt("validate", "--ckpt_path=best", "--trainer.default_root_dir=moved")
     assert "moved/checkpoints/best.ckpt" in capsys.readouterr().out
     assert same_weights(cli, "moved/checkpoints/best.ckpt")
@@ -170,8 +195,8 @@ def test_no_checkpoint_to_read_is_refused(nrt: Command, never_stepped: None, com
     assert "\n" not in str(caught.value)
 
 
-def test_a_best_that_nobody_has_kept_is_refused(nrt: Command) -> None:
-    nrt("fit")
+def test_a_best_that_nobody_has_kept_is_refused(nrt: Command, of_fit_alone: Path) -> None:
+    shutil.copytree(of_fit_alone, "out")
     with pytest.raises(InputError, match=r"ckpt_path='best'.*BestAndLast"):
         nrt("validate", "--ckpt_path=best")
 
@@ -219,8 +244,8 @@ def test_a_config_that_is_not_of_a_run_is_never_written_over(tmp_path: Path, cap
     assert "config-1.yaml" in caplog.text
 
 
-def test_a_kept_config_that_is_given_or_edited_is_not_written_over(nrt: Command) -> None:
-    nrt("fit")
+def test_a_kept_config_that_is_given_or_edited_is_not_written_over(nrt: Command, of_fit_alone: Path) -> None:
+    shutil.copytree(of_fit_alone, "out")
     kept = Path("out/config.yaml")
     before = kept.read_text()
     run(["fit", "--config", str(kept), "--trainer.max_steps=1"])
@@ -230,8 +255,8 @@ def test_a_kept_config_that_is_given_or_edited_is_not_written_over(nrt: Command)
     assert "max_steps: 3" in kept.read_text()
 
 
-def test_evaluation_does_not_replace_the_config_of_training(nrt: Command) -> None:
-    nrt("fit")
+def test_evaluation_does_not_replace_the_config_of_training(nrt: Command, of_fit_alone: Path) -> None:
+    shutil.copytree(of_fit_alone, "out")
     before = Path("out/config.yaml").read_text()
     nrt("validate", "--ckpt_path=last")
     assert Path("out/config.yaml").read_text() == before

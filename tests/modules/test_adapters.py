@@ -45,7 +45,9 @@ def run(trainer, directory, max_steps, ckpt_path=None, source=BASE, data=None, *
     return module, recorder, str(directory / "last.ckpt")
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [("lora", None), ("qlora", None), ("qlora", paged)])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"), [("lora", None), pytest.param("qlora", None, marks=pytest.mark.slow), ("qlora", paged)]
+)
 def test_resumed_equals_uninterrupted(trainer, tmp_path, kind, optimizer):
     optimizers = {"optimizer": optimizer} if optimizer else {}
 

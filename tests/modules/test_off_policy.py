@@ -178,8 +178,15 @@ def test_kl_in_the_reward(trainer):
         nrt_module(kl_penalty=KLPenalty())
 
 
-@pytest.mark.parametrize("scorer", [InitialBaseline, ReferenceBaseline])
-@pytest.mark.parametrize("window", [1, 2])
+@pytest.mark.parametrize(
+    ("scorer", "window"),
+    [
+        (InitialBaseline, 1),
+        (ReferenceBaseline, 2),
+        pytest.param(InitialBaseline, 2, marks=pytest.mark.slow),
+        pytest.param(ReferenceBaseline, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_baseline_may_be_that_of_the_policy_before_training(trainer, tmp_path, scorer, window):
     data = registers(val=None, window=window)
     settings = {"reference": FrozenReference()} if scorer is ReferenceBaseline else {}

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from forked import run_forked
 
 SCRIPT = """
-import json, sys
+import json
 import lightning as L
 import torch
-sys.path.insert(0, {tests!r})
 from short_runs import registers
 from strategies.runs import strategy
 from nrt_lightning import ConstantSchedule, Policy, SFTModule
@@ -44,11 +41,8 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 def test_sharded_weights_accumulate_as_whole_ones(tmp_path):
-    (tmp_path / "run.py").write_text(SCRIPT.format(tests=str(Path(__file__).parents[1])))
-    out = subprocess.run(
-        [sys.executable, "run.py"], cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
-    )
-    assert out.returncode == 0, out.stderr[-3000:]
+    (tmp_path / "run.py").write_text(SCRIPT)
+    run_forked(tmp_path / "run.py", folder=tmp_path)
     whole, *sharded = json.loads((tmp_path / "found.json").read_text())
     assert len(whole) == 2
     for norms in sharded:

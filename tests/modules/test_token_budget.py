@@ -43,8 +43,17 @@ def run(trainer, module, steps=3, ckpt_path=None, **settings):
     return run
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-@pytest.mark.parametrize("place", ["forward", "backward", "late in backward"])
+@pytest.mark.parametrize(
+    ("place", "accumulate"),
+    [
+        ("forward", 1),
+        ("backward", 2),
+        ("late in backward", 2),
+        pytest.param("forward", 2, marks=pytest.mark.slow),
+        pytest.param("backward", 1, marks=pytest.mark.slow),
+        pytest.param("late in backward", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_the_step_is_done_again_as_if_the_budget_had_been_lower_before(trainer, place, accumulate, caplog):
     module = runs_out(made("auto"), place)
     ended = run(trainer, module, accumulate_grad_batches=accumulate)

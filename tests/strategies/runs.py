@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import lightning as L
 import lightning.pytorch.strategies.fsdp
 import torch
 import torch.distributed as dist
+from forked import run_forked
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from short_runs import fast, nrt_module, registers
 from tiny import ANSWERS, QUESTIONS, make_prompts
@@ -134,7 +133,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
         processes: devices.
         place: directory of the run.
         spec: lora, adapter_dtype, quantized, policy, reference, loss, initial, server, watched, window, precision,
-            steps, rows, free, resume, save, directory, export, predict.
+            steps, rows, free, resume, save, directory, export, predict, weights_alone: neither validate nor write.
     """
     L.seed_everything(7)
     notes = Notes(spec.get("save"))
@@ -145,6 +144,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
         logger=False, max_steps=spec.get("steps", 2), max_epochs=-1, callbacks=callbacks, default_root_dir=place,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         gradient_clip_val=0.5, precision=spec.get("precision", "32-true"), val_check_interval=2,
+        limit_val_batches=0 if spec.get("weights_alone") else 1.0,
     )  # fmt: skip
     module, each = module_of(spec), spec.get("rows", ROWS) // processes
     rows = {"train": RegisterPrograms("train", 24), "val": RegisterPrograms("validation", 6), "test": None}
@@ -156,7 +156,7 @@ def run(kind: str, processes: int, place: Path, **spec: Any) -> dict[str, Any]:
     policy = module.policy
     if spec.get("export"):
         export_policy(policy, spec["export"])
-    written = greedy(policy, trainer.global_rank if processes > 1 else None)
+    written = [] if spec.get("weights_alone") else greedy(policy, trainer.global_rank if processes > 1 else None)
     validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
     predicted = trainer.predict(module, data) if spec.get("predict") else []
     with policy.gathered():
@@ -200,16 +200,7 @@ def local(parameter: torch.Tensor) -> torch.Tensor:
 def in_processes(place: Path, *specs: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Run descriptions one after another in the same processes; results by name."""
     (place / "specs.json").write_text(json.dumps(specs))
-    tests = Path(__file__).parents[1]
-    paths = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
-    out = subprocess.run(
-        [sys.executable, __file__, str(place)],
-        capture_output=True,
-        text=True,
-        timeout=1200,
-        env=os.environ | {"PYTHONPATH": paths},
-    )
-    assert out.returncode == 0, out.stdout[-1000:] + out.stderr[-4000:]
+    run_forked(__file__, place, processes=specs[0]["processes"])
     return json.loads((place / "found.json").read_text())
 
 

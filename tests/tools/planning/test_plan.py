@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 from transformers import AutoConfig
 
 from benchmarks.architectures import SETTINGS, SHAPE
@@ -45,7 +43,6 @@ from nrt_lightning.tools.planning.report import report
 from nrt_lightning.tools.planning.sizes import Lengths
 from nrt_lightning.tools.planning.sketch import Skeleton, Sketch
 
-ROOT = Path(__file__).parents[3]
 MIB = 2**20
 WORK = Workload(prompt_tokens=(80,) * 4, answer_tokens=(40,) * 4, trace_tokens=64, ends_after=0)
 LENGTHS = Lengths(prompts=4, group_size=8, prompt=80, trace=64, answer=40)
@@ -64,13 +61,10 @@ def sketch(directory: Path, work: Workload = WORK, **settings) -> Sketch:
 
 
 def measured(work: Workload, rank: int) -> dict[str, int]:
-    """Bytes at the peak of each phase. Freed memory is returned at once, so only live memory counts."""
-    settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "PYTHONPATH": f"{ROOT}:{ROOT}/tests"}
+    """Bytes at the peak of each phase."""
     arguments = json.dumps({"work": work.to_json(), "rank": rank})
-    command = [sys.executable, "-W", "ignore", "-m", "tools.planning.peaks", arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    (printed,) = run_forked(Path(__file__).parent / "peaks.py", arguments, processes=1)
+    return json.loads(printed.splitlines()[-1])
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures by the files of Linux under /proc")
@@ -144,8 +138,8 @@ def test_flops_are_those_counted(tmp_path, scoring, checkpointed):
 
 
 def test_flops_of_many_layers_and_prompts_follow_from_few(tmp_path):
-    work = dataclasses.replace(SMALL, layers=9, prompt_tokens=(24,) * 6, answer_tokens=(12,) * 6)
-    lengths = dataclasses.replace(FEW, prompts=6)
+    work = dataclasses.replace(SMALL, layers=6, prompt_tokens=(24,) * 5, answer_tokens=(12,) * 5)
+    lengths = dataclasses.replace(FEW, prompts=5)
     needs = of_all_layers(sketch(tmp_path, work), lengths, "32-true", lambda small: small.learn(**LEARN))
     real = build_policy(work)
     real.score(fixed_rollouts(work))
@@ -206,25 +200,31 @@ def plan(tmp_path, machine=ONE, lengths=LENGTHS, window=1, kind=NRTModule, polic
     return make_plan(module, lengths, window, machine)
 
 
-def test_a_token_budget_lowers_activations(tmp_path):
-    whole = plan(tmp_path / "a")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """With the settings that a test does not name."""
+    return plan(tmp_path_factory.mktemp("whole"))
+
+
+def test_a_token_budget_lowers_activations(tmp_path, whole):
     parts = plan(tmp_path / "b", max_tokens_per_micro_batch=1000)
     assert parts.part.prompts == 1
     assert parts.memory["learning"]["activations"] < 0.4 * whole.memory["learning"]["activations"]
     assert parts.flops["forward"] == pytest.approx(whole.flops["forward"], rel=0.01)
 
 
-def test_checkpointing_lowers_activations_and_costs_a_forward_pass(tmp_path):
-    whole, again = plan(tmp_path / "a"), plan(tmp_path / "b", policy={"activation_checkpointing": True})
+def test_checkpointing_lowers_activations_and_costs_a_forward_pass(tmp_path, whole):
+    again = plan(tmp_path, policy={"activation_checkpointing": True})
     assert again.memory["learning"]["activations"] < 0.7 * whole.memory["learning"]["activations"]
     assert again.flops["backward"] > 1.3 * whole.flops["backward"]
 
 
-def test_a_wider_window_takes_cache_and_max_rows_bounds_it(tmp_path):
-    cache = [
-        plan(tmp_path / str(i), window=window, engine=TransformersEngine(max_rows=rows)).memory["rollout"]["KV cache"]
-        for i, (window, rows) in enumerate([(1, 0), (4, 0), (4, 32), (4, 1)])
+def test_a_wider_window_takes_cache_and_max_rows_bounds_it(tmp_path, whole):
+    wider = [
+        plan(tmp_path / str(rows), window=4, engine=TransformersEngine(max_rows=rows), max_tokens_per_micro_batch=400)
+        for rows in (0, 32, 1)
     ]
+    cache = [found.memory["rollout"]["KV cache"] for found in (whole, *wider)]
     assert cache[1] == pytest.approx(4 * cache[0], rel=0.01)
     assert cache[2] == pytest.approx(cache[0], rel=0.01)
     assert cache[3] == pytest.approx(cache[0] / 4, rel=0.01), "one group at least"
@@ -348,11 +348,11 @@ def test_times_are_work_over_speed_and_decoding_reads_weights_and_cache_for_ever
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "bf16-mixed"])
-def test_precision(tmp_path, precision):
-    full, half = plan(tmp_path / "a"), plan(tmp_path / "b", Machine(precision=precision))
-    share = half.memory["learning"]["weights"] / full.memory["learning"]["weights"]
+def test_precision(tmp_path, whole, precision):
+    half = plan(tmp_path, Machine(precision=precision))
+    share = half.memory["learning"]["weights"] / whole.memory["learning"]["weights"]
     assert share == (0.5 if precision == "bf16-true" else 1.0)
-    assert half.totals["learning"] < 0.8 * full.totals["learning"]
+    assert half.totals["learning"] < 0.8 * whole.totals["learning"]
 
 
 def test_sft_has_no_rollout(tmp_path):
@@ -393,13 +393,12 @@ def test_a_reference_of_a_4_bit_policy_is_in_4_bits_too(tmp_path):
     assert [found["reference"] for found in sizes] == [base, base, base + adapter]
 
 
-def test_the_report_names_the_largest_part_its_knob_and_warns(tmp_path):
-    found = plan(tmp_path)
-    text = report(found, device_bytes=100 * MIB)
+def test_the_report_names_the_largest_part_its_knob_and_warns(whole):
+    text = report(whole, device_bytes=100 * MIB)
     assert "largest: activations" in text
     assert "max_tokens_per_micro_batch" in text
     assert "WARNING" in text
-    assert "WARNING" not in report(found, device_bytes=10**12)
+    assert "WARNING" not in report(whole, device_bytes=10**12)
 
 
 @pytest.mark.gpu
