@@ -40,8 +40,8 @@ class Shot:
 
 
 REPORT = (
-    Shot("report_desktop", height=1420),
-    Shot("report_dark", dark=True, height=1420),
+    Shot("report_desktop", height=1500),
+    Shot("report_dark", dark=True, height=1500),
     Shot("report_phone", width=390, height=1400),
     Shot("report_phone_dark", width=390, dark=True, height=1400),
     Shot("report_answers_dark", dark=True, part="#heat"),

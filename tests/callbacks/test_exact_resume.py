@@ -4,6 +4,7 @@ import copy
 import csv
 import re
 import shutil
+from itertools import product
 
 import lightning as L
 import pytest
@@ -46,7 +47,7 @@ def test_saves_inside_a_window_wait_for_its_end(trainer, tmp_path):
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["nrt_lightning_position"]["exact"]
 
 
-@pytest.mark.parametrize("accumulate", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_direct_save_inside_a_window_says_so_and_can_be_resumed(trainer, tmp_path, caplog, accumulate):
     path, data = tmp_path / "inside.ckpt", {"window": 4}
     whole, every = fit(trainer, [SaveAt(path, 4 + 1)], data=data, max_steps=16 // accumulate,
@@ -196,12 +197,11 @@ class Counters(L.Callback):
         self.note(trainer, "within")
 
 
-@pytest.mark.parametrize("known", [8, None])
-def test_positions_are_read_from_whatever_hook_has_saved(trainer, known):
+def test_positions_are_read_from_whatever_hook_has_saved(trainer):
     counters = Counters()
     made = trainer(callbacks=[counters], max_epochs=2, max_steps=-1, limit_val_batches=1)
     made.fit(nrt_module(), registers())
-    for hook, done, loops in counters.seen:
+    for (hook, done, loops), known in product(counters.seen, (8, None)):
         at = read_position(loops, 1, known)
         assert (at.done, at.optimizer_steps) == (done, done)
         assert at.validate == (hook == "batch")

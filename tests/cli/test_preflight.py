@@ -96,7 +96,7 @@ def own_rows(count: int, *options: str) -> list[str]:
     lines = [f"{row.question},{chr(34)}{row.answer}{chr(34)}" for row in rows]
     Path("rows.csv").write_text("\n".join(["question,answer", *lines]) + "\n")
     run(["init", "--data=rows.csv", "--model=embedded:registers-base"])
-    return ["--config", "run.yaml", "--data.template=PlainTemplate", "--model.sampling.max_trace_tokens=16", *options]
+    return ["--config", "run.yaml", "--data.template=PlainTemplate", "--model.sampling.max_trace_tokens=8", *options]
 
 
 def origins(figures: dict) -> list[str]:
@@ -104,7 +104,7 @@ def origins(figures: dict) -> list[str]:
 
 
 def test_a_hundred_rows_suffice_and_test_rows_are_not_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
-    run(["preflight", *own_rows(100), "--json=f.json"])
+    run(["preflight", *own_rows(100), "--json=f.json", "--model.sampling.group_size=2"])
     figures = json.loads(Path("f.json").read_text())
     assert figures["rows"] == 90
     assert "10 validation and 80 training rows; 128 were asked for" in capsys.readouterr().out
@@ -131,8 +131,10 @@ def test_a_row_alone_borrows_the_traces_of_another() -> None:
         assert single[name]["confidence"] == pytest.approx(whole[name]["confidence"], rel=1e-4), name
 
 
-def test_traces_do_not_depend_on_the_batches_of_validation(embedded: dict) -> None:
-    assert preflight("--rows=64", "--data.eval_batch_size=5")["useful"] == embedded["useful"]
+def test_traces_do_not_depend_on_the_batches_of_validation() -> None:
+    found = [preflight("--rows=16", f"--data.eval_batch_size={size}") for size in (5, 16)]
+    assert found[0]["useful"] == found[1]["useful"]
+    assert found[0]["useful"]["value"] > 0
 
 
 def test_prompts_and_the_best_and_worst_traces_are_shown(capsys: pytest.CaptureFixture[str]) -> None:

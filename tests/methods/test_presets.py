@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import torch
@@ -28,6 +28,7 @@ from nrt_lightning.cli.lightning_cli import NRTCLI, Parser
 METHODS = {path.stem: path for path in sorted((CONFIGS / "methods").glob("*.yaml"))}
 
 
+@cache
 def module_of(name: str) -> NRTModule:
     """The module of the command in the first line of the preset."""
     command = METHODS[name].read_text().splitlines()[0].removeprefix("# nrt-lightning fit ")
@@ -38,7 +39,7 @@ def module_of(name: str) -> NRTModule:
     return cli.model
 
 
-@lru_cache
+@cache
 def base() -> Policy:
     return Policy("embedded:registers-base").load()
 
