@@ -74,7 +74,8 @@ def test_every_method_trains_and_makes_no_forward_pass_that_nothing_reads(
     monkeypatch.setenv("PL_GLOBAL_SEED", "0")
     named = METHODS[name].read_text().splitlines()[0].split("nrt:methods/")[1:]  # the last one is this
     configs = [word for other in named for word in ("--config", str(METHODS[other.split()[0]]))]
-    once = ["--trainer.fast_dev_run=1", "--trainer.logger=false", "--trainer.callbacks=[]"]
+    once = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--trainer.enable_checkpointing=false",
+            "--trainer.val_check_interval=1", "--trainer.logger=false", "--trainer.callbacks=[]"]  # fmt: skip
     cli = run(small_args("fit", tmp_path, *configs, *once))
     assert cli.trainer.global_step == 1
     assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
