@@ -52,7 +52,7 @@ runs/second-bases/%: | $(INSTALLED)
 # The weights come from the Python index, under Gemma's terms (docs/real_model.md). Stages that are done are kept.
 SEEDS ?= 1
 REAL ?= runs/real
-real: $(INSTALLED) ## train NRT and SFT on a real pretrained base, and print both; SEEDS=3 for three seeds; 90 minutes on one core for one
+real: $(INSTALLED) ## train NRT and SFT on a real pretrained base, and print both; SEEDS=3 for three seeds; 105 minutes for one
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[real]'
 	$(BIN)/python -m benchmarks.real --folder $(REAL) --seeds $(SEEDS)
 
