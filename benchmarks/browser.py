@@ -91,6 +91,14 @@ class Browser:
         file.write_bytes(base64.b64decode(shot["data"]))
 
 
+def free_port() -> int:
+    """A port of this machine that nothing uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextmanager
 def browser() -> Iterator[Browser]:
     """A browser that is closed at the end.
@@ -101,9 +109,7 @@ def browser() -> Iterator[Browser]:
     found = programs()
     if found is None:
         raise RuntimeError(MISSING)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen([found[1], f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         for _ in range(200):

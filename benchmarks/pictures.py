@@ -2,7 +2,7 @@
 
     python -m benchmarks.pictures [--runs runs/quickstart] [--docs docs]
 
-The report is opened in a headless Chromium. The self-assessment is of the best checkpoint: 64 validation
+The report and TensorBoard are opened in a headless Chromium. The self-assessment is of the best checkpoint: 64 validation
 questions, with 8 answers each.
 """
 
@@ -14,11 +14,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.request import urlopen
 
 from benchmarks import quickstart_picture
-from benchmarks.browser import Browser, browser
+from benchmarks.browser import Browser, browser, free_port
 from nrt_lightning.callbacks.heat_map import NAME as HEAT_MAP
 from nrt_lightning.callbacks.run_lines import read_lines, thinned
 from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
@@ -37,6 +41,7 @@ class Shot:
     dark: bool = False
     part: str | None = None  # a CSS selector
     height: int = 900
+    view: str = ""  # the rest of the address
 
 
 REPORT = (
@@ -50,17 +55,31 @@ REPORT = (
     Shot("report_self_assessment", part="#calibration", height=700),
 )
 
+DASHBOARD = (
+    Shot("tensorboard_desktop", 1400, height=1100, view="#timeseries"),
+    Shot("tensorboard_dark", 1400, dark=True, height=1100, view="?darkMode=true#timeseries"),
+    Shot("tensorboard_phone", 390, height=1800, view="#timeseries"),  # which TensorBoard makes 980 wide
+    Shot("tensorboard_charts", 1400, height=1100, view="#custom_scalars"),
+    Shot("tensorboard_samples", 1400, height=1100, view="#text"),
+)
+PATIENCE = 60  # seconds for a page of TensorBoard
 
-def assess(runs: Path, folder: Path) -> None:
-    """Let the best checkpoint of the NRT run assess itself, and add what it finds to a copy of the log."""
-    own = folder / "assessment"
+
+def assess(runs: Path, copied: Path, own: Path) -> None:
+    """Let the best checkpoint of the NRT run assess itself, and add what it finds to a copy of the log.
+
+    Args:
+        runs: folder of the quickstart's runs.
+        copied: of their copies.
+        own: for what the assessment writes.
+    """
     command = [
         "validate", "--config", "nrt:quickstart", f"--trainer.default_root_dir={own}",
         f"--ckpt_path={(runs / 'checkpoints' / 'best.ckpt').resolve()}",
         "--trainer.callbacks+=nrt_lightning.SelfAssessment", "--trainer.callbacks.rows=64",
     ]  # fmt: skip
     subprocess.run([sys.executable, "-m", "nrt_lightning", *command], check=True, stdout=subprocess.DEVNULL)
-    shutil.copy(next(own.rglob(ASSESSED)), folder / "runs" / RUN / ASSESSED)
+    shutil.copy(next(own.rglob(ASSESSED)), copied / RUN / ASSESSED)
 
 
 def report(opened: Browser, runs: Path, folder: Path, page: Path) -> None:
@@ -76,6 +95,40 @@ def report(opened: Browser, runs: Path, folder: Path, page: Path) -> None:
         if wide != shot.width or said:
             raise RuntimeError(f"{shot.name}: {wide} of {shot.width} pixels wide; console: {said}")
         opened.picture(folder / f"{shot.name}.png", shot.part, shot.height)
+
+
+@contextmanager
+def tensorboard(logs: Path, folder: Path) -> Iterator[str]:
+    """The address of a TensorBoard that shows the logs in a folder, by their path in another one."""
+    port = free_port()
+    shown = [sys.executable, "-m", "tensorboard.main", f"--logdir={logs.relative_to(folder)}", f"--port={port}"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*shown, "--load_fast=false"], cwd=folder, **quiet)
+    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + PATIENCE
+    try:
+        while time.monotonic() < end:
+            with suppress(OSError), urlopen(f"{address}data/runs", timeout=5) as answer:
+                if answer.read().strip() != b"[]":  # all runs are read at once
+                    break
+            time.sleep(0.3)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def dashboard(opened: Browser, address: str, folder: Path) -> None:
+    """Take the pictures of TensorBoard, each once it has not changed for some seconds."""
+    for shot in DASHBOARD:
+        opened.show("about:blank")  # the next address may differ in its last part only
+        opened.show(address + shot.view, shot.width, shot.height, dark=shot.dark)
+        file, before, end = folder / f"{shot.name}.png", b"", time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            time.sleep(4)
+            opened.picture(file, height=shot.height)
+            if file.read_bytes() == before:
+                break
+            before = file.read_bytes()
 
 
 def heat_map(runs: Path, file: Path) -> None:
@@ -97,10 +150,13 @@ def take(runs: Path, docs: Path) -> list[Path]:
     quickstart_picture.main(["--runs", str(runs), "--png", str(docs / "quickstart.png")])
     heat_map(runs, images / HEAT_MAP)
     with tempfile.TemporaryDirectory() as temporary, browser() as opened:
-        copied = shutil.copytree(runs, Path(temporary, "runs"), ignore=shutil.ignore_patterns("*.ckpt"))
-        assess(runs, Path(temporary))
-        report(opened, copied, images, Path(temporary, "report.html"))
-    return [docs / "quickstart.png", images / HEAT_MAP, *(images / f"{shot.name}.png" for shot in REPORT)]
+        folder = Path(temporary)
+        copied = shutil.copytree(runs, folder / "runs" / "quickstart", ignore=shutil.ignore_patterns("*.ckpt"))
+        with tensorboard(copied / RUN.parent, folder) as address:
+            dashboard(opened, address, images)
+        assess(runs, copied, folder / "assessment")
+        report(opened, copied, images, folder / "report.html")
+    return [docs / "quickstart.png", images / HEAT_MAP, *(images / f"{shot.name}.png" for shot in REPORT + DASHBOARD)]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -23,7 +23,7 @@ from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.strategies import gather_in_order
 
 UNLIMITED = 10**9  # tokens
-FIGURES = ("marker_rate", "ended_answers", "trace_tokens", "confidence", "confidence_without_trace")
+OF_TRACES = ("marker_rate", "trace_tokens")
 
 
 class BenchmarkEvaluation(LookingCallback):
@@ -77,13 +77,15 @@ class BenchmarkEvaluation(LookingCallback):
         self.metrics, self.answers = named(metrics), answers or AnswerSettings()
         self.encoded: EncodedRows | None = None
 
-    @property
-    def logged_names(self) -> list[str]:
-        """Names of the figures, for callbacks that monitor one."""
+    def logged_names(self, pl_module: Any) -> list[str]:
+        """Names of the figures that are logged of a module, for callbacks that monitor one."""
+        traces, scored = hasattr(pl_module, "method"), self.answers.confidence
+        figures = ["ended_answers", *(OF_TRACES if traces else ()), *(["confidence"] if scored else [])]
+        figures += ["confidence_without_trace"] if traces and scored else []
         more = [f"majority@{self.answers.samples}", *(f"pass@{k}" for k in powers_of_two(self.answers.samples))]
         endings = ["", "_stderr", *(f"_{name}" for name in more if self.answers.samples > 1)]
         names = [name + ending for name in self.metrics for ending in endings]
-        return [f"{self.name}/{name}" for name in (*names, *FIGURES)]
+        return [f"{self.name}/{name}" for name in (*names, *figures)]
 
     @property
     @override

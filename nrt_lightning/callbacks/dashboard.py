@@ -148,9 +148,8 @@ class ShownMetrics:
         if self.is_dashboard:
             left_out = hidden(self.trainer, values)
             values = {self.dashboard.shown(k): v for k, v in values.items() if k not in left_out}
-        axis = axis_of(self.trainer)
         if values:
-            self.log(values, step if axis.unit == "steps" else axis.step(self.trainer))
+            self.log(values, axis_of(self.trainer).step(self.trainer, step))
 
 
 def hidden(trainer: Any, names: Iterable[str]) -> set[str]:

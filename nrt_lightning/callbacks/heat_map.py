@@ -14,7 +14,7 @@ from nrt_lightning.callbacks.run_lines import log_folder, thinned
 from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
 from nrt_lightning.callbacks.samples.records import Record
 from nrt_lightning.callbacks.samples.val_samples import ValSamples
-from nrt_lightning.callbacks.step_axis import axis_of
+from nrt_lightning.callbacks.step_axis import axis_of, steps_taken
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional import check_at_least
 
@@ -64,7 +64,7 @@ class AnswerHeatMap(ValSamples):
 
     @override
     def on_val_records(self, trainer: Trainer, records: list[Record]) -> None:
-        step, shown = trainer.global_step, [record for record in records if record["baseline_logprobs"] is not None]
+        step, shown = steps_taken(trainer), [record for record in records if record["baseline_logprobs"] is not None]
         if not shown or not trainer.is_global_zero:
             return
         if self.looks and self.looks[-1]["step"] >= step:  # done again after a resume

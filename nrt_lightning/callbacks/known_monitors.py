@@ -40,7 +40,8 @@ class KnownMonitors(Callback):
             return
         module: Any = pl_module
         validated = [f"val/{name}" for name in (*BUILT_IN, *module.metrics.names)]
-        validated += [name for callback in callbacks for name in getattr(callback, "logged_names", ())]
+        for callback in callbacks:
+            validated += callback.logged_names(module) if hasattr(callback, "logged_names") else []
         for callback in callbacks:
             name, monitor = type(callback).__name__, getattr(callback, "monitor", None)
             if not isinstance(monitor, str):

@@ -10,6 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import begins
+from nrt_lightning.callbacks.step_axis import steps_taken
 from nrt_lightning.functional import check_at_least
 from nrt_lightning.structures import Prompts
 
@@ -39,9 +40,9 @@ class Looks:
 
     def begin(self, trainer: Any) -> bool:
         """Whether the validation that starts, or ends, is looked at."""
-        step = trainer.global_step
+        step = steps_taken(trainer)
         due = self.last is None or step < self.last or step - self.last >= self.every_n_steps
-        due = due and not trainer.sanity_checking
+        due = (due or trainer.state.fn != "fit") and not trainer.sanity_checking
         self.processes, self.rank = trainer.world_size, trainer.global_rank
         self.done, self.left = 0, -(-self.rows // self.processes) if due else 0
         self.last = step if due else self.last
@@ -67,7 +68,7 @@ class LookingCallback(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "validate" or (stage == "fit" and begins(trainer, stage)):
+        if begins(trainer, stage):
             self.looks.last = None
 
     @override

@@ -11,6 +11,7 @@ from typing_extensions import override
 from nrt_lightning.callbacks.looks import LookingCallback, Looks
 from nrt_lightning.callbacks.run_folder import leaves_nothing
 from nrt_lightning.callbacks.run_lines import RunLines, log_folder
+from nrt_lightning.callbacks.step_axis import steps_taken
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.self_assessment import assess
 from nrt_lightning.files import set_aside
@@ -118,7 +119,7 @@ class SelfAssessment(LookingCallback):
         logged = {f"self_assessment/{name}": value.to(pl_module.device) for name, value in values.items()}
         pl_module.log_dict(logged, sync_dist=same)
         if trainer.is_global_zero and not leaves_nothing(trainer):
-            self.file(trainer).add([{"format": 1, "step": trainer.global_step, "rows": rows}])
+            self.file(trainer).add([{"format": 1, "step": steps_taken(trainer), "rows": rows}])
 
     def file(self, trainer: Trainer) -> RunLines:
         """The file of the looks; right on rank zero."""

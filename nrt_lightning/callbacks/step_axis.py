@@ -42,12 +42,19 @@ class StepAxis(Callback):
         self.steps = self.prompts = self.rollouts = 0
         self.seconds = 0.0  # of training before `started`
         self.started: float | None = None
+        self.loaded: int | None = None  # steps of the checkpoint that is only looked at
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.loaded = None
         if begins(trainer, stage):
             self.steps = self.prompts = self.rollouts = 0
             self.seconds, self.started = 0.0, None
+
+    @override
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if trainer.state.fn != "fit":  # Lightning counts the steps of a checkpoint in a fit only
+            self.loaded = checkpoint["global_step"]
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,13 +79,13 @@ class StepAxis(Callback):
 
     def counts(self, trainer: Any) -> dict[str, Any]:
         """What has been trained so far."""
-        counts = {"step": trainer.global_step, "prompts": self.prompts, "rollouts": self.rollouts}
+        counts = {"step": steps_taken(trainer), "prompts": self.prompts, "rollouts": self.rollouts}
         return counts | {"seconds": round(self.elapsed(), 2)}
 
     def step(self, trainer: Any, step: int | None = None) -> int:
         """What a logger is given as step; `step` where that is counted in optimizer steps."""
         if self.unit == "steps":
-            return trainer.global_step if step is None else step
+            return steps_taken(trainer) if step is None or self.loaded is not None else step
         return self.prompts if self.unit == "prompts" else self.rollouts
 
     @override
@@ -103,3 +110,9 @@ def rows_of(batch: Prompts) -> int:
 def axis_of(trainer: Any) -> StepAxis:
     """The axis of a trainer; a new one in steps where there is none."""
     return next((callback for callback in trainer.callbacks if isinstance(callback, StepAxis)), StepAxis())
+
+
+def steps_taken(trainer: Any) -> int:
+    """Optimizer steps behind the weights: in a validation or test those of the checkpoint that was loaded, if any."""
+    loaded = axis_of(trainer).loaded
+    return trainer.global_step if loaded is None else loaded

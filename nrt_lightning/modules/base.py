@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 from typing_extensions import override
@@ -90,7 +91,8 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         """The optimizer over all parameters that require a gradient, and a schedule stepped with it."""
         make = self.optimizer
         if make is default_optimizer:
-            make = partial(default_optimizer, scaled=self.trainer.precision == "16-mixed")
+            mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
+            make = partial(default_optimizer, fused=not mixed)  # which Lightning would not clip in mixed precision
         optimizer = make([p for p in self.policy.parameters() if p.requires_grad])
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

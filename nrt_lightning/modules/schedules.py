@@ -14,15 +14,15 @@ from typing_extensions import override
 from nrt_lightning.errors import InputError
 
 
-def default_optimizer(params: Any, *, scaled: bool = False) -> Optimizer:
+def default_optimizer(params: Any, *, fused: bool = True) -> Optimizer:
     """AdamW with the settings of the paper's authors (arXiv 2602.11549), in one pass over the weights where torch can.
 
     Args:
         params: as torch's optimizers take them.
-        scaled: gradients are scaled, which Lightning clips only if the optimizer takes several passes.
+        fused: False for several passes in any case.
     """
     params = list(params)
-    fused = not scaled and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
+    fused = fused and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
     return AdamW(params, lr=2e-6, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.01, fused=fused)
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pictures import HEAT_MAP, REPORT, RUN, heat_map
+from benchmarks.pictures import DASHBOARD, HEAT_MAP, REPORT, RUN, heat_map
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_every_picture_is_made_by_the_command_shown_and_small() -> None:
-    images = {f"images/{name}" for name in (HEAT_MAP, *(f"{shot.name}.png" for shot in REPORT))}
+    images = {f"images/{name}" for name in (HEAT_MAP, *(f"{shot.name}.png" for shot in REPORT + DASHBOARD))}
     there = {path.relative_to(DOCS).as_posix(): path.read_bytes() for path in DOCS.rglob("*.png")}
     assert set(there) == images | {"quickstart.png", "growth.png"}
     assert max(map(len, there.values())) < 210_000

@@ -34,6 +34,10 @@ def module() -> NRTModule:
                      optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1))  # fmt: skip
 
 
+def sft_module() -> SFTModule:
+    return SFTModule(Policy("embedded:registers-base"), max_answer_tokens=6)
+
+
 def data() -> QADataModule:
     return QADataModule(
         train=RegisterPrograms("train", 16), val=RegisterPrograms("validation", 2), batch_size=2,
@@ -90,10 +94,13 @@ def test_its_figures_may_be_monitored_and_no_others(trainer: Any, tmp_path: Path
         trainer(**short, **settings("sums/exact_mtch")).fit(module(), data())
 
 
-def test_the_names_are_those_that_are_logged(trainer: Any) -> None:
-    callback, logged = BenchmarkEvaluation("sums", SUMS, answers=AnswerSettings(samples=2)), Logged()
-    fitted(trainer, callback, logged, max_steps=1)
-    assert sorted(callback.logged_names) == sorted(logged.seen[0][1])
+@pytest.mark.parametrize("confidence", [True, False])
+@pytest.mark.parametrize("made", [module, sft_module])
+def test_the_names_are_those_that_are_logged(trainer: Any, made: Any, confidence: bool) -> None:
+    answers, model = AnswerSettings(samples=2, confidence=confidence), made()
+    callback, logged = BenchmarkEvaluation("sums", SUMS, answers=answers), Logged()
+    trainer(callbacks=[callback, logged], max_steps=1, val_check_interval=1, limit_val_batches=1).fit(model, data())
+    assert sorted(callback.logged_names(model)) == sorted(logged.seen[0][1])
 
 
 def test_the_step_of_the_last_evaluation_is_resumed(trainer: Any) -> None:
@@ -103,14 +110,6 @@ def test_the_step_of_the_last_evaluation_is_resumed(trainer: Any) -> None:
     again.load_state_dict(callback.state_dict())
     assert again.looks.last == 1
     assert callback.state_key != BenchmarkEvaluation("others", SUMS).state_key, "two data sets"
-
-
-def test_a_policy_without_traces_is_evaluated(trainer: Any) -> None:
-    logged = Logged()
-    model = SFTModule(Policy("embedded:registers-base"), max_answer_tokens=6)
-    callbacks = [BenchmarkEvaluation("sums", SUMS), logged]
-    trainer(callbacks=callbacks, max_steps=1, limit_val_batches=1, val_check_interval=1).fit(model, data())
-    assert 0 <= logged.seen[0][1]["sums/confidence"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import pytest
@@ -109,6 +110,21 @@ def test_a_resumed_run_has_the_looks_of_the_uninterrupted_one(quiet_trainer, tmp
     whole = fit("a")
     assert [line["step"] for line in whole] == [2, 6]
     assert fit("b", tmp_path / "step=4.ckpt") == whole
+
+
+def test_a_look_at_a_checkpoint_has_its_steps(quiet_trainer, tmp_path):
+    sampling = Sampling(group_size=2, max_trace_tokens=4)
+    saves = ModelCheckpoint(tmp_path, every_n_train_steps=2, filename="{step}")
+    made = quiet_trainer(max_steps=2, enable_checkpointing=True, callbacks=[saves, SelfAssessment(rows=2)])
+    made.fit(nrt_module(sampling=sampling), registers())
+    callback, logger = SelfAssessment(rows=2), CSVLogger(tmp_path, "", "look")
+    looking = quiet_trainer(logger=logger, callbacks=[callback], limit_val_batches=1)
+    looking.validate(nrt_module(sampling=sampling), registers(), ckpt_path=tmp_path / "step=2.ckpt", verbose=False)
+    assert [line["step"] for line in callback.file(looking).read()] == [2]
+    [line] = map(json.loads, (tmp_path / "look" / "metrics.jsonl").read_text().splitlines())
+    assert [line[name] for name in ("step", "prompts", "rollouts")] == [2, 6, 12]
+    [row] = csv.DictReader((tmp_path / "look" / "metrics.csv").read_text().splitlines())
+    assert row["step"] == "2"
 
 
 @pytest.mark.parametrize("sampling", [Sampling(group_size=1), Sampling(group_size=4, temperature=0)])

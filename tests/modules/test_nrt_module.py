@@ -1,6 +1,5 @@
 import itertools
 import math
-from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -58,12 +57,13 @@ def test_a_rollout_callback_of_ones_own_is_kept(trainer):
     assert [c for c in run.callbacks if isinstance(c, OnPolicyRollout)] == [own]
 
 
-def test_the_default_optimizer_takes_one_pass_unless_gradients_are_scaled(policy):
-    """Lightning refuses to clip the scaled gradients of a fused optimizer."""
-    module = NRTModule(policy)
-    for precision, fused in (("32-true", True), ("16-mixed", False)):
-        module._trainer = SimpleNamespace(precision=precision, estimated_stepping_batches=3)
-        assert module.configure_optimizers()["optimizer"].defaults["fused"] == fused
+@pytest.mark.parametrize(("precision", "fused"), [("32-true", True), ("bf16-mixed", False), ("bf16-true", True)])
+def test_gradients_of_the_default_optimizer_are_clipped(trainer, precision, fused):
+    """In mixed precision Lightning refuses to clip the gradients of a fused optimizer."""
+    made = trainer(max_steps=1, precision=precision, gradient_clip_val=1.0)
+    made.fit(nrt_module(optimizer=None), registers())
+    assert made.global_step == 1
+    assert made.optimizers[0].defaults["fused"] == fused
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])

@@ -1,16 +1,12 @@
 "use strict";
 const SIGNAL_TITLES = { agreement: "agreement of sampled answers", confidence: "probability of its own answers" };
 
-function looked(step) { // validation of a checkpoint is at step 0, too
-  return step ? ` at step ${step.toLocaleString("en")}` : "";
-}
-
 function calibrationPart(section) {
   const able = RUNS.map((run, index) => ({ run, index })).filter(({ run }) => run.calibration);
   if (!able.length) return section.append(nothing("Not measured. nrt_lightning.SelfAssessment under trainer.callbacks measures it at validations."));
   const measured = able.filter(({ run }) => Object.keys(run.calibration.curves).length);
   section.append(el("p", {}, "Whether the policy is right as often as its sampled answers agree, and how much more often if it may leave out questions it is unsure of."),
-    nothing(able.map(({ run }) => `${run.name}: ${plural(run.calibration.count, "row")}${looked(run.calibration.step)}`).join("; ") + ". Few rows give rough curves."));
+    nothing(able.map(({ run }) => `${run.name}: ${plural(run.calibration.count, "row")} at step ${run.calibration.step.toLocaleString("en")}`).join("; ") + ". Few rows give rough curves."));
   if (!measured.length) return section.append(nothing("The rows have no known answer, so that agreement cannot be compared with correctness."));
   const lines = (kind, x, y) => () => measured.flatMap(({ run, index }) => Object.entries(run.calibration.curves).map(([signal, curve], at) => ({
     label: [RUNS.length > 1 ? run.name : null, SIGNAL_TITLES[signal]].filter(Boolean).join(" · "), color: RUNS.length > 1 ? runColor(index) : runColor(at), dash: RUNS.length > 1 ? at : 0, points: true, x: curve[kind].map((point) => point[x]), y: curve[kind].map((point) => point[y]) })));
