@@ -2,8 +2,8 @@
 
     python -m benchmarks.pictures [--runs runs/quickstart] [--docs docs]
 
-The report and TensorBoard are opened in a headless Chromium. The self-assessment is of the best checkpoint: 64 validation
-questions, with 8 answers each.
+The report and TensorBoard are opened in a headless Chromium. The self-assessment is of the best checkpoint: 64
+validation questions, with 8 answers each.
 """
 
 from __future__ import annotations
