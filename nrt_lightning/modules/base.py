@@ -90,9 +90,8 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     def configure_optimizers(self) -> Any:
         """The optimizer over all parameters that require a gradient, and a schedule stepped with it."""
         make = self.optimizer
-        if make is default_optimizer:
-            mixed = isinstance(self.trainer.precision_plugin, MixedPrecision)
-            make = partial(default_optimizer, fused=not mixed)  # which Lightning would not clip in mixed precision
+        if make is default_optimizer:  # Lightning clips no fused optimizer in mixed precision
+            make = partial(make, fused=not isinstance(self.trainer.precision_plugin, MixedPrecision))
         optimizer = make([p for p in self.policy.parameters() if p.requires_grad])
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

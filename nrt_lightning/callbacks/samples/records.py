@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nrt_lightning.callbacks.samples.own_answers import OwnAnswer, own_answers
 from nrt_lightning.structures import Prompts, Row
+from nrt_lightning.tools.report.lines import without_middle
 
 FORMAT = 1
 LONGEST = 8000  # characters of a text
@@ -191,12 +192,5 @@ def digits(value: float) -> float:
 
 
 def shortened(text: Any) -> Any:
-    """A text, without its middle if it is very long. What is left out is said in it.
-
-    >>> shortened("a" * 9000)[3990:4040]
-    'aaaaaaaaaa [... 1,000 characters left out ...] aaa'
-    """
-    if text is None or len(text) <= LONGEST:
-        return text
-    half = LONGEST // 2
-    return f"{text[:half]} [... {len(text) - LONGEST:,} characters left out ...] {text[-half:]}"
+    """A text that fits into a record; None stays None."""
+    return None if text is None else without_middle(text, LONGEST)

@@ -106,3 +106,14 @@ def step_number(value: Any) -> int | None:
 def text(value: Any) -> str:
     """A text; empty for anything else."""
     return value if isinstance(value, str) else ""
+
+
+def without_middle(text: str, longest: int) -> str:
+    """A text without its middle if it is longer than so many characters. What is left out is said in it.
+
+    >>> without_middle("abcdefghij", 4)
+    'ab [... 6 characters left out ...] ij'
+    """
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]} [... {len(text) - longest:,} characters left out ...] {text[-longest // 2 :]}"

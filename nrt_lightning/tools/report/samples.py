@@ -6,22 +6,15 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from nrt_lightning.tools.report.lines import number, step_number, text
+from nrt_lightning.tools.report.lines import number, step_number, text, without_middle
 
 LONGEST = 1500  # characters of a text in the page
 TOKENS = 400  # of an answer in the heat map
 
 
 def short(value: Any) -> str:
-    """A text with its middle left out if it is long.
-
-    >>> len(short("a" * 5000)), short(None)
-    (1537, '')
-    """
-    whole = text(value)
-    if len(whole) <= LONGEST:
-        return whole
-    return f"{whole[: LONGEST // 2]} [... {len(whole) - LONGEST:,} characters left out ...] {whole[-LONGEST // 2 :]}"
+    """Any value as a text that fits into the page."""
+    return without_middle(text(value), LONGEST)
 
 
 def sample_of(row: dict[str, Any]) -> dict[str, Any] | None:
