@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import time
 from abc import abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import cached_property, partial
 from typing import Any
@@ -16,7 +15,6 @@ from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
-from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
@@ -25,7 +23,6 @@ from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.export.record import RunRecord
-from nrt_lightning.metrics.scalars import Mean, Scalar, combined
 from nrt_lightning.models.policy.fingerprint import check_same_policy, fingerprint
 from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.texts import with_rows
@@ -61,7 +58,6 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         self.optimizer, self.schedule = optimizer or default_optimizer, schedule or LinearSchedule()
         self.metrics = EvaluationMetrics(metrics)
         self.text_batches = text_batches or TextBatches()
-        self._started = 0.0
         self._gathered = ExitStack()  # the full weights, during evaluation
 
     @override
@@ -123,7 +119,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         """Seed the training step (dropout), and keep a few prompts for exports."""
         remember_prompts(self, batch)
         self.seed_step()
-        self._started = time.perf_counter()
+        self.start_clock()
 
     def seed_step(self) -> None:
         """Seed the training step by counter."""
@@ -133,26 +129,6 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
     def processes(self) -> Processes:
         """The processes of the run; one without a trainer."""
         return Processes(None if self._trainer is None else self.trainer.strategy)
-
-    def log_scalars(
-        self, values: Mapping[str, Scalar | Tensor], prefix: str, batch_size: int, still: Collection[str] = ()
-    ) -> None:
-        """Log the scalars of all processes together, under `prefix/`.
-
-        Args:
-            values: scalars of this process by name. A tensor is a `Mean` of count 1.
-            prefix: of the logged names.
-            batch_size: of this process.
-            still: names of those that cannot move in this configuration. Loggers do not get them; callbacks do.
-        """
-        scalars = {name: value if isinstance(value, Scalar) else Mean(value) for name, value in values.items()}
-        for name, value in combined(scalars, self.device, self.trainer.world_size).items():
-            self.log(f"{prefix}/{name}", value, batch_size=batch_size, logger=False if name in still else None)
-
-    def log_throughput(self, tokens: Tensor | int) -> None:
-        """Log tokens per second of the training step so far. Under automatic optimization this is the forward pass."""
-        seconds = max(time.perf_counter() - self._started, 1e-9)
-        self.log("train/tokens_per_second", float(tokens) / seconds, batch_size=1)
 
     @override
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

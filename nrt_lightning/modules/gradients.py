@@ -10,12 +10,12 @@ from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.modules.fewer_moves import FewerMoves
+from nrt_lightning.modules.logged import LoggedModule
 from nrt_lightning.structures import LossOutput
 from nrt_lightning.training.accumulation import OpenStep
 
 
-class GradientsOfOneStep(FewerMoves):
+class GradientsOfOneStep(LoggedModule):
     """A step has the gradients of its own micro-batches alone, added up as if these were one batch.
 
     They are cleared where the first of them is taken, each time that the optimizer calls its closure (LBFGS calls it
