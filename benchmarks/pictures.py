@@ -152,10 +152,10 @@ def take(runs: Path, docs: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as temporary, browser() as opened:
         folder = Path(temporary)
         copied = shutil.copytree(runs, folder / "runs" / "quickstart", ignore=shutil.ignore_patterns("*.ckpt"))
-        with tensorboard(copied / RUN.parent, folder) as address:
-            dashboard(opened, address, images)
         assess(runs, copied, folder / "assessment")
         report(opened, copied, images, folder / "report.html")
+        with tensorboard(copied / RUN.parent, folder) as address:
+            dashboard(opened, address, images)
     return [docs / "quickstart.png", images / HEAT_MAP, *(images / f"{shot.name}.png" for shot in REPORT + DASHBOARD)]
 
 
