@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from benchmarks.techniques.budget import TokenBudget
+from benchmarks.techniques.checkpointing import Checkpointing
 from benchmarks.techniques.chunked_head import ChunkedHead
+from benchmarks.techniques.decoding_cache import DecodingCache
 from benchmarks.techniques.decoding_products import DecodingProducts
 from benchmarks.techniques.drawing import Drawing
 from benchmarks.techniques.frozen_head import FrozenHead
+from benchmarks.techniques.instructions import Instructions
 from benchmarks.techniques.low_rank import LowRankUpdates
 from benchmarks.techniques.one_pass import OnePass
 from benchmarks.techniques.output_head import OutputHead
@@ -19,8 +22,11 @@ TECHNIQUES: dict[str, Technique] = {
     technique.name: technique
     for technique in (
         PrefixSharing(),
+        Checkpointing(),
+        Instructions(),
         TokenBudget(),
         Rollout(),
+        DecodingCache(),
         DecodingProducts(),
         Drawing(),
         OutputHead(),
