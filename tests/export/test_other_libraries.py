@@ -34,7 +34,9 @@ def exported(tmp_path_factory):
 @torch.no_grad()
 def continued(policy: Policy, question: str) -> list[int]:
     ids = policy.tokenizer(question, return_tensors="pt")["input_ids"]
-    out = policy.network.generate(ids, max_new_tokens=TOKENS, do_sample=False)
+    rows = policy.network.get_output_embeddings().weight.shape[0]
+    unused = [*range(len(policy.tokenizer), rows)]  # which other libraries leave out
+    out = policy.network.generate(ids, max_new_tokens=TOKENS, do_sample=False, suppress_tokens=unused or None)
     return out[0, ids.shape[1] :].tolist()
 
 
