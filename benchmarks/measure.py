@@ -77,14 +77,15 @@ class Phases:
 def flop_counter() -> FlopCounterMode:
     """A counter of floating-point operations, exact and equal on all machines.
 
-    It counts matrix products and attention. To torch's counter it adds in-place products and the attention kernel of
-    CPUs. Element-wise work (softmax, AdamW) is not counted.
+    It counts matrix products and attention. To torch's counter it adds in-place products, those with arranged weights
+    and the attention kernel of CPUs. Element-wise work (softmax, AdamW) is not counted.
     """
     aten = torch.ops.aten
     return FlopCounterMode(
         display=False,
         custom_mapping={
             aten.addmm_: added_product_flop,
+            torch.ops.mkldnn._linear_pointwise: linear_flop,
             aten._scaled_dot_product_flash_attention_for_cpu: attention_flop,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
         },
@@ -93,6 +94,10 @@ def flop_counter() -> FlopCounterMode:
 
 def added_product_flop(total: Shape, a: Shape, b: Shape, **_: Any) -> int:
     return 2 * a[0] * a[1] * b[1]
+
+
+def linear_flop(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
+    return 2 * x[0] * weight[0] * weight[1]
 
 
 def attention_flop(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:

@@ -14,15 +14,17 @@ from nrt_lightning.functional.precision import compute_dtype
 from nrt_lightning.models.adapters.linear_layers import LowRankUpdate, low_rank_update
 
 Product = Callable[[Tensor], Tensor]
+PRODUCTS: Any = torch.ops.mkldnn  # oneDNN's
 
 
 @contextmanager
 def decoding_weights(model: nn.Module) -> Iterator[None]:
     """A context in which the linear layers compute the same products faster. The weights must not change in it.
 
-    On CPUs float32 weights are copied, because MKL multiplies few rows by a transposed matrix up to 2.5 times faster;
-    low-rank updates are added to the copies. Elsewhere and in 16 bits updates stay apart, since the sum would round
-    small ones away; their factors are converted and scaled once, and not for every token.
+    On CPUs weights are copied. MKL multiplies few rows by a transposed float32 matrix up to 2.5 times faster, and
+    low-rank updates are added to the copy. oneDNN arranges a matrix in bfloat16 anew in every product, which is done
+    once. Elsewhere and in 16 bits updates stay apart, since the sum would round small ones away; their factors are
+    converted and scaled once, and not for every token.
 
     Args:
         model: in eval mode, without gradient.
@@ -36,7 +38,7 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
                 inside.add(module.base_layer)  # type: ignore[arg-type]
                 changed.append(module)
                 module.forward = updated(module, update)
-            elif module not in inside and (product := transposed(module)):
+            elif module not in inside and (product := transposed(module) or arranged(module)):
                 changed.append(module)
                 module.forward = product
         yield
@@ -52,24 +54,31 @@ def updated(layer: Any, update: LowRankUpdate) -> Product:
         return product
     dtype = compute_dtype(a)
     down, up = a.to(dtype), b.to(dtype)
+    if product := arranged(base, down, up):
+        return product
+    of_base = arranged(base) or base
 
     def product_and_update(x: Tensor) -> Tensor:
-        out = base(x)
+        out = of_base(x)
         return (out + F.linear(F.linear(x.to(dtype), down), up)).to(out.dtype)
 
     return product_and_update
 
 
+def copied(layer: Any, dtype: torch.dtype) -> bool:
+    """True for a plain linear layer on a CPU that computes in this type."""
+    plain = type(layer) is nn.Linear and "forward" not in vars(layer) and layer.weight.device.type == "cpu"
+    return plain and compute_dtype(layer.weight) == dtype
+
+
 def transposed(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | None:
-    """The product with a transposed copy of a layer's weight; None if that is not faster, or not the same.
+    """The product with a transposed copy of a layer's float32 weight; None if that is not faster, or not the same.
 
     Args:
         layer: any module.
         update: gives what is added to the copy, [in, out].
     """
-    if type(layer) is not nn.Linear or "forward" in vars(layer) or layer.weight.device.type != "cpu":
-        return None
-    if layer.weight.dtype != torch.float32 or compute_dtype(layer.weight) != torch.float32:
+    if not copied(layer, torch.float32) or layer.weight.dtype != torch.float32:
         return None
     weight, bias = layer.weight.detach().T.contiguous(), layer.bias  # [in, out]
     if update is not None:
@@ -81,3 +90,36 @@ def transposed(layer: Any, update: Callable[[], Tensor] | None = None) -> Produc
         return out.view(*x.shape[:-1], weight.shape[1])
 
     return product
+
+
+def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -> Product | None:
+    """The product with a copy of a layer's bfloat16 weight as oneDNN arranges it; None if that is not the same.
+
+    Args:
+        layer: any module.
+        down: the inner factor of an update, [r, in], which is part of the same product.
+        up: its outer factor, [out, r].
+    """
+    if not copied(layer, torch.bfloat16) or not arranges() or (down is not None and down.dtype != torch.bfloat16):
+        return None
+    weight, bias = layer.weight.detach().to(torch.bfloat16), layer.bias  # [out, in]
+    size = len(weight)
+    if down is not None:
+        weight = torch.cat([weight, down])  # [out + r, in]
+        bias = None if bias is None else F.pad(bias, (0, len(down)))
+    bias, matrix = None if bias is None else bias.to(torch.bfloat16), PRODUCTS._reorder_linear_weight(weight)
+    outer = None if up is None else up.T  # [r, out]
+
+    def product(x: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
+        out = PRODUCTS._linear_pointwise(rows, matrix, bias, "none", [], "")
+        if outer is not None:
+            out = torch.addmm(out[:, :size], out[:, size:], outer)
+        return out.view(*x.shape[:-1], size)
+
+    return product
+
+
+def arranges() -> bool:
+    """True if oneDNN computes products in bfloat16 here."""
+    return torch.backends.mkldnn.is_available() and PRODUCTS._is_mkldnn_bf16_supported()

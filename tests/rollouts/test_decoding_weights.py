@@ -9,12 +9,13 @@ import pytest
 import torch
 from operations import Operations
 
+from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, prompts
 from nrt_lightning import Policy, TransformersEngine, models
 from nrt_lightning.models.scoring.base import last_logits
 from nrt_lightning.rollouts import trace_request
 from nrt_lightning.rollouts import transformers_engine as engine_module
-from nrt_lightning.rollouts.decoding_weights import decoding_weights
+from nrt_lightning.rollouts.decoding_weights import arranges, decoding_weights
 
 WORK = Workload(vocabulary=64, hidden=32, intermediate=48, layers=2, heads=4, kv_heads=2, group_size=2)
 IDS = torch.tensor([[5, 9, 30], [7, 7, 12]])
@@ -146,3 +147,21 @@ def test_layers_are_restored_after_an_error() -> None:
     with pytest.raises(RuntimeError), decoding_weights(policy.network):
         raise RuntimeError
     assert not [name for name, module in policy.named_modules() if "forward" in vars(module)]
+
+
+@pytest.mark.skipif(not arranges(), reason="oneDNN has no products in bfloat16 here")
+@pytest.mark.parametrize("case", ["16 bits", "16 bits throughout"])
+def test_weights_in_bfloat16_are_arranged_once_and_no_product_is_left_out(case: str) -> None:
+    policy = CASES[case]()
+    mixed = case == "16 bits"
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed), flop_counter() as plain:
+        logits(policy)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed), decoding_weights(policy.network):
+        with flop_counter() as counter:
+            logits(policy)
+        operations = counted(policy)
+    assert counter.get_total_flops() == plain.get_total_flops()
+    linear = sum(type(module) is torch.nn.Linear for module in policy.network.modules())
+    factors = 2 * sum(hasattr(module, "lora_A") for module in policy.network.modules())
+    assert operations["_linear_pointwise"] == linear - factors
+    assert operations["addmm"] == factors // 2, "the inner factor is part of the base's product"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers import AttentionInterface
 from typing_extensions import override
 
+from nrt_lightning.functional.attention import attention
 from nrt_lightning.functional.precision import compute_dtype
 from nrt_lightning.models.scoring.base import (
     ScoringForward,
@@ -207,7 +207,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, mask: Seen, scale: float |
     fewer = query.shape[1] // key.shape[1]
     if fewer > 1:
         key, value = key.repeat_interleave(fewer, dim=1), value.repeat_interleave(fewer, dim=1)
-    return F.scaled_dot_product_attention(query, key, value, mask.additive(query.dtype), dropout_p, scale=scale)
+    return attention(query, key, value, mask.additive(query.dtype), dropout_p, scale)
 
 
 def unpacked(tokens: Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
+ARRANGE = torch.ops.mkldnn._reorder_linear_weight
 Shape = tuple[int, ...]
 ATTENTION = "attention"  # kind of operations
 
@@ -90,6 +91,8 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
         return args[0].new_empty(int(args[1].expand(torch.broadcast_shapes(args[0].shape, args[1].shape)).sum()))
     elif name is aten.masked_scatter_backward:
         return args[0].new_empty(args[2])
+    elif name is ARRANGE:
+        return torch.empty_like(args[0])
     elif name is aten._grouped_mm and isinstance(args[0], FakeTensor):  # known without values in bfloat16 alone
         a, b, ends = args[:3]
         return a.new_empty(*([len(ends)] if a.dim() == b.dim() == 2 else []), *a.shape[:-1], b.shape[-1])
@@ -121,6 +124,12 @@ def added_product(total: Shape, a: Shape, b: Shape, *_: Any) -> float:
 
 
 @shapes
+def arranged_product(x: Shape, weight: Shape, *_: Any) -> float:
+    """Operations of a product with a weight that oneDNN has arranged."""
+    return 2.0 * x[0] * weight[0] * weight[1]
+
+
+@shapes
 def grouped_product(a: Shape, b: Shape, *_: Any) -> float:
     """Operations of products by expert: every row meets one expert."""
     return 2.0 * math.prod(a[-2:]) * b[-1] if len(a) == 2 else 2.0 * a[-2] * math.prod(b)
@@ -141,6 +150,7 @@ def attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *_: 
 FORMULAS = {
     aten.addmm_: added_product,
     aten._grouped_mm: grouped_product,
+    torch.ops.mkldnn._linear_pointwise: arranged_product,
     aten._scaled_dot_product_flash_attention_for_cpu: attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
 }
