@@ -97,7 +97,7 @@ def added_product_flop(total: Shape, a: Shape, b: Shape, **_: Any) -> int:
 
 
 def linear_flop(x: Shape, weight: Shape, *_: Any, **__: Any) -> int:
-    return 2 * x[0] * weight[0] * weight[1]
+    return 2 * math.prod(x[:-1]) * weight[0] * weight[1]
 
 
 def attention_flop(query: Shape, key: Shape, value: Shape, *_: Any, **__: Any) -> int:

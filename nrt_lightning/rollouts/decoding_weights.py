@@ -85,9 +85,8 @@ def transposed(layer: Any, update: Callable[[], Tensor] | None = None) -> Produc
         weight += update()
 
     def product(x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        out = torch.mm(rows, weight) if bias is None else torch.addmm(bias, rows, weight)
-        return out.view(*x.shape[:-1], weight.shape[1])
+        out = x @ weight
+        return out if bias is None else out.add_(bias)
 
     return product
 
@@ -111,11 +110,11 @@ def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -
     outer = None if up is None else up.T  # [r, out]
 
     def product(x: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1]).to(torch.bfloat16)
-        out = PRODUCTS._linear_pointwise(rows, matrix, bias, "none", [], "")
-        if outer is not None:
-            out = torch.addmm(out[:, :size], out[:, size:], outer)
-        return out.view(*x.shape[:-1], size)
+        out: Tensor = PRODUCTS._linear_pointwise(x.to(torch.bfloat16), matrix, bias, "none", [], "")
+        if outer is None:
+            return out
+        rows = out.flatten(0, -2)
+        return torch.addmm(rows[:, :size], rows[:, size:], outer).view(*x.shape[:-1], size)
 
     return product
 

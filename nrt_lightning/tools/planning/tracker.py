@@ -126,7 +126,7 @@ def added_product(total: Shape, a: Shape, b: Shape, *_: Any) -> float:
 @shapes
 def arranged_product(x: Shape, weight: Shape, *_: Any) -> float:
     """Operations of a product with a weight that oneDNN has arranged."""
-    return 2.0 * x[0] * weight[0] * weight[1]
+    return 2.0 * math.prod(x[:-1]) * weight[0] * weight[1]
 
 
 @shapes
