@@ -122,13 +122,22 @@ def with_turn_end(
 
 
 def exported_markup(source: str) -> dict[str, str]:
-    """The texts that an export keeps of its policy (`nrt_lightning.json`); empty for other models."""
-    try:
-        kept = json.loads(Path(source, RECORD).read_text(encoding="utf-8"))["policy"]
-    except (OSError, ValueError, KeyError, TypeError):
+    """The texts that an export keeps of its policy (`nrt_lightning.json`); empty for other models.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = Path(source, RECORD)
+    if not path.is_file():
         return {}
-    texts = isinstance(kept, dict) and all(isinstance(text, str) for text in kept.values())
-    return kept if texts and kept.get("marker") else {}
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))["policy"]
+        texts: dict[str, str] = {name: kept[name] for name in kept}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}: {error}). Export again.") from error
+    if not all(isinstance(text, str) for text in texts.values()):
+        raise InputError(f"{path}: 'policy' holds something else than texts. Export again.")
+    return texts if texts.get("marker") else {}
 
 
 def own_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:

@@ -152,3 +152,19 @@ def test_an_empty_line_has_the_tokens_that_it_has_before_a_word():
     _, markup = add_markup(tokenizer, "Answer:\n\n", None, "\n\n")
     assert markup.end_ids == tuple(line * 2)
     assert markup.marker_ids[-2:] == tuple(line * 2)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"policy": 3}', '{"policy": {"marker": 3}}', "\udcff"])
+def test_a_damaged_record_of_an_export_is_named(tmp_path, text):
+    """Without it the policy would get another marker than it was trained with."""
+    directory = directory_with(tmp_path)
+    (tmp_path / "nrt_lightning.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputError, match=r"nrt_lightning\.json.*Export again"):
+        Policy(directory)
+
+
+def test_the_marker_of_an_export_is_taken(tmp_path):
+    directory = directory_with(tmp_path)
+    (tmp_path / "nrt_lightning.json").write_text('{"policy": {"marker": " =>", "separator": "", "answer_end": ";"}}')
+    markup = Policy(directory).markup
+    assert (markup.marker, markup.separator, markup.end) == (" =>", "", ";")
