@@ -94,12 +94,19 @@ def whole(counter: Counter, folder: Path) -> float:
     for name, more in (("NRT", []), ("NRT and SFT", ["--config", "nrt:methods/sft"])):
         run(["fit", "--config", "nrt:quickstart", *more, f"--trainer.default_root_dir={folder}"])
         total = time.process_time() - counter.started
-        found = {part: seconds for part, seconds in counter.seconds.items() if part != REST}
-        print(f"CPU seconds of {name}: {total:.1f}")
-        for part, seconds in sorted(found.items(), key=lambda item: -item[1]):
-            print(f"{part:25} {seconds:8.3f} {seconds / total:6.2%}")
-        ratio = sum(found.values()) / total
-        print(f"all logging: {ratio:.2%}, limit {LIMIT:.0%}", flush=True)
+        found = counter.seconds | {REST: total - sum(counter.seconds.values()) + counter.seconds[REST]}
+        ratio = shown(f"CPU seconds of {name}", found)
+    return ratio
+
+
+def shown(title: str, found: dict[str, float]) -> float:
+    """Print the CPU seconds of each part, and return the ratio of logging."""
+    total = sum(found.values())
+    print(f"{title:25} {total:8.3f}")
+    for name, seconds in sorted(found.items(), key=lambda item: -item[1]):
+        print(f"{name:25} {seconds:8.3f} {seconds / total:6.2%}")
+    ratio = 1 - found[REST] / total
+    print(f"all logging: {ratio:.2%}, limit {LIMIT:.0%}", flush=True)
     return ratio
 
 
@@ -122,13 +129,7 @@ def main(args: list[str] | None = None) -> float:
         ])  # fmt: skip
     each = {name: (s - counter.once.get(name, 0)) / (given.steps - 1) for name, s in counter.seconds.items()}
     long = {name: counter.once.get(name, 0) + step * (given.of - 1) for name, step in each.items()}
-    total = sum(long.values())
-    print(f"CPU seconds of {given.of} steps   once  each step      all   part")
-    for name, seconds in sorted(long.items(), key=lambda item: -item[1]):
-        print(f"{name:25} {counter.once.get(name, 0):6.3f}    {each[name]:7.4f} {seconds:8.3f} {seconds / total:6.2%}")
-    ratio = 1 - long[REST] / total
-    print(f"all logging: {ratio:.2%}, limit {LIMIT:.0%}")
-    return ratio
+    return shown(f"CPU seconds of {given.of} steps", long)
 
 
 if __name__ == "__main__":
