@@ -80,12 +80,13 @@ def flop_counter() -> FlopCounterMode:
     It counts matrix products and attention. To torch's counter it adds in-place products, those with arranged weights
     and the attention kernel of CPUs. Element-wise work (softmax, AdamW) is not counted.
     """
-    aten = torch.ops.aten
+    aten, onednn = torch.ops.aten, torch.backends.mkldnn.is_available()
+    arranged = {torch.ops.mkldnn._linear_pointwise: linear_flop} if onednn else {}
     return FlopCounterMode(
         display=False,
         custom_mapping={
             aten.addmm_: added_product_flop,
-            torch.ops.mkldnn._linear_pointwise: linear_flop,
+            **arranged,
             aten._scaled_dot_product_flash_attention_for_cpu: attention_flop,
             aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward_flop,
         },

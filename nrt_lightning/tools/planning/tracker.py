@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
-ARRANGE = torch.ops.mkldnn._reorder_linear_weight
+ARRANGED: Any = torch.ops.mkldnn if torch.backends.mkldnn.is_available() else None  # products with such weights
 Shape = tuple[int, ...]
 ATTENTION = "attention"  # kind of operations
 
@@ -91,7 +91,7 @@ def compute(func: Any, args: Any, kwargs: Any) -> Any:
         return args[0].new_empty(int(args[1].expand(torch.broadcast_shapes(args[0].shape, args[1].shape)).sum()))
     elif name is aten.masked_scatter_backward:
         return args[0].new_empty(args[2])
-    elif name is ARRANGE:
+    elif ARRANGED is not None and name is ARRANGED._reorder_linear_weight:
         return torch.empty_like(args[0])
     elif name is aten._grouped_mm and isinstance(args[0], FakeTensor):  # known without values in bfloat16 alone
         a, b, ends = args[:3]
@@ -150,7 +150,8 @@ def attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *_: 
 FORMULAS = {
     aten.addmm_: added_product,
     aten._grouped_mm: grouped_product,
-    torch.ops.mkldnn._linear_pointwise: arranged_product,
     aten._scaled_dot_product_flash_attention_for_cpu: attention,
     aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
 }
+if ARRANGED is not None:
+    FORMULAS[ARRANGED._linear_pointwise] = arranged_product
