@@ -8,14 +8,15 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 PATIENCE = 600  # seconds for a command, on a machine that is busy
+START = 60  # seconds for a server to start
 MISSING = "needs chromium and chromedriver: apt-get install -y chromium chromium-driver"
 OPTIONS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
            "--force-color-profile=srgb", "--no-first-run", "--disable-background-networking"]  # fmt: skip
@@ -91,12 +92,34 @@ class Browser:
         file.write_bytes(base64.b64decode(shot["data"]))
 
 
-def free_port() -> int:
-    """A port of this machine that nothing uses."""
+@contextmanager
+def serving(
+    command: Sequence[str], path: str, ready: Callable[[bytes], bool] = bool, folder: Path | None = None
+) -> Iterator[str]:
+    """The address of a server that is stopped at the end. It has answered, unless it took longer than `START` seconds.
+
+    Args:
+        command: without the option `--port`.
+        path: what is asked for.
+        ready: whether the answer is that of a server that has started.
+        folder: where the command runs; None for the current one.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
+        port = free.getsockname()[1]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([*command, f"--port={port}"], cwd=folder, **quiet)
+    address, end = f"http://127.0.0.1:{port}", time.monotonic() + START
+    try:
+        while time.monotonic() < end:
+            with suppress(OSError), urlopen(address + path, timeout=5) as answer:
+                if ready(answer.read()):
+                    break
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
 
 
 @contextmanager
@@ -109,19 +132,10 @@ def browser() -> Iterator[Browser]:
     found = programs()
     if found is None:
         raise RuntimeError(MISSING)
-    port = free_port()
-    process = subprocess.Popen([found[1], f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            with suppress(URLError, ConnectionError), urlopen(f"http://127.0.0.1:{port}/status", timeout=5):
-                break
-            time.sleep(0.1)
-        opened = Browser(f"http://127.0.0.1:{port}", found[0])
+    with serving([found[1]], "/status") as address:
+        opened = Browser(address, found[0])
         try:
             yield opened
         finally:
             with suppress(OSError):
                 opened.call(opened.session, method="DELETE")
-    finally:
-        process.terminate()
-        process.wait()

@@ -15,14 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 from benchmarks import quickstart_picture
-from benchmarks.browser import Browser, browser, free_port
+from benchmarks.browser import Browser, browser, serving
 from nrt_lightning.callbacks.heat_map import NAME as HEAT_MAP
 from nrt_lightning.callbacks.run_lines import read_lines, thinned
 from nrt_lightning.callbacks.samples.heat_map_figure import draw, write
@@ -97,31 +95,17 @@ def report(opened: Browser, runs: Path, folder: Path, page: Path) -> None:
         opened.picture(folder / f"{shot.name}.png", shot.part, shot.height)
 
 
-@contextmanager
-def tensorboard(logs: Path, folder: Path) -> Iterator[str]:
+def tensorboard(logs: Path, folder: Path) -> AbstractContextManager[str]:
     """The address of a TensorBoard that shows the logs in a folder, by their path in another one."""
-    port = free_port()
-    shown = [sys.executable, "-m", "tensorboard.main", f"--logdir={logs.relative_to(folder)}", f"--port={port}"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([*shown, "--load_fast=false"], cwd=folder, **quiet)
-    address, end = f"http://127.0.0.1:{port}/", time.monotonic() + PATIENCE
-    try:
-        while time.monotonic() < end:
-            with suppress(OSError), urlopen(f"{address}data/runs", timeout=5) as answer:
-                if answer.read().strip() != b"[]":  # all runs are read at once
-                    break
-            time.sleep(0.3)
-        yield address
-    finally:
-        process.terminate()
-        process.wait()
+    command = [sys.executable, "-m", "tensorboard.main", f"--logdir={logs.relative_to(folder)}", "--load_fast=false"]
+    return serving(command, "/data/runs", lambda runs: runs.strip() != b"[]", folder)  # all runs are read at once
 
 
 def dashboard(opened: Browser, address: str, folder: Path) -> None:
     """Take the pictures of TensorBoard, each once it has not changed for some seconds."""
     for shot in DASHBOARD:
         opened.show("about:blank")  # the next address may differ in its last part only
-        opened.show(address + shot.view, shot.width, shot.height, dark=shot.dark)
+        opened.show(f"{address}/{shot.view}", shot.width, shot.height, dark=shot.dark)
         file, before, end = folder / f"{shot.name}.png", b"", time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(4)

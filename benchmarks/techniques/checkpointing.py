@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
-
-from benchmarks.techniques.technique import Technique
+from benchmarks.techniques.technique import Technique, scoring
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, ScoringForward
 
@@ -23,12 +21,4 @@ class Checkpointing(Technique):
 
     def build(self, case: str, way: str) -> Callable[[], float]:
         policy = build_policy(WORK, scoring=FORWARDS[way], activation_checkpointing=case != "without").train()
-        rollouts = fixed_rollouts(WORK)
-
-        def forward_and_backward() -> float:
-            policy.score(rollouts).logprobs.sum().backward()
-            policy.zero_grad()
-            return 1
-
-        torch.manual_seed(0)
-        return forward_and_backward
+        return scoring(policy, fixed_rollouts(WORK))

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from benchmarks.techniques.technique import Technique
+from benchmarks.techniques.technique import Technique, scoring
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
 from nrt_lightning.models.scoring import layout
 from nrt_lightning.rollouts import prefill
@@ -27,14 +27,9 @@ class Instructions(Technique):
         policy, rollouts = build_policy(WORK), fixed_rollouts(WORK)
         model = policy.network
 
-        def scoring() -> float:
-            policy.score(rollouts).logprobs.sum().backward()
-            policy.zero_grad()
-            return 1
-
         @torch.no_grad()
         def filled() -> float:
             prefill.prefill(model, rollouts.prompt_ids, rollouts.prompt_mask, decoding_cache(model.config))
             return 1
 
-        return scoring if case == "scoring" else filled
+        return scoring(policy, rollouts) if case == "scoring" else filled

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
-
-from benchmarks.techniques.technique import Technique
+from benchmarks.techniques.technique import Technique, scoring
 from benchmarks.workload import Workload, build_policy, fixed_rollouts
 from nrt_lightning.models import PackedGroups, PromptCopies, PromptTree, ScoringForward, SharedPrompt
 
@@ -30,12 +28,4 @@ class PrefixSharing(Technique):
         if case != STEP:
             prompt = int(case.split(",")[0].split()[1])
             work = Workload(prompt_tokens=(prompt,) * 2, answer_tokens=(64,) * 2, trace_tokens=63, ends_after=0)
-        policy, rollouts = build_policy(work, scoring=FORWARDS[way]), fixed_rollouts(work)
-
-        def forward_and_backward() -> float:
-            policy.score(rollouts).logprobs.sum().backward()
-            policy.zero_grad()
-            return 1
-
-        torch.manual_seed(0)
-        return forward_and_backward
+        return scoring(build_policy(work, scoring=FORWARDS[way]), fixed_rollouts(work))

@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+from nrt_lightning.models import Policy
+from nrt_lightning.structures import Rollouts
+
 
 class Technique(ABC):
     """Ways to compute the same thing, measured in several cases.
@@ -23,3 +26,14 @@ class Technique(ABC):
     @abstractmethod
     def build(self, case: str, way: str) -> Callable[[], float]:
         """Build the function to time, which returns its amount of work, or 1 if that is constant."""
+
+
+def scoring(policy: Policy, rollouts: Rollouts) -> Callable[[], float]:
+    """The function to time that scores rollouts, with the gradient of all log-probs."""
+
+    def forward_and_backward() -> float:
+        policy.score(rollouts).logprobs.sum().backward()
+        policy.zero_grad()
+        return 1
+
+    return forward_and_backward
