@@ -77,15 +77,19 @@ class StepAxis(Callback):
         """Seconds of training over all resumes."""
         return self.seconds + (0.0 if self.started is None else time.perf_counter() - self.started)
 
+    def taken(self, trainer: Any) -> int:
+        """Optimizer steps behind the weights: in a validation or test those of the checkpoint that was loaded."""
+        return trainer.global_step if self.loaded is None else self.loaded
+
     def counts(self, trainer: Any) -> dict[str, Any]:
         """What has been trained so far."""
-        counts = {"step": steps_taken(trainer), "prompts": self.prompts, "rollouts": self.rollouts}
+        counts = {"step": self.taken(trainer), "prompts": self.prompts, "rollouts": self.rollouts}
         return counts | {"seconds": round(self.elapsed(), 2)}
 
     def step(self, trainer: Any, step: int | None = None) -> int:
         """What a logger is given as step; `step` where that is counted in optimizer steps."""
         if self.unit == "steps":
-            return steps_taken(trainer) if step is None or self.loaded is not None else step
+            return self.taken(trainer) if step is None or self.loaded is not None else step
         return self.prompts if self.unit == "prompts" else self.rollouts
 
     @override
@@ -113,6 +117,5 @@ def axis_of(trainer: Any) -> StepAxis:
 
 
 def steps_taken(trainer: Any) -> int:
-    """Optimizer steps behind the weights: in a validation or test those of the checkpoint that was loaded, if any."""
-    loaded = axis_of(trainer).loaded
-    return trainer.global_step if loaded is None else loaded
+    """Optimizer steps behind the weights of a trainer's module (`StepAxis.taken`)."""
+    return axis_of(trainer).taken(trainer)
