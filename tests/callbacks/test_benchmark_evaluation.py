@@ -112,6 +112,13 @@ def test_the_step_of_the_last_evaluation_is_resumed(trainer: Any) -> None:
     assert callback.state_key != BenchmarkEvaluation("others", SUMS).state_key, "two data sets"
 
 
+def test_a_policy_without_traces_is_evaluated(trainer: Any) -> None:
+    logged = Logged()
+    callbacks = [BenchmarkEvaluation("sums", SUMS), logged]
+    trainer(callbacks=callbacks, max_steps=1, limit_val_batches=1, val_check_interval=1).fit(sft_module(), data())
+    assert 0 <= logged.seen[0][1]["sums/confidence"] <= 1
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -1,9 +1,11 @@
 import itertools
 import math
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision, Precision
 from short_runs import Recorder, nrt_module, registers, weights
 from tiny import ANSWERS, QUESTIONS, make_prompts
 from torch.utils.data import DataLoader
@@ -64,6 +66,15 @@ def test_gradients_of_the_default_optimizer_are_clipped(trainer, precision, fuse
     made.fit(nrt_module(optimizer=None), registers())
     assert made.global_step == 1
     assert made.optimizers[0].defaults["fused"] == fused
+
+
+@pytest.mark.parametrize(
+    ("plugin", "fused"), [(Precision(), True), (MixedPrecision("16-mixed", "cpu"), False)], ids=["32-true", "16-mixed"]
+)
+def test_the_default_optimizer_takes_one_pass_unless_gradients_are_scaled(policy, plugin, fused):
+    module = NRTModule(policy)
+    module._trainer = SimpleNamespace(precision_plugin=plugin, estimated_stepping_batches=3)
+    assert module.configure_optimizers()["optimizer"].defaults["fused"] == fused
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
