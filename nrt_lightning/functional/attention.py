@@ -18,7 +18,7 @@ def attention(
 ) -> Tensor:
     """`scaled_dot_product_attention` with an additive mask, with a faster gradient on CPUs in bfloat16.
 
-    There the gradient of torch's kernel takes about twice as long as the same products one after the other. They are
+    There the gradient of torch's kernel takes up to twice as long as the same products one after the other. They are
     computed from the inputs, so that nothing more is kept, unless there are more than `LARGEST` scores.
 
     Args:
