@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import warnings
@@ -111,7 +110,6 @@ class NRTCLI(LightningCLI):
 
     @override
     def before_instantiate_classes(self) -> None:
-        gc.enable()  # disabled while modules are imported
         config = self.config[self.subcommand] if self.subcommand else self.config
         report_replaced(config.get("config") or [])
         config.trainer.callbacks = last_of_each(config.trainer.callbacks)

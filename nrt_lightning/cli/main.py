@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -26,13 +28,22 @@ def run(args: list[str] | None = None) -> NRTCLI | None:
     Returns:
         The CLI with its trainer, model and data; None for the commands in `COMMANDS`.
     """
+    return prepared(args)()
+
+
+def prepared(args: list[str] | None) -> Callable[[], NRTCLI | None]:
+    """What a command line runs, after the import of all that it needs."""
     words = sys.argv[1:] if args is None else args
     if not words or words[0] in (*HELP_WORDS, "--version"):
         print(versions() if words[:1] == ["--version"] else overview(COMMANDS))
         sys.exit(0 if words else 2)
     if words[0] in COMMANDS:
-        import_module(COMMANDS[words[0]]).main(words[1:])
-        return None
+        command = import_module(COMMANDS[words[0]])
+
+        def run_command() -> None:
+            command.main(words[1:])
+
+        return run_command
     if not words[0].startswith("-") and words[0] not in TRAINER:
         raise InputError(f"{words[0]!r} is not a command.{nearest(words[0], [*TRAINER, *COMMANDS])}")
     if len(words) == 2 and words[1] in HELP_WORDS:
@@ -40,22 +51,32 @@ def run(args: list[str] | None = None) -> NRTCLI | None:
         sys.exit(0)
     from nrt_lightning.cli.lightning_cli import NRTCLI, SaveRunConfig, make_cli
 
-    return make_cli(NRTCLI, args, save_config_callback=SaveRunConfig)
+    return partial(make_cli, NRTCLI, args, save_config_callback=SaveRunConfig)
 
 
 def main() -> None:
     """The command `nrt-lightning`."""
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # to find classes and functions of the user, as `python -m` does
-    gc.disable()  # thousands of modules are imported, a quarter of whose time is the search for garbage
     try:
-        run()
+        imported()()
     except Exception as error:
         message = input_error(error) if isinstance(error, ValueError) or of_a_library(error) else None
         if message is None:
             raise
         sys.exit(f"error: {message}")
+
+
+def imported() -> Callable[[], NRTCLI | None]:
+    """What the command of this process runs. Thousands of modules are imported without a search for garbage.
+
+    They are never searched later either, which takes a second at the end of a process otherwise.
+    """
+    gc.disable()
+    try:
+        return prepared(None)
     finally:
+        gc.freeze()
         gc.enable()
 
 

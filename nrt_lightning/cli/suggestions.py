@@ -27,6 +27,7 @@ from nrt_lightning.configs import same_name
 from nrt_lightning.errors import nearest
 
 KEY = re.compile(r"Parser key \"([\w.]+)\"")
+BASES = ("lightning.LightningModule", "lightning.LightningDataModule")  # stand for a class that is not known yet
 OWNER = re.compile(r"given class_path '([^']+)'")
 NESTED = re.compile(r"NestedArg\(key='([^']+)', val=(?:'(.*)'|(.*))\)$", re.MULTILINE)
 # What is wrong, in the order of how much it says.
@@ -147,6 +148,9 @@ def value_in(message: str, leaf: Leaf) -> str:
 def option(leaf: Leaf, value: str) -> str:
     """A class has no such argument."""
     name = leaf.text.split(".")[0].rstrip("+")  # a misspelled name may be followed by its settings
+    if leaf.owner in BASES:
+        before = f"Put the config that names it, or --{leaf.setting}=NAME, before --{leaf.setting}.{name}."
+        return f"{leaf.setting} has no class yet, and so no settings. {before}"
     others = holders(name, leaf.owner)
     whose = f" {' and '.join(others)} has it." if others else nearest(name, arguments(leaf.owner))
     whose = whose or " It has no settings."

@@ -50,6 +50,8 @@ def files(monkeypatch: pytest.MonkeyPatch) -> None:
 CASES = [
     (["compar"], ["'compar'", "'compare'"]),
     (["fitt"], ["'fitt'", "'fit'"]),
+    (["fit", "--model.policy.model=m", *QUICK[1:]], ["model has no class yet", "config", "before --model.policy"]),
+    (["fit", "--data.batch_size=4", *QUICK[1:]], ["data has no class yet", "before --data.batch_size"]),
     ([*QUICK, "--optimizer.lr=1"], ["--optimizer.lr", "'model.optimizer.lr'"]),
     ([*QUICK, "--lr=1"], ["--lr ", "'model.optimizer.lr'"]),
     ([*QUICK, "--batch_size=4"], ["--batch_size", "'data.batch_size'"]),

@@ -45,3 +45,16 @@ def test_an_error_in_a_key_imports_no_adapters_or_compilers() -> None:
     _, names = imported("fit", "--modle.x=1")
     assert "lightning" in names
     assert names & {"peft", "bitsandbytes", "datasets", "pyarrow", "torch._inductor.compile_fx"} == set()
+
+
+FROZEN = """
+import gc
+import nrt_lightning.cli.main as command_line
+command_line.prepared = lambda args: lambda: print(gc.isenabled(), gc.get_freeze_count() > 1000)
+command_line.main()
+"""
+
+
+def test_what_was_imported_is_not_searched_for_garbage_and_what_a_command_makes_is() -> None:
+    done = subprocess.run([sys.executable, "-c", FROZEN], capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
