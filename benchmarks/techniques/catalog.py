@@ -16,6 +16,7 @@ from benchmarks.techniques.output_head import OutputHead
 from benchmarks.techniques.prefill_head import PrefillHead
 from benchmarks.techniques.prefix_sharing import PrefixSharing
 from benchmarks.techniques.rollout import Rollout
+from benchmarks.techniques.shared_decoding import SharedDecoding
 from benchmarks.techniques.technique import Technique
 
 TECHNIQUES: dict[str, Technique] = {
@@ -27,6 +28,7 @@ TECHNIQUES: dict[str, Technique] = {
         TokenBudget(),
         Rollout(),
         DecodingCache(),
+        SharedDecoding(),
         DecodingProducts(),
         Drawing(),
         OutputHead(),

@@ -14,7 +14,7 @@ from nrt_lightning.functional.memory import raise_out_of_memory
 from nrt_lightning.models.policy.vocabulary import position_limit
 from nrt_lightning.models.scoring.layout import LEAST
 from nrt_lightning.models.scoring.self_check import least_of, plain_logits, some_tokens
-from nrt_lightning.rollouts.decoding import Decoder, FixedDecoder
+from nrt_lightning.rollouts.decoding import Decoder, GrowingDecoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ def decodes(model: PreTrainedModel, kind: type[Decoder], start: Start) -> bool:
             known[kind] = float("inf")  # the model does not take such masks
         right[kind] = known[kind] <= least_of(model)
         if not right[kind]:
-            instead = "a growing cache" if kind is FixedDecoder else "prompts of equal length, without padding"
+            instead = "prompts of equal length, without padding" if kind is GrowingDecoder else "a growing cache"
             log.warning(
                 "%s is not used: for %s its log-probs differ from those of a plain forward pass by %.2g nats. It is "
                 "decoded with %s.", kind.__name__, type(model).__name__, known[kind], instead,

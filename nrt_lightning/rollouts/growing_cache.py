@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append keys and values; return all of them. [A, heads, L, size]"""
-        key_states, value_states = computed(key_states), computed(value_states)
+        key_states, value_states = self.computed(key_states), self.computed(value_states)
         if not self.is_initialized or self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             keys, values = key_states, value_states
@@ -50,6 +50,10 @@ class GrowingLayer(DynamicLayer):
             setattr(self, name, self.buffers[name][:, :, : old.shape[2]])
             torch.index_select(old, 0, indices, out=getattr(self, name))
 
+    def computed(self, states: Tensor) -> Tensor:
+        """Convert to the type in which attention computes. Under autocast, rotary embeddings make keys float32."""
+        return states.to(compute_dtype(states))
+
     def _appended(self, name: str, old: Tensor, new: Tensor) -> Tensor:
         length = old.shape[2] + new.shape[2]
         buffer = self.buffers.get(name)
@@ -60,11 +64,6 @@ class GrowingLayer(DynamicLayer):
             self.buffers[name] = buffer
         buffer[:, :, old.shape[2] : length] = new
         return buffer[:, :, :length]
-
-
-def computed(states: Tensor) -> Tensor:
-    """Keys or values in the type in which attention computes. Under autocast, rotary embeddings make keys float32."""
-    return states.to(compute_dtype(states))
 
 
 def decoding_cache(config: PretrainedConfig) -> DynamicCache:

@@ -31,6 +31,7 @@ from nrt_lightning.rollouts.prefill import prefill
 from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
+from nrt_lightning.rollouts.shared_decoding import SharedDecoder, sharing_refusal
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -130,7 +131,11 @@ class TransformersEngine(RolloutEngine):
             state = recurrent_decoder(model, ids.repeat_interleave(counts, dim=0))
             return state.first, state
         limit = mask.shape[1] + new_tokens
-        kind = FixedDecoder if self._fixed(model, limit, on_gpu=mask.device.type == "cuda") else GrowingDecoder
+        kind: type[Decoder] = GrowingDecoder
+        if self._fixed(model, limit, on_gpu=mask.device.type == "cuda"):
+            kind = FixedDecoder
+        elif int(counts.max()) > 1 and shares_prompts(model, limit):
+            kind = SharedDecoder
         return padded_start(kind, model, ids, mask, counts, limit)
 
     def _fixed(self, model: Any, limit: int, *, on_gpu: bool) -> bool:
@@ -150,6 +155,13 @@ def may_pad(model: Any) -> bool:
     return not recurrent(model) and decodes(model, GrowingDecoder, of_two_prompts(GrowingDecoder, model))
 
 
+def shares_prompts(model: Any, limit: int) -> bool:
+    """True if the rows of a prompt can be decoded with shared keys and values, in at most `limit` tokens."""
+    if sharing_refusal(model, limit) is not None:
+        return False
+    return decodes(model, SharedDecoder, of_two_prompts(SharedDecoder, model))
+
+
 def of_two_prompts(kind: type[Decoder], model: Any) -> Start:
     """The start of a decoder with which a model is tried."""
     ones = torch.ones(2, dtype=torch.long, device=model.device)
@@ -162,6 +174,8 @@ def padded_start(
     """Process prompts [b, P]; the logits of the next token [A, V], and a decoder of rows of at most `limit` tokens."""
     cache = decoding_cache(model.config)
     logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
+    if kind is SharedDecoder:
+        return logits.repeat_interleave(counts, dim=0), SharedDecoder(model, cache, mask, counts)
     cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
     logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
     if kind is FixedDecoder:

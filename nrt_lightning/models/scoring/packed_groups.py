@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from nrt_lightning.functional.attention import attention
 from nrt_lightning.functional.precision import compute_dtype
+from nrt_lightning.models.scoring.attention_function import attention_function, attention_refusal
 from nrt_lightning.models.scoring.base import (
     ScoringForward,
     at,
@@ -47,14 +48,7 @@ class PackedGroups(ScoringForward):
 
     @override
     def refusal(self, model: PreTrainedModel, length: int) -> str | None:
-        attention = model.config._attn_implementation
-        if attention != "sdpa":
-            return f"it needs policy.attn_implementation sdpa, not {attention}"
-        if not getattr(model, "_supports_attention_backend", False):
-            return f"the attention of {type(model).__name__} cannot be replaced"
-        if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
-            return f"{type(model).__name__} caps its attention logits"
-        return cache_refusal(model, length)
+        return attention_refusal(model) or cache_refusal(model, length)
 
     @override
     def __call__(self, model: PreTrainedModel, rollouts: Rollouts, *, baseline: bool = False) -> Scores:
@@ -141,12 +135,11 @@ def with_layout(checkpoint: Any, config: Any, layout: Layout) -> Any:
 @contextmanager
 def using(config: Any, layout: Layout) -> Iterator[None]:
     """A context in which a model of this configuration attends according to the layout."""
-    before, token = config._attn_implementation, CURRENT.set(layout)
-    config._attn_implementation = NAME
+    token = CURRENT.set(layout)
     try:
-        yield
+        with attention_function(config, NAME):
+            yield
     finally:
-        config._attn_implementation = before
         CURRENT.reset(token)
 
 

@@ -1,0 +1,143 @@
+"""Decoding on CPUs with keys and values of prompts that the rows of a group share, instead of a copy for each row."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, DynamicCache, PreTrainedModel
+from typing_extensions import override
+
+from nrt_lightning.functional.precision import at_least_float32
+from nrt_lightning.models.scoring.attention_function import attention_function, attention_refusal
+from nrt_lightning.models.scoring.base import additive
+from nrt_lightning.models.scoring.shared_prompt import cache_refusal
+from nrt_lightning.rollouts.decoding import Decoder, forward
+from nrt_lightning.rollouts.growing_cache import GrowingLayer
+
+NAME = "nrt_shared_decoding"  # of the attention function, registered with transformers
+
+
+class SharedDecoder(Decoder):
+    """Decodes rows whose keys and values of the prompt are kept and read once per prompt.
+
+    Keys and values are in float32, in which products of few rows are faster than in bfloat16 on CPUs.
+
+    Args:
+        model: the model, whose attention can be replaced.
+        cache: keys and values of the B prompts.
+        mask: of the prompts' tokens, [B, P].
+        counts: rows of each prompt, at least 1, [B]. The A rows of a prompt are adjacent.
+    """
+
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, counts: Tensor) -> None:
+        layers: list[Any] = cache.layers
+        self.model = model
+        self.prompts = [(at_least_float32(x.keys), at_least_float32(x.values)) for x in layers]  # [B, heads, P, size]
+        self.mask = additive(mask.bool()[:, None, None], torch.float32)  # [B, 1, 1, P]
+        self.cache = DynamicCache()  # of new tokens
+        self.cache.layers = [Float32Layer() for _ in layers]
+        self.position_ids = mask.sum(dim=1).repeat_interleave(counts).unsqueeze(1)  # [A, 1] of the next token
+        self.groups = torch.arange(len(mask)).repeat_interleave(counts)  # [A] each row's prompt
+        self.unmasked = torch.zeros(1, 1, 1, 1)  # stands for a mask, so that the model makes none
+        self._arrange()
+
+    @override
+    def step(self, tokens: Tensor) -> Tensor:
+        token = CURRENT.set(self)
+        try:
+            with attention_function(self.model.config, NAME):
+                logits = forward(self.model, tokens.unsqueeze(1), self.unmasked, self.position_ids, self.cache)
+        finally:
+            CURRENT.reset(token)
+        self.position_ids = self.position_ids + 1
+        return logits
+
+    @override
+    def keep(self, rows: Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.position_ids = self.position_ids[rows]
+        left, self.groups = self.groups[rows].unique(return_inverse=True)
+        if len(left) < len(self.mask):
+            self.mask = self.mask[left]
+            self.prompts = [(keys[left], values[left]) for keys, values in self.prompts]
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Give each row a place among `width` rows of its prompt."""
+        sizes = self.groups.bincount(minlength=len(self.mask))  # [B]
+        self.width = int(sizes.max())
+        first = sizes.cumsum(0) - sizes  # [B]
+        self.places = self.groups * self.width + torch.arange(len(self.groups)) - first[self.groups]  # [A]
+        self.full = len(self.groups) == len(self.mask) * self.width
+
+    def by_prompt(self, rows: Tensor) -> Tensor:
+        """Rows [A, heads, n, x] at their places, zeros elsewhere. -> [B, heads, width * n, x]"""
+        _, heads, n, size = rows.shape
+        if not self.full:
+            rows = rows.new_zeros(len(self.mask) * self.width, heads, n, size).index_copy_(0, self.places, rows)
+        return rows.view(len(self.mask), self.width, heads, n, size).transpose(1, 2).flatten(2, 3)
+
+    def by_row(self, placed: Tensor) -> Tensor:
+        """The rows at their places. [B, heads, width * n, x] -> [A, heads, n, x]"""
+        rows = placed.unflatten(2, (self.width, -1)).transpose(1, 2).flatten(0, 1)
+        return rows if self.full else rows[self.places]
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention of one token a row to its prompt and to the new tokens. -> [A, heads, n, size]
+
+        Args:
+            layer: its number.
+            query: n heads for each head of keys, [A, heads, n, size].
+            key: of the new tokens, [A, heads, L, size].
+            value: the same.
+            scale: of the scores.
+        """
+        keys, values = self.prompts[layer]
+        query = query * scale
+        of_prompt = (self.by_prompt(query) @ keys.mT).add_(self.mask)  # [B, heads, width * n, P]
+        scores = torch.cat([of_prompt, self.by_prompt(query @ key.mT)], dim=-1)
+        of_prompt, of_new = scores.softmax(dim=-1).split([keys.shape[2], key.shape[2]], dim=-1)
+        return (self.by_row(of_new) @ value).add_(self.by_row(of_prompt @ values))
+
+
+class Float32Layer(GrowingLayer):
+    """Keys and values in float32."""
+
+    @override
+    def computed(self, states: Tensor) -> Tensor:
+        return at_least_float32(states)
+
+
+CURRENT: ContextVar[SharedDecoder] = ContextVar("shared_decoder")
+
+
+def shared_attention(
+    module: Any,
+    query: Tensor,  # [A, heads, 1, size]
+    key: Tensor,  # [A, heads of keys, L, size]
+    value: Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention of one token a row. -> [A, 1, heads, size]"""
+    count, heads, size = len(query), key.shape[1], query.shape[-1]
+    with torch.autocast("cpu", enabled=False):
+        found = CURRENT.get().attend(
+            module.layer_idx, at_least_float32(query).view(count, heads, -1, size), key, value,
+            size**-0.5 if scaling is None else scaling,
+        )  # fmt: skip
+    return found.view(count, 1, -1, value.shape[-1]).to(query.dtype), None
+
+
+def sharing_refusal(model: PreTrainedModel, length: int) -> str | None:
+    """Why the model cannot decode sequences of this length with shared prompts; None if it can."""
+    if model.device.type != "cpu":
+        return "it is for CPUs"
+    return attention_refusal(model) or cache_refusal(model, length)
+
+
+AttentionInterface.register(NAME, shared_attention)
