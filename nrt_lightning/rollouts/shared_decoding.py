@@ -18,6 +18,7 @@ from nrt_lightning.rollouts.decoding import Decoder, forward
 from nrt_lightning.rollouts.growing_cache import GrowingLayer
 
 NAME = "nrt_shared_decoding"  # of the attention function, registered with transformers
+LEAST_SAVED = 2**19  # numbers in copies of a layer's keys and values; for fewer, more operations take longer than copies
 
 
 class SharedDecoder(Decoder):
@@ -138,6 +139,15 @@ def sharing_refusal(model: PreTrainedModel, length: int) -> str | None:
     if model.device.type != "cpu":
         return "it is for CPUs"
     return attention_refusal(model) or cache_refusal(model, length)
+
+
+def numbers_saved(model: PreTrainedModel, mask: Tensor, counts: Tensor) -> int:
+    """The numbers in a layer's copies of keys and values that sharing saves, for `counts` [B] rows of prompts [B, P]."""
+    text = model.config.get_text_config()
+    queries = getattr(text, "num_attention_heads", 1)
+    heads = getattr(text, "num_key_value_heads", None) or queries
+    size = getattr(text, "head_dim", None) or text.hidden_size // queries
+    return 2 * heads * size * mask.shape[1] * int((counts - 1).sum())
 
 
 AttentionInterface.register(NAME, shared_attention)

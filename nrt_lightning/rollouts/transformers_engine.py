@@ -31,7 +31,7 @@ from nrt_lightning.rollouts.prefill import prefill
 from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
 from nrt_lightning.rollouts.sampling import draw, restrict
-from nrt_lightning.rollouts.shared_decoding import SharedDecoder, sharing_refusal
+from nrt_lightning.rollouts.shared_decoding import LEAST_SAVED, SharedDecoder, numbers_saved, sharing_refusal
 
 if TYPE_CHECKING:
     from nrt_lightning.models.policy.policy import Policy
@@ -134,7 +134,7 @@ class TransformersEngine(RolloutEngine):
         kind: type[Decoder] = GrowingDecoder
         if self._fixed(model, limit, on_gpu=mask.device.type == "cuda"):
             kind = FixedDecoder
-        elif int(counts.max()) > 1 and shares_prompts(model, limit):
+        elif numbers_saved(model, mask, counts) >= LEAST_SAVED and shares_prompts(model, limit):
             kind = SharedDecoder
         return padded_start(kind, model, ids, mask, counts, limit)
 

@@ -14,8 +14,9 @@ from nrt_lightning.rollouts.shared_decoding import SharedDecoder, sharing_refusa
 
 @pytest.fixture
 def made(monkeypatch):
-    """The decoders that share prompts."""
+    """The decoders that share prompts, of however few numbers."""
     decoders = []
+    monkeypatch.setattr(transformers_engine, "LEAST_SAVED", 1)
     begin = SharedDecoder.__init__
     monkeypatch.setattr(SharedDecoder, "__init__", lambda self, *args: (decoders.append(self), begin(self, *args))[-1])
     return decoders
@@ -25,7 +26,7 @@ def both(policy, monkeypatch, **settings):
     """What is sampled with shared keys and values, and with copies."""
     request = dataclasses.replace(request_for(policy, max_new_tokens=24), **settings)
     shared = TransformersEngine().generate(policy, request)
-    monkeypatch.setattr(transformers_engine, "shares_prompts", lambda model, limit: False)
+    monkeypatch.setattr(transformers_engine, "shares_prompts", lambda *_: False)
     return shared, TransformersEngine().generate(policy, request)
 
 
@@ -106,6 +107,16 @@ def test_one_row_a_prompt_shares_nothing(llama_dir, made):
     assert not made
 
 
+def test_few_numbers_are_copied(llama_dir, made, monkeypatch):
+    policy = Policy(llama_dir).load()
+    request = request_for(policy, group_size=5)
+    saved = 2 * 2 * 8 * request.prompt_ids.shape[1] * 3 * 4  # keys and values, heads, size, tokens, prompts, copies
+    for least, shared in ((saved + 1, False), (saved, True)):
+        monkeypatch.setattr(transformers_engine, "LEAST_SAVED", least)
+        TransformersEngine().generate(policy, request)
+        assert bool(made) == shared
+
+
 def test_other_attention_has_copies(llama_dir, tmp_path, made):
     eager = Policy(llama_dir, attn_implementation="eager").load()
     assert "eager" in sharing_refusal(eager.network, 64)
@@ -117,7 +128,7 @@ def test_other_attention_has_copies(llama_dir, tmp_path, made):
     assert not made
 
 
-def test_a_model_that_attends_otherwise_is_found_and_has_copies(llama_dir, monkeypatch, caplog):
+def test_a_model_that_attends_otherwise_is_found_and_has_copies(llama_dir, monkeypatch, caplog, made):
     policy = Policy(llama_dir).load()
     request = request_for(policy)
     attend = SharedDecoder.attend
