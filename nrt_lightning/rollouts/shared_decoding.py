@@ -18,7 +18,7 @@ from nrt_lightning.rollouts.decoding import Decoder, forward
 from nrt_lightning.rollouts.growing_cache import GrowingLayer
 
 NAME = "nrt_shared_decoding"  # of the attention function, registered with transformers
-LEAST_SAVED = 2**19  # numbers in copies of a layer's keys and values; for fewer, more operations take longer than copies
+LEAST_SAVED = 2**19  # numbers in a layer's copies of keys and values; fewer are copied faster than shared
 
 
 class SharedDecoder(Decoder):
@@ -142,7 +142,7 @@ def sharing_refusal(model: PreTrainedModel, length: int) -> str | None:
 
 
 def numbers_saved(model: PreTrainedModel, mask: Tensor, counts: Tensor) -> int:
-    """The numbers in a layer's copies of keys and values that sharing saves, for `counts` [B] rows of prompts [B, P]."""
+    """Numbers in a layer's copies of keys and values that sharing saves, for `counts` [B] rows of prompts [B, P]."""
     text = model.config.get_text_config()
     queries = getattr(text, "num_attention_heads", 1)
     heads = getattr(text, "num_key_value_heads", None) or queries
