@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from benchmarks.techniques.answer_cache import Answers
 from benchmarks.techniques.budget import TokenBudget
 from benchmarks.techniques.checkpointing import Checkpointing
 from benchmarks.techniques.chunked_head import ChunkedHead
@@ -11,6 +12,7 @@ from benchmarks.techniques.drawing import Drawing
 from benchmarks.techniques.frozen_head import FrozenHead
 from benchmarks.techniques.instructions import Instructions
 from benchmarks.techniques.low_rank import LowRankUpdates
+from benchmarks.techniques.masks import Masks
 from benchmarks.techniques.one_pass import OnePass
 from benchmarks.techniques.output_head import OutputHead
 from benchmarks.techniques.prefill_head import PrefillHead
@@ -36,6 +38,8 @@ TECHNIQUES: dict[str, Technique] = {
         ChunkedHead(),
         FrozenHead(),
         LowRankUpdates(),
+        Masks(),
+        Answers(),
         OnePass(),
     )
 }
