@@ -141,13 +141,10 @@ def sharing_refusal(model: PreTrainedModel, length: int) -> str | None:
     return attention_refusal(model) or cache_refusal(model, length)
 
 
-def numbers_saved(model: PreTrainedModel, mask: Tensor, counts: Tensor) -> int:
-    """Numbers in a layer's copies of keys and values that sharing saves, for `counts` [B] rows of prompts [B, P]."""
-    text = model.config.get_text_config()
-    queries = getattr(text, "num_attention_heads", 1)
-    heads = getattr(text, "num_key_value_heads", None) or queries
-    size = getattr(text, "head_dim", None) or text.hidden_size // queries
-    return 2 * heads * size * mask.shape[1] * int((counts - 1).sum())
+def numbers_saved(cache: DynamicCache, counts: Tensor) -> int:
+    """Numbers in a layer's copies of keys and values that `counts` [B] rows of each prompt would have."""
+    layer: Any = cache.layers[0]  # [B, heads, P, size]
+    return (layer.keys[0].numel() + layer.values[0].numel()) * int((counts - 1).sum())
 
 
 AttentionInterface.register(NAME, shared_attention)

@@ -134,9 +134,9 @@ class TransformersEngine(RolloutEngine):
         kind: type[Decoder] = GrowingDecoder
         if self._fixed(model, limit, on_gpu=mask.device.type == "cuda"):
             kind = FixedDecoder
-        elif numbers_saved(model, mask, counts) >= LEAST_SAVED and shares_prompts(model, limit):
+        elif int(counts.max()) > 1 and shares_prompts(model, limit):
             kind = SharedDecoder
-        return padded_start(kind, model, ids, mask, counts, limit)
+        return padded_start(kind, model, ids, mask, counts, limit, LEAST_SAVED)
 
     def _fixed(self, model: Any, limit: int, *, on_gpu: bool) -> bool:
         """True to decode in fixed-shape buffers."""
@@ -169,12 +169,15 @@ def of_two_prompts(kind: type[Decoder], model: Any) -> Start:
 
 
 def padded_start(
-    kind: type[Decoder], model: Any, ids: Tensor, mask: Tensor, counts: Tensor, limit: int
+    kind: type[Decoder], model: Any, ids: Tensor, mask: Tensor, counts: Tensor, limit: int, least_saved: int = 0
 ) -> tuple[Tensor, Decoder]:
-    """Process prompts [b, P]; the logits of the next token [A, V], and a decoder of rows of at most `limit` tokens."""
+    """Process prompts [b, P]; the logits of the next token [A, V], and a decoder of rows of at most `limit` tokens.
+
+    Prompts are shared only if that saves copies of `least_saved` numbers a layer.
+    """
     cache = decoding_cache(model.config)
     logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
-    if kind is SharedDecoder:
+    if kind is SharedDecoder and numbers_saved(cache, counts) >= least_saved:
         return logits.repeat_interleave(counts, dim=0), SharedDecoder(model, cache, mask, counts)
     cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
     logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
