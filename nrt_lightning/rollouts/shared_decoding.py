@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -30,18 +32,18 @@ class SharedDecoder(Decoder):
         model: the model, whose attention can be replaced.
         cache: keys and values of the B prompts.
         mask: of the prompts' tokens, [B, P].
-        counts: rows of each prompt, at least 1, [B]. The A rows of a prompt are adjacent.
+        counts: rows of each of the B prompts, at least 1. The rows of a prompt are adjacent, A in all.
     """
 
-    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, counts: Tensor) -> None:
+    def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, counts: Sequence[int]) -> None:
         layers: list[Any] = cache.layers
         self.model = model
         self.prompts = [(at_least_float32(x.keys), at_least_float32(x.values)) for x in layers]  # [B, heads, P, size]
         self.mask = additive(mask.bool()[:, None, None], torch.float32)  # [B, 1, 1, P]
         self.cache = DynamicCache()  # of new tokens
         self.cache.layers = [Float32Layer() for _ in layers]
-        self.position_ids = mask.sum(dim=1).repeat_interleave(counts).unsqueeze(1)  # [A, 1] of the next token
-        self.groups = torch.arange(len(mask)).repeat_interleave(counts)  # [A] each row's prompt
+        self.groups = [group for group, count in enumerate(counts) for _ in range(count)]  # [A] each row's prompt
+        self.position_ids = mask.sum(dim=1, keepdim=True)[self.groups]  # [A, 1] of the next token
         self.unmasked = torch.zeros(1, 1, 1, 1)  # stands for a mask, so that the model makes none
         self._arrange()
 
@@ -60,7 +62,9 @@ class SharedDecoder(Decoder):
     def keep(self, rows: Tensor) -> None:
         self.cache.batch_select_indices(rows)
         self.position_ids = self.position_ids[rows]
-        left, self.groups = self.groups[rows].unique(return_inverse=True)
+        groups = [self.groups[row] for row in rows.tolist()]
+        left = sorted(set(groups))
+        self.groups = [left.index(group) for group in groups]
         if len(left) < len(self.mask):
             self.mask = self.mask[left]
             self.prompts = [(keys[left], values[left]) for keys, values in self.prompts]
@@ -68,11 +72,11 @@ class SharedDecoder(Decoder):
 
     def _arrange(self) -> None:
         """Give each row a place among `width` rows of its prompt."""
-        sizes = self.groups.bincount(minlength=len(self.mask))  # [B]
-        self.width = int(sizes.max())
-        first = sizes.cumsum(0) - sizes  # [B]
-        self.places = self.groups * self.width + torch.arange(len(self.groups)) - first[self.groups]  # [A]
+        sizes = Counter(self.groups)
+        self.width = max(sizes.values())
         self.full = len(self.groups) == len(self.mask) * self.width
+        places = [group * self.width + place for group, size in sorted(sizes.items()) for place in range(size)]
+        self.places = torch.tensor(places)  # [A]
 
     def by_prompt(self, rows: Tensor) -> Tensor:
         """Rows [A, heads, n, x] at their places, zeros elsewhere. -> [B, heads, width * n, x]"""
@@ -141,10 +145,10 @@ def sharing_refusal(model: PreTrainedModel, length: int) -> str | None:
     return attention_refusal(model) or cache_refusal(model, length)
 
 
-def numbers_saved(cache: DynamicCache, counts: Tensor) -> int:
-    """Numbers in a layer's copies of keys and values that `counts` [B] rows of each prompt would have."""
+def numbers_saved(cache: DynamicCache, counts: Sequence[int]) -> int:
+    """Numbers in a layer's copies of keys and values that so many rows of each prompt would have."""
     layer: Any = cache.layers[0]  # [B, heads, P, size]
-    return (layer.keys[0].numel() + layer.values[0].numel()) * int((counts - 1).sum())
+    return (layer.keys[0].numel() + layer.values[0].numel()) * sum(count - 1 for count in counts)
 
 
 AttentionInterface.register(NAME, shared_attention)

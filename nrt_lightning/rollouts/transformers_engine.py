@@ -177,8 +177,8 @@ def padded_start(
     """
     cache = decoding_cache(model.config)
     logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
-    if kind is SharedDecoder and numbers_saved(cache, counts) >= least_saved:
-        return logits.repeat_interleave(counts, dim=0), SharedDecoder(model, cache, mask, counts)
+    if kind is SharedDecoder and numbers_saved(cache, counts.tolist()) >= least_saved:
+        return logits.repeat_interleave(counts, dim=0), SharedDecoder(model, cache, mask, counts.tolist())
     cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
     logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
     if kind is FixedDecoder:
