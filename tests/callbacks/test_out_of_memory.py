@@ -39,7 +39,7 @@ def test_the_command_line_says_it_in_one_line(monkeypatch):
             error.__cause__ = InputError("step 7 ran out of memory")
             raise
 
-    monkeypatch.setattr(command_line, "run", run)
+    monkeypatch.setattr(command_line, "prepared", lambda args: run)
     monkeypatch.setattr(sys, "argv", ["nrt-lightning"])
     with pytest.raises(SystemExit, match="error: step 7 ran out of memory"):
         command_line.main()
