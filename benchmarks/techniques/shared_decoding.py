@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
-from unittest.mock import patch
 
 from benchmarks.techniques.technique import Technique
-from benchmarks.workload import EOS_ID, MARKER_ID, SHAPES, build_policy, prompts
-from nrt_lightning.rollouts import GenerationRequest, TransformersEngine, transformers_engine
+from benchmarks.workload import SHAPES, build_policy, prompts
+from nrt_lightning.rollouts import TransformersEngine, trace_request, transformers_engine
 
 
 class SharedDecoding(Technique):
@@ -18,17 +18,13 @@ class SharedDecoding(Technique):
     ways: ClassVar[tuple[str, ...]] = ("a copy for each row", "once for each prompt")
 
     def build(self, case: str, way: str) -> Callable[[], float]:
+        if way == self.ways[0]:
+            transformers_engine.LEAST_SAVED = sys.maxsize
         work = SHAPES["small"] if case == self.cases[0] else replace(SHAPES["small"], prefix=400)
-        policy, batch = build_policy(work), prompts(work, 0)
-        request = GenerationRequest(
-            batch.prompt_ids, batch.prompt_mask, work.trace_tokens, [MARKER_ID, EOS_ID], group_size=work.group_size
-        )
-        refuse = patch.object(transformers_engine, "shares_prompts", lambda *_: False)
+        policy = build_policy(work)
+        request = trace_request(policy, prompts(work, 0), work.sampling, seed=0)
 
         def rollout() -> float:
-            if way == self.ways[1]:
-                return float(TransformersEngine().generate(policy, request).token_mask.sum())
-            with refuse:
-                return float(TransformersEngine().generate(policy, request).token_mask.sum())
+            return float(TransformersEngine().generate(policy, request).token_mask.sum())
 
         return rollout

@@ -34,6 +34,8 @@ from nrt_lightning.rollouts.sampling import draw, restrict
 from nrt_lightning.rollouts.shared_decoding import LEAST_SAVED, SharedDecoder, numbers_saved, sharing_refusal
 
 if TYPE_CHECKING:
+    from transformers import DynamicCache
+
     from nrt_lightning.models.policy.policy import Policy
 
 
@@ -131,12 +133,8 @@ class TransformersEngine(RolloutEngine):
             state = recurrent_decoder(model, ids.repeat_interleave(counts, dim=0))
             return state.first, state
         limit = mask.shape[1] + new_tokens
-        kind: type[Decoder] = GrowingDecoder
-        if self._fixed(model, limit, on_gpu=mask.device.type == "cuda"):
-            kind = FixedDecoder
-        elif int(counts.max()) > 1 and shares_prompts(model, limit):
-            kind = SharedDecoder
-        return padded_start(kind, model, ids, mask, counts, limit, LEAST_SAVED)
+        kind = FixedDecoder if self._fixed(model, limit, on_gpu=mask.device.type == "cuda") else GrowingDecoder
+        return padded_start(kind, model, ids, mask, counts, limit)
 
     def _fixed(self, model: Any, limit: int, *, on_gpu: bool) -> bool:
         """True to decode in fixed-shape buffers."""
@@ -155,9 +153,9 @@ def may_pad(model: Any) -> bool:
     return not recurrent(model) and decodes(model, GrowingDecoder, of_two_prompts(GrowingDecoder, model))
 
 
-def shares_prompts(model: Any, limit: int) -> bool:
-    """True if the rows of a prompt can be decoded with shared keys and values, in at most `limit` tokens."""
-    if sharing_refusal(model, limit) is not None:
+def shares_prompts(model: Any, cache: DynamicCache, counts: list[int], limit: int) -> bool:
+    """True if `counts` rows of each prompt in a cache shall share its keys and values, in at most `limit` tokens."""
+    if numbers_saved(cache, counts) < LEAST_SAVED or sharing_refusal(model, limit) is not None:
         return False
     return decodes(model, SharedDecoder, of_two_prompts(SharedDecoder, model))
 
@@ -169,18 +167,19 @@ def of_two_prompts(kind: type[Decoder], model: Any) -> Start:
 
 
 def padded_start(
-    kind: type[Decoder], model: Any, ids: Tensor, mask: Tensor, counts: Tensor, limit: int, least_saved: int = 0
+    kind: type[Decoder], model: Any, ids: Tensor, mask: Tensor, counts: Tensor, limit: int
 ) -> tuple[Tensor, Decoder]:
     """Process prompts [b, P]; the logits of the next token [A, V], and a decoder of rows of at most `limit` tokens.
 
-    Prompts are shared only if that saves copies of `least_saved` numbers a layer.
+    Instead of a growing cache with copies of the prompts, rows share their prompt where that is faster.
     """
     cache = decoding_cache(model.config)
     logits, mask = prefill(model, ids, mask, cache)  # [b, V], [b, P]
-    if kind is SharedDecoder and numbers_saved(cache, counts.tolist()) >= least_saved:
-        return logits.repeat_interleave(counts, dim=0), SharedDecoder(model, cache, mask, counts.tolist())
+    logits, rows = logits.repeat_interleave(counts, dim=0), counts.tolist()
+    if kind is SharedDecoder or (kind is GrowingDecoder and shares_prompts(model, cache, rows, limit)):
+        return logits, SharedDecoder(model, cache, mask, rows)
     cache.batch_repeat_interleave(counts)  # type: ignore[arg-type]
-    logits, mask = logits.repeat_interleave(counts, dim=0), mask.repeat_interleave(counts, dim=0)
+    mask = mask.repeat_interleave(counts, dim=0)
     if kind is FixedDecoder:
         return logits, FixedDecoder(model, cache, mask, limit)
     return logits, GrowingDecoder(model, cache, mask, additive=takes_additive_masks(model, limit))

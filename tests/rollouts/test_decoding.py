@@ -7,7 +7,7 @@ from tiny import save_tiny
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from nrt_lightning import InputError, Policy, TransformersEngine
-from nrt_lightning.rollouts import decoding, transformers_engine
+from nrt_lightning.rollouts import decoding
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -69,12 +69,10 @@ def test_models_that_cannot_are_refused(llama_dir, tmp_path):
     assert len(TransformersEngine().generate(windows, request_for(windows))) == 12
 
 
-@pytest.mark.parametrize("group_size", [1, 4])
-def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch, group_size):
+def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch):
     """A mask is made once per batch. Transformers makes one per step, and attention an additive one per layer."""
-    monkeypatch.setattr(transformers_engine, "LEAST_SAVED", 1)
     policy = Policy(llama_dir).load()
-    request = request_for(policy, group_size=group_size, max_new_tokens=12)
+    request = request_for(policy, group_size=4, max_new_tokens=12)
     TransformersEngine().generate(policy, request)  # the first use tries the decoder
     made, seen = [], []
     interface = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
@@ -89,6 +87,5 @@ def test_no_step_makes_a_mask_and_attention_converts_none(llama_dir, monkeypatch
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     TransformersEngine().generate(policy, request)
     assert len(made) <= 1
-    shared = group_size > 1  # other functions attend
-    assert len(seen) >= (0 if shared else 11)
-    assert set(seen) == (set() if shared else {torch.float32})
+    assert len(seen) >= 11
+    assert set(seen) == {torch.float32}

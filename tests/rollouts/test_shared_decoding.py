@@ -4,11 +4,12 @@ import dataclasses
 
 import pytest
 import torch
-from test_engine import request_for
+from test_engine import conditional_logprobs, request_for
 from tiny import save_tiny
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from nrt_lightning import Policy, TransformersEngine
-from nrt_lightning.rollouts import shared_decoding, transformers_engine
+from nrt_lightning.rollouts import transformers_engine
 from nrt_lightning.rollouts.shared_decoding import SharedDecoder, sharing_refusal
 
 
@@ -61,17 +62,15 @@ def test_in_half_precision_log_probs_are_as_near_to_float32_as_with_copies(llama
     shared, copied = both(policy, monkeypatch)
     assert made
 
+    request = request_for(exact)
+
     def error(out):
         """Of the log-probs of the sampled tokens."""
         found = []
-        request = request_for(exact)
         for row in range(len(out)):
-            prompt = request.prompt_ids[row // 4][request.prompt_mask[row // 4]]
-            written = out.token_ids[row][out.token_mask[row]]
-            with torch.no_grad():
-                logits = exact.network(torch.cat([prompt, written])[None]).logits[0, len(prompt) - 1 : -1]
-            logprobs = logits.log_softmax(-1).gather(-1, written[:, None])[:, 0]
-            found.append(out.logprobs[row][out.token_mask[row]] - logprobs)
+            logprobs, written = conditional_logprobs(exact, request, out, row)
+            expected = logprobs.gather(-1, written[:, None])[:, 0]
+            found.append(out.logprobs[row][out.token_mask[row]] - expected)
         return torch.cat(found).std()
 
     assert error(shared) < 1.2 * error(copied)
@@ -101,6 +100,19 @@ def test_keys_and_values_of_a_prompt_are_there_once(llama_dir, made):
         assert layer.keys.shape[2] < 12, "new tokens alone"
 
 
+def test_no_step_makes_a_mask(llama_dir, monkeypatch, made):
+    policy = Policy(llama_dir).load()
+    request = request_for(policy)
+    TransformersEngine().generate(policy, request)  # the first use tries the decoders
+    masks = []
+    interface = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setitem(ALL_MASK_ATTENTION_FUNCTIONS, "sdpa", lambda *a, **k: masks.append(1) or interface(*a, **k))
+    made.clear()
+    TransformersEngine().generate(policy, request)
+    assert made
+    assert len(masks) <= 1, "of the prompts"
+
+
 def test_one_row_a_prompt_shares_nothing(llama_dir, made):
     policy = Policy(llama_dir).load()
     TransformersEngine().generate(policy, request_for(policy, group_size=1))
@@ -111,7 +123,7 @@ def test_few_numbers_are_copied(llama_dir, made, monkeypatch):
     policy = Policy(llama_dir).load()
     request = request_for(policy, group_size=5)
     saved = 2 * 2 * 8 * request.prompt_ids.shape[1] * 3 * 4  # keys and values, heads, size, tokens, prompts, copies
-    TransformersEngine().generate(policy, request)  # the first use tries the decoder
+    TransformersEngine().generate(policy, request)  # the first use tries the decoders
     for least, shared in ((saved + 1, False), (saved, True)):
         monkeypatch.setattr(transformers_engine, "LEAST_SAVED", least)
         made.clear()
@@ -135,7 +147,7 @@ def test_a_model_that_attends_otherwise_is_found_and_has_copies(llama_dir, monke
     request = request_for(policy)
     attend = SharedDecoder.attend
     monkeypatch.setattr(
-        shared_decoding.SharedDecoder, "attend", lambda self, layer, query, *rest: attend(self, layer, 2 * query, *rest)
+        SharedDecoder, "attend", lambda self, layer, query, *rest: attend(self, layer, 2 * query, *rest)
     )
     found = TransformersEngine().generate(policy, request)
     assert "SharedDecoder is not used" in caplog.text

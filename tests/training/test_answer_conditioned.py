@@ -67,7 +67,7 @@ def test_each_prompt_is_continued_as_often_as_asked_and_processed_once(policy, m
         rows.append(len(ids))
         return forward(model, ids, *args)
 
-    TransformersEngine().generate(policy, request_of(policy, group_size=2))  # the first use tries the decoders
+    TransformersEngine().generate(policy, request_of(policy, group_size=1))  # its first use tries the decoder
     monkeypatch.setattr("nrt_lightning.rollouts.prefill.forward", spy)
     found = TransformersEngine().generate(policy, request_of(policy, counts=[3, 1, 2]))
     assert rows == [3], "one row per prompt in the prefill"
