@@ -56,24 +56,23 @@ class Judge(TextSignal):
     def read(self, text: RolloutText) -> float:
         busy.append(1)
         peak.append(len(busy))
-        time.sleep(0.03 - 0.0003 * int(text.trace))
+        together[0].wait(timeout=60)
+        time.sleep(0.003 * (15 - int(text.trace) % 16))
         busy.pop()
         return float(text.trace)
 
 
 busy: list[int] = []
 peak: list[int] = []
+together: list[threading.Barrier] = []  # which no read passes before as many others are being read
 
 
 @pytest.mark.parametrize("concurrency", [1, 4, 16])
 def test_reads_are_concurrent_bounded_and_in_order(concurrency: int) -> None:
     peak.clear()
-    started = time.perf_counter()
+    together[:] = [threading.Barrier(concurrency)]
     assert Judge(concurrency).read_all(texts(64)) == list(range(64))
-    seconds = time.perf_counter() - started
-    assert max(peak) <= concurrency
-    alone = sum(0.03 - 0.0003 * n for n in range(64))
-    assert seconds < 0.3 * alone if concurrency == 16 else seconds > alone / concurrency
+    assert max(peak) == concurrency
 
 
 def test_one_at_a_time_stays_in_the_thread_of_the_caller() -> None:
