@@ -11,19 +11,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nrt_lightning.functional.precision import compute_dtype
+from nrt_lightning.functional.products import LEAST, ONEDNN, mkl_is_narrow
 from nrt_lightning.models.adapters.linear_layers import LowRankUpdate, low_rank_update
 
 Product = Callable[[Tensor], Tensor]
-PRODUCTS: Any = torch.ops.mkldnn  # oneDNN's
 
 
 @contextmanager
 def decoding_weights(model: nn.Module) -> Iterator[None]:
     """A context in which the linear layers compute the same products faster. The weights must not change in it.
 
-    On CPUs weights are copied. MKL multiplies few rows by a transposed float32 matrix up to 2.5 times faster, and
-    low-rank updates are added to the copy. oneDNN arranges a matrix in bfloat16 anew in every product, which is done
-    once. Elsewhere and in 16 bits updates stay apart, since the sum would round small ones away; their factors are
+    On CPUs weights are copied, and in float32 low-rank updates are added to the copy. oneDNN arranges a matrix anew in
+    every product, which is done once: in bfloat16, and in float32 where it is faster than MKL. Otherwise a float32
+    matrix is transposed, by which MKL multiplies few rows up to 2.5 times faster.
+
+    On other devices and in 16 bits updates stay apart, since the sum would round small ones away. Their factors are
     converted and scaled once, and not for every token.
 
     Args:
@@ -38,7 +40,7 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
                 inside.add(module.base_layer)  # type: ignore[arg-type]
                 changed.append(module)
                 module.forward = updated(module, update)
-            elif module not in inside and (product := transposed(module) or arranged(module)):
+            elif module not in inside and (product := single(module) or arranged(module)):
                 changed.append(module)
                 module.forward = product
         yield
@@ -50,7 +52,7 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
 def updated(layer: Any, update: LowRankUpdate) -> Product:
     """The product of an adapted layer."""
     a, b, base = update.a.detach(), update.b.detach() * update.scale, layer.base_layer
-    if product := transposed(base, lambda: (b @ a).T):
+    if product := single(base, lambda: b @ a):
         return product
     dtype = compute_dtype(a)
     down, up = a.to(dtype), b.to(dtype)
@@ -71,18 +73,22 @@ def copied(layer: Any, dtype: torch.dtype) -> bool:
     return plain and compute_dtype(layer.weight) == dtype
 
 
-def transposed(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | None:
-    """The product with a transposed copy of a layer's float32 weight; None if that is not faster, or not the same.
+def single(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | None:
+    """The product with a copy of a layer's float32 weight; None if that is not faster, or not the same.
 
     Args:
         layer: any module.
-        update: gives what is added to the copy, [in, out].
+        update: gives what is added to the copy, [out, in].
     """
     if not copied(layer, torch.float32) or layer.weight.dtype != torch.float32:
         return None
-    weight, bias = layer.weight.detach().T.contiguous(), layer.bias  # [in, out]
+    weight, bias = layer.weight.detach(), layer.bias  # [out, in]
     if update is not None:
-        weight += update()
+        weight = weight + update()
+    if mkl_is_narrow() and weight.numel() >= LEAST:
+        matrix = ONEDNN._reorder_linear_weight(weight)
+        return lambda x: ONEDNN._linear_pointwise(x, matrix, bias, "none", [], "")
+    weight = weight.T.contiguous()  # [in, out]
 
     def product(x: Tensor) -> Tensor:
         out = x @ weight
@@ -106,11 +112,11 @@ def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -
     if down is not None:
         weight = torch.cat([weight, down])  # [out + r, in]
         bias = None if bias is None else F.pad(bias, (0, len(down)))
-    bias, matrix = None if bias is None else bias.to(torch.bfloat16), PRODUCTS._reorder_linear_weight(weight)
+    bias, matrix = None if bias is None else bias.to(torch.bfloat16), ONEDNN._reorder_linear_weight(weight)
     outer = None if up is None else up.T  # [r, out]
 
     def product(x: Tensor) -> Tensor:
-        out: Tensor = PRODUCTS._linear_pointwise(x.to(torch.bfloat16), matrix, bias, "none", [], "")
+        out: Tensor = ONEDNN._linear_pointwise(x.to(torch.bfloat16), matrix, bias, "none", [], "")
         if outer is None:
             return out
         rows = out.flatten(0, -2)
@@ -121,4 +127,4 @@ def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -
 
 def arranges() -> bool:
     """True if oneDNN computes products in bfloat16 here."""
-    return torch.backends.mkldnn.is_available() and PRODUCTS._is_mkldnn_bf16_supported()
+    return torch.backends.mkldnn.is_available() and ONEDNN._is_mkldnn_bf16_supported()

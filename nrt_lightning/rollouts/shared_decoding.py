@@ -38,7 +38,10 @@ class SharedDecoder(Decoder):
     def __init__(self, model: Any, cache: DynamicCache, mask: Tensor, counts: Sequence[int]) -> None:
         layers: list[Any] = cache.layers
         self.model = model
-        self.prompts = [(at_least_float32(x.keys), at_least_float32(x.values)) for x in layers]  # [B, heads, P, size]
+        # [B, heads, size, P] and [B, heads, P, size], contiguous, or every product copies them
+        self.prompts = [
+            (at_least_float32(x.keys).mT.contiguous(), at_least_float32(x.values).contiguous()) for x in layers
+        ]
         self.mask = additive(mask.bool()[:, None, None], torch.float32)  # [B, 1, 1, P]
         self.cache = DynamicCache()  # of new tokens
         self.cache.layers = [Float32Layer() for _ in layers]
@@ -102,9 +105,9 @@ class SharedDecoder(Decoder):
         """
         keys, values = self.prompts[layer]
         query = query * scale
-        of_prompt = (self.by_prompt(query) @ keys.mT).add_(self.mask)  # [B, heads, width * n, P]
+        of_prompt = (self.by_prompt(query) @ keys).add_(self.mask)  # [B, heads, width * n, P]
         scores = torch.cat([of_prompt, self.by_prompt(query @ key.mT)], dim=-1)
-        of_prompt, of_new = scores.softmax(dim=-1).split([keys.shape[2], key.shape[2]], dim=-1)
+        of_prompt, of_new = scores.softmax(dim=-1).split([keys.shape[-1], key.shape[2]], dim=-1)
         return (self.by_row(of_new) @ value).add_(self.by_row(of_prompt @ values))
 
 

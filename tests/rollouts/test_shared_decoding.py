@@ -95,7 +95,7 @@ def test_keys_and_values_of_a_prompt_are_there_once(llama_dir, made):
     prompts, width = request.prompt_ids.shape
     for (keys, values), layer in zip(decoder.prompts, decoder.cache.layers, strict=True):
         assert keys.shape[0] == values.shape[0] == prompts
-        assert keys.shape[2] == width
+        assert keys.shape[3] == values.shape[2] == width
         assert layer.keys.shape[0] == 16 * prompts
         assert layer.keys.shape[2] < 12, "new tokens alone"
 
