@@ -92,8 +92,10 @@ class LinearLogprobs(torch.autograd.Function):
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
         keep = keep and any(ctx.needs_input_grad)
+        whole = rows >= len(weight) and not weight.is_cuda
+        part = weight.to(torch.promote_types(weight.dtype, torch.float32)) if whole else weight  # once for all chunks
         for h, i in chunks(hidden, ids, chunk):
-            logits = chunk_logits(h, weight, bias, row, index, rows)
+            logits = chunk_logits(h, part, bias, row, index, rows)
             found += [statistics(part, j, keep=keep) for part, j in chunks(logits, i, rows_in_cache(logits))]
             probs += [logits] if keep else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))

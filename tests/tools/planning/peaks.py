@@ -42,8 +42,11 @@ def main() -> None:
     ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 65536)  # freed memory is returned at once: only live memory counts
     asked = json.loads(sys.argv[1])
     work, rank = Workload.from_json(asked["work"]), asked["rank"]
-    tiny = dataclasses.replace(work, vocabulary=64, hidden=32, intermediate=32, layers=1)
-    step(build(tiny, rank), tiny)  # what every process loads at its first use
+    tiny = dataclasses.replace(work, vocabulary=4096, hidden=32, intermediate=32, layers=1)
+    small = build(tiny, rank)
+    step(small, tiny)  # what every process loads at its first use
+    TransformersEngine().generate(small, trace_request(small, prompts(tiny, 0), tiny.sampling, seed=0))
+    del small
     policy = build(work, rank)
     before = reset()
     step(policy, work)
