@@ -13,6 +13,7 @@ from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, prompts
 from nrt_lightning import Policy, TransformersEngine, models
 from nrt_lightning.models.scoring.base import last_logits
+from nrt_lightning.rollouts import decoding_weights as weights_module
 from nrt_lightning.rollouts import trace_request
 from nrt_lightning.rollouts import transformers_engine as engine_module
 from nrt_lightning.rollouts.decoding_weights import arranges, decoding_weights
@@ -63,6 +64,18 @@ def test_logits_are_the_same(case: str, mixed: bool) -> None:
             found = logits(policy)
         assert torch.equal(logits(policy), expected), "restored"
     torch.testing.assert_close(found, expected, atol=0.1 if half else 1e-5, rtol=0.06 if half else 1e-5)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
+@pytest.mark.parametrize("case", CASES)
+def test_logits_are_the_same_where_float32_weights_are_arranged(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights_module, "mkl_is_narrow", lambda: True)
+    monkeypatch.setattr(weights_module, "LEAST", 1)
+    test_logits_are_the_same(case, mixed=False)
+    if case == "adapter":
+        with decoding_weights((policy := adapted()).network), flop_counter() as counter:
+            logits(policy)
+        assert counter.get_flop_counts()["Global"].keys() >= {torch.ops.mkldnn._linear_pointwise}
 
 
 def test_an_adapted_layer_is_one_product_in_float32() -> None:
