@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.products import add_product, product, rounded_product
 
 CHUNK = 512  # positions; fewer read the head more often than they compute. 256 MiB of logits for 128k tokens
@@ -92,10 +93,9 @@ class LinearLogprobs(torch.autograd.Function):
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
         keep = keep and any(ctx.needs_input_grad)
-        whole = rows >= len(weight) and not weight.is_cuda
-        part = weight.to(torch.promote_types(weight.dtype, torch.float32)) if whole else weight  # once for all chunks
+        head = weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)  # once for all chunks
         for h, i in chunks(hidden, ids, chunk):
-            logits = chunk_logits(h, part, bias, row, index, rows)
+            logits = chunk_logits(h, head, bias, row, index, rows)
             found += [statistics(part, j, keep=keep) for part, j in chunks(logits, i, rows_in_cache(logits))]
             probs += [logits] if keep else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nrt_lightning.functional.precision import compute_dtype
-from nrt_lightning.functional.products import LEAST, ONEDNN, mkl_is_narrow
+from nrt_lightning.functional.products import ONEDNN, onednn_is_faster, onednn_linear
 from nrt_lightning.models.adapters.linear_layers import LowRankUpdate, low_rank_update
 
 Product = Callable[[Tensor], Tensor]
@@ -40,7 +40,7 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
                 inside.add(module.base_layer)  # type: ignore[arg-type]
                 changed.append(module)
                 module.forward = updated(module, update)
-            elif module not in inside and (product := single(module) or arranged(module)):
+            elif module not in inside and (product := merged(module) or arranged(module)):
                 changed.append(module)
                 module.forward = product
         yield
@@ -52,7 +52,7 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
 def updated(layer: Any, update: LowRankUpdate) -> Product:
     """The product of an adapted layer."""
     a, b, base = update.a.detach(), update.b.detach() * update.scale, layer.base_layer
-    if product := single(base, lambda: b @ a):
+    if product := merged(base, lambda: b @ a):
         return product
     dtype = compute_dtype(a)
     down, up = a.to(dtype), b.to(dtype)
@@ -73,8 +73,8 @@ def copied(layer: Any, dtype: torch.dtype) -> bool:
     return plain and compute_dtype(layer.weight) == dtype
 
 
-def single(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | None:
-    """The product with a copy of a layer's float32 weight; None if that is not faster, or not the same.
+def merged(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | None:
+    """The product with a copy of a layer's float32 weight and its update; None if that is not faster, or not the same.
 
     Args:
         layer: any module.
@@ -85,9 +85,9 @@ def single(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | 
     weight, bias = layer.weight.detach(), layer.bias  # [out, in]
     if update is not None:
         weight = weight + update()
-    if mkl_is_narrow() and weight.numel() >= LEAST:
+    if onednn_is_faster(weight):
         matrix = ONEDNN._reorder_linear_weight(weight)
-        return lambda x: ONEDNN._linear_pointwise(x, matrix, bias, "none", [], "")
+        return lambda x: onednn_linear(x, matrix, bias)
     weight = weight.T.contiguous()  # [in, out]
 
     def product(x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -
     outer = None if up is None else up.T  # [r, out]
 
     def product(x: Tensor) -> Tensor:
-        out: Tensor = ONEDNN._linear_pointwise(x.to(torch.bfloat16), matrix, bias, "none", [], "")
+        out = onednn_linear(x.to(torch.bfloat16), matrix, bias)
         if outer is None:
             return out
         rows = out.flatten(0, -2)

@@ -12,8 +12,8 @@ from operations import Operations
 from benchmarks.measure import flop_counter
 from benchmarks.workload import Workload, build_policy, prompts
 from nrt_lightning import Policy, TransformersEngine, models
+from nrt_lightning.functional import products
 from nrt_lightning.models.scoring.base import last_logits
-from nrt_lightning.rollouts import decoding_weights as weights_module
 from nrt_lightning.rollouts import trace_request
 from nrt_lightning.rollouts import transformers_engine as engine_module
 from nrt_lightning.rollouts.decoding_weights import arranges, decoding_weights
@@ -69,8 +69,8 @@ def test_logits_are_the_same(case: str, mixed: bool) -> None:
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN")
 @pytest.mark.parametrize("case", CASES)
 def test_logits_are_the_same_where_float32_weights_are_arranged(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_module, "mkl_is_narrow", lambda: True)
-    monkeypatch.setattr(weights_module, "LEAST", 1)
+    monkeypatch.setattr(products, "mkl_is_narrow", lambda: True)
+    monkeypatch.setattr(products, "LEAST", 1)
     test_logits_are_the_same(case, mixed=False)
     if case == "adapter":
         with decoding_weights((policy := adapted()).network), flop_counter() as counter:
