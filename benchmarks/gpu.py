@@ -131,13 +131,18 @@ def main(arguments: list[str] | None = None) -> None:
     results: dict[str, dict[str, float]] = {}
     for shape in options.shapes:
         results[shape] = measure(SHAPES[shape], device, options.steps, rate)
+        report(results, options.json)
         gc.collect()
         torch.cuda.empty_cache()
-    names = list(results[options.shapes[0]])
-    rows = [[name.replace("_", " "), *(f"{results[shape][name]:,.4g}" for shape in results)] for name in names]
-    print(table(["", *results], rows))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+
+
+def report(results: dict[str, dict[str, float]], path: Path | None) -> None:
+    """Print and write what has been measured so far, so that a run that is stopped loses one measurement only."""
+    names = list(next(iter(results.values())))
+    rows = [[name.replace("_", " "), *(f"{found[name]:,.4g}" for found in results.values())] for name in names]
+    print(table(["", *results], rows), flush=True)
+    if path:
+        path.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

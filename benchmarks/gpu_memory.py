@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import tempfile
 import time
 from dataclasses import dataclass
@@ -24,8 +23,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from benchmarks.gpu import LENGTHS, SHAPES
-from benchmarks.measure import table
+from benchmarks.gpu import LENGTHS, SHAPES, report
 from benchmarks.workload import Workload, build_tokenizer, llama_config, prompts
 from nrt_lightning import FourBit, LoRA, NRTModule, Policy
 from nrt_lightning.tools.planning.plan import Machine, Plan, make_plan
@@ -146,14 +144,10 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.runs:
         try:
             results[name] = measure(name, device, fsdp=options.fsdp)
+            report(results, options.json)
         except torch.cuda.OutOfMemoryError as error:
             print(f"{name}: does not fit into {options.cap:g} GiB ({str(error).splitlines()[0]})")
         forget(device)
-    if results:
-        names = list(next(iter(results.values())))
-        print(table(["", *results], [[n, *(f"{results[run][n]:,.4g}" for run in results)] for n in names]))
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

