@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ActionYesNo
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from typing_extensions import override
 
@@ -31,7 +31,7 @@ from nrt_lightning.cli.run_folder import (
     temporary_folder,
 )
 from nrt_lightning.errors import InputError
-from nrt_lightning.strategies.refused import check_launcher
+from nrt_lightning.strategies.refused import check_launcher, check_parts
 
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
@@ -125,7 +125,16 @@ class NRTCLI(LightningCLI):
         move_into_folder(config.trainer)
 
     @override
+    def instantiate_trainer(self, **settings: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**settings)
+        except (ValueError, RuntimeError, ImportError) as error:  # settings do not fit each other or the machine
+            raise InputError(f"trainer: {' '.join(str(error).split())}") from error
+
+    @override
     def after_instantiate_classes(self) -> None:
+        if self.subcommand:
+            check_parts(self.trainer)
         if self.subcommand == "fit":
             check_launcher(self.trainer.strategy)  # here, because later a process of its own would refuse
         if self.subcommand:

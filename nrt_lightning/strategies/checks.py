@@ -45,8 +45,6 @@ def check_strategy(trainer: Trainer) -> None:
         InputError: names the setting to use instead.
     """
     strategy: Any = trainer.strategy
-    if isinstance(strategy, ModelParallelStrategy):
-        check_sizes(strategy, trainer.world_size)
     if isinstance(strategy, FSDPStrategy) and strategy._activation_checkpointing_kwargs:
         raise InputError(
             "trainer.strategy has activation_checkpointing_policy, which wraps layers that the policy has wrapped. "
@@ -56,17 +54,6 @@ def check_strategy(trainer: Trainer) -> None:
         raise InputError(
             "trainer.precision is 16-mixed, whose gradient scaling does not support sharded weights. Set it to "
             "bf16-mixed."
-        )
-
-
-def check_sizes(strategy: Any, processes: int) -> None:
-    """Check that there is no tensor parallelism, the result of sizes left on "auto"."""
-    mesh = strategy.device_mesh
-    if mesh["tensor_parallel"].size() > 1:
-        raise InputError(
-            f"trainer.strategy ModelParallelStrategy has tensor_parallel_size {mesh['tensor_parallel'].size()} (`auto` "
-            "is the number of devices of a node), but the policy is sharded over data-parallel processes. Set "
-            f"data_parallel_size to {processes} and tensor_parallel_size to 1."
         )
 
 

@@ -13,7 +13,13 @@ from lightning.pytorch.callbacks import (
     StochasticWeightAveraging,
 )
 from lightning.pytorch.profilers import XLAProfiler
-from lightning.pytorch.strategies import DeepSpeedStrategy, SingleDeviceXLAStrategy, Strategy, XLAStrategy
+from lightning.pytorch.strategies import (
+    DeepSpeedStrategy,
+    ModelParallelStrategy,
+    SingleDeviceXLAStrategy,
+    Strategy,
+    XLAStrategy,
+)
 from lightning.pytorch.trainer.states import TrainerFn
 
 from nrt_lightning.errors import InputError
@@ -56,6 +62,7 @@ def check_parts(trainer: Any) -> None:
         InputError: names the part, the reason, and what to use instead.
     """
     check_supported(trainer.strategy)
+    check_sizes(trainer)
     if isinstance(trainer.profiler, XLAProfiler):
         raise InputError(XLA_PROFILER)
     if trainer.state.fn != TrainerFn.FITTING:
@@ -78,6 +85,26 @@ def check_supported(strategy: Strategy) -> None:
     for kind, reason in STRATEGIES.items():
         if isinstance(strategy, kind):
             raise InputError(f"trainer.strategy is {type(strategy).__name__}, {reason}")
+
+
+def check_sizes(trainer: Any) -> None:
+    """Check that FSDP2 shards over all processes, before they are started.
+
+    Raises:
+        InputError: names the sizes that are right.
+    """
+    strategy = trainer.strategy
+    if not isinstance(strategy, ModelParallelStrategy):
+        return
+    nodes, devices = trainer.num_nodes, trainer.num_devices
+    data = nodes if strategy._data_parallel_size == "auto" else strategy._data_parallel_size
+    tensor = devices if strategy._tensor_parallel_size == "auto" else strategy._tensor_parallel_size
+    if (data, tensor) != (nodes * devices, 1):
+        raise InputError(
+            f"trainer.strategy ModelParallelStrategy has data_parallel_size {data} and tensor_parallel_size {tensor} "
+            "(`auto` is the number of nodes, and of devices of a node), but the policy is sharded over all processes. "
+            f"Set data_parallel_size to {nodes * devices} and tensor_parallel_size to 1, or change trainer.devices."
+        )
 
 
 def check_launcher(strategy: Any) -> None:

@@ -94,6 +94,25 @@ def test_a_class_where_a_list_belongs_is_answered_with_how_to_add_to_it(error_of
     assert "'ZeroVarianceFilter'" in error_of("fit", "--model.filters+=ZeroVariance").strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--trainer.strategy=fsdp"], ("fsdp", "GPU")),
+        (["--trainer.strategy=nonsense"], ("strategy", "nonsense")),
+        (["--trainer.num_nodes=0"], ("num_nodes", "0")),
+        (["--trainer.precision=transformer-engine"], ("transformer_engine",)),
+        (["--config=nrt:trainer/fsdp2", "--trainer.devices=1"], ("data_parallel_size to 1", "trainer.devices")),
+        (["--config=nrt:trainer/fsdp2", "--trainer.devices=4"], ("data_parallel_size to 4", "trainer.devices")),
+    ],
+)
+def test_what_the_trainer_refuses_is_one_line(error_of: ErrorOf, options: list[str], words: tuple[str, ...]) -> None:
+    message = error_of("fit", "--trainer.accelerator=cpu", *options)
+    assert message.startswith("error: trainer")
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
 def test_no_config_file_of_that_name(error_of: ErrorOf) -> None:
     assert "nofile.yaml" in error_of("fit", "--config=nofile.yaml")
 
