@@ -9,8 +9,7 @@ from datetime import timedelta
 from tqdm import tqdm
 
 EVERY = 20.0  # seconds between two lines
-TIMED = 4  # tokens of the first traces after which their limit tells how long all will take
-OTHER_WORK = 2.0  # time of sampling, scoring and answering, per time of sampling; a rough figure for the first estimate
+TIMED = 4  # tokens of the first traces after which their limit tells how long sampling will take
 
 
 class Progress:
@@ -49,8 +48,9 @@ class Progress:
             self.estimated = True
             each = seconds / tokens
             passes = max(1.0, self.batch * self.traces / max(unfinished, 1))
-            total = each * limit * passes * math.ceil(self.rows / self.batch) * OTHER_WORK
-            self.say(f"{1000 * each:.0f} ms a token; all {self.rows} questions take at most about {span(total)}")
+            total = each * limit * passes * math.ceil(self.rows / self.batch)
+            first = f"{1000 * each:.0f} ms a token: sampling for all {self.rows} questions takes at most about "
+            self.say(f"{first}{span(total)}; the time with scoring and answers is known after the first {self.batch}")
         at = f"traces at {done} of {limit} tokens, {unfinished} not ended"
         if self.bar.disable:
             if self.lines and now - self.last >= EVERY:
