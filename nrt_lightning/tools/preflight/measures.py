@@ -131,14 +131,27 @@ def useful_traces(sample: Sample) -> tuple[Fraction, float]:
     """
     if sample.right.any():
         useful = sample.right & ~sample.direct_right.unsqueeze(1)  # [R, K]
-        fraction, chance = interval(int(useful.sum()), useful.numel()), 0.0
-    else:
-        gain = sample.logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
-        borrowed = sample.borrowed_logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
-        useful = gain > borrowed.double().quantile(1 - CHANCE)
-        fraction, chance = interval(int(useful.sum()), useful.numel()), CHANCE
-    corrected = Fraction(*(max(0.0, value - chance) for value in (fraction.value, fraction.low, fraction.high)))
-    return corrected, 1 - (1 - corrected.value) ** useful.shape[1] if chance else mean(useful.any(dim=1))
+        return interval(int(useful.sum()), useful.numel()), mean(useful.any(dim=1))
+    gain = sample.logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
+    borrowed = sample.borrowed_logprobs - sample.direct_logprobs.unsqueeze(1)  # [R, K]
+    limit = borrowed.double().quantile(1 - CHANCE)
+    found = interval(int((gain > limit).sum()), gain.numel())
+    fraction = beyond(found, interval(int((borrowed > limit).sum()), borrowed.numel()))
+    return fraction, 1 - (1 - fraction.value) ** gain.shape[1]
+
+
+def beyond(found: Fraction, chance: Fraction) -> Fraction:
+    """The difference of two independent fractions, 0 or more, with Newcombe's interval.
+
+    Source: Statistics in Medicine 17 (1998), 873, method 10.
+
+    >>> beyond(interval(30, 1024), interval(10, 1024))
+    Fraction(value=0.0195..., low=0.0076..., high=0.0325...)
+    """
+    value = found.value - chance.value
+    low = value - math.hypot(found.value - found.low, chance.high - chance.value)
+    high = value + math.hypot(found.high - found.value, chance.value - chance.low)
+    return Fraction(max(0.0, value), max(0.0, low), max(0.0, high))
 
 
 def interval(count: int, total: int, z: float = 1.96) -> Fraction:

@@ -176,3 +176,11 @@ def test_where_nothing_is_right_useful_traces_beat_those_of_other_questions():
     better = noise.clone()
     better[:100, 0] = 2.0  # 4.9 % of all
     assert useful_traces(sample(better, other, none))[0].value == pytest.approx(100 / 2048, abs=0.01)
+
+
+def test_traces_that_are_no_better_than_those_of_other_questions_seldom_seem_so():
+    """The limit that they must exceed is estimated from as few traces, and the interval is wide enough for it."""
+    none = torch.zeros(64, 8, dtype=torch.bool)
+    noise = [torch.randn(2, 64, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(400)]
+    wrong = [useful_traces(sample(own, other, none))[0].low > 0 for own, other in noise]
+    assert sum(wrong) <= 20, "of 400, at 95 %"
