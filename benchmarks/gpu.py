@@ -46,8 +46,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-def seconds(call: Callable[[], Any], device: torch.device, times: int) -> float:
-    """Median wall-clock seconds, after a warm-up call."""
+def seconds(name: str, call: Callable[[], Any], device: torch.device, times: int) -> tuple[float, float]:
+    """Median wall-clock seconds after a warm-up call, and peak memory in GB (0 on a CPU); prints both."""
     found = []
     for _ in range(1 + times):
         wait(device)
@@ -55,7 +55,9 @@ def seconds(call: Callable[[], Any], device: torch.device, times: int) -> float:
         call()
         wait(device)
         found.append(time.perf_counter() - start)
-    return statistics.median(found[1:])
+    taken, peak = statistics.median(found[1:]), peak_gigabytes(device)
+    print(f"{name}: {taken:.2f} s after {found[0]:.2f} s for the first, peak {peak:.1f} GB", flush=True)
+    return taken, peak
 
 
 def wait(device: torch.device) -> None:
@@ -83,15 +85,15 @@ def measure(work: Workload, device: torch.device, steps: int, rate: float) -> di
     request = trace_request(module.policy, batch, work.sampling, seed=0)
     engine = TransformersEngine()
     sampled = work.rollouts * work.trace_tokens
-    plain = seconds(lambda: plain_generate(module.policy.network, batch, work), device, steps)
-    peaks = {"generate": peak_gigabytes(device)}
-    rollout = seconds(lambda: engine.generate(module.policy, request), device, steps)
-    peaks["rollout"] = peak_gigabytes(device)
+    peaks: dict[str, float] = {}
+    plain, peaks["generate"] = seconds(
+        "generate", lambda: plain_generate(module.policy.network, batch, work), device, steps
+    )
+    rollout, peaks["rollout"] = seconds("rollout", lambda: engine.generate(module.policy, request), device, steps)
     batch.rollouts = rollouts = assemble(batch, engine.generate(module.policy, request), module.policy.markup)
     module.policy.train()
     optimizer = torch.optim.AdamW(module.policy.parameters(), lr=2e-6, fused=True)
-    learning = seconds(lambda: learn(module, batch, optimizer), device, steps)
-    peaks["learning"] = peak_gigabytes(device)
+    learning, peaks["learning"] = seconds("learning", lambda: learn(module, batch, optimizer), device, steps)
     gflop = bound_gflop(work, sampled, ended=0)
     learned = gflop["forward"] + gflop["backward"] + gflop["reward"]
     tokens = int(rollouts.segments.completion_mask.sum() + rollouts.prompt_mask.sum())
