@@ -124,24 +124,27 @@ def score_with_answers(policy: Policy, rollouts: Rollouts) -> None:
     of.logprobs = policy.score(after).logprobs
 
 
-def conditioning_metrics(of: Conditioning, rewards: Tensor, limit: float) -> dict[str, Scalar]:
+def conditioning_metrics(of: Conditioning | None, rewards: Tensor, limit: float) -> dict[str, Scalar]:
     """Share, copies and rewards of the traces that saw the answer, beside those of the others.
 
     Args:
-        of: of N traces.
+        of: of N traces; None if the share is 0, and copies were not looked for.
         rewards: `[N]` trace rewards.
         limit: of the leak guard.
     """
-    seen, own, known = of.drawn, ~of.drawn, rewards.isfinite()
-    copies = of.copied >= limit
+    known = rewards.isfinite()
+    none = torch.zeros_like(known)
+    seen, contains, refused = (none, none, none) if of is None else (of.drawn, of.contains, of.refused)
+    copied = none.float() if of is None else of.copied
+    own, copies = ~seen, copied >= limit
     return {
         "conditioned_share": Mean.of(seen),
         "conditioned_reward": Mean.of(rewards, seen & known),
         "own_reward": Mean.of(rewards, own & known),
         "conditioned_copies": Mean.of(copies, seen),
         "own_copies": Mean.of(copies, own),
-        "conditioned_copied_share": Mean.of(of.copied, seen),
-        "conditioned_contains_answer": Mean.of(of.contains, seen),
-        "own_contains_answer": Mean.of(of.contains, own),
-        "conditioned_refused": Mean.of(of.refused, seen),
+        "conditioned_copied_share": Mean.of(copied, seen),
+        "conditioned_contains_answer": Mean.of(contains, seen),
+        "own_contains_answer": Mean.of(contains, own),
+        "conditioned_refused": Mean.of(refused, seen),
     }

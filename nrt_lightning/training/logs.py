@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 
 from nrt_lightning.metrics import Mean, group_metrics, loss_metrics, rollout_metrics, signal_metrics
@@ -25,8 +26,11 @@ def training_scalars(method: Method, batch: Prompts, step: Step) -> tuple[Scalar
         scalars.pop("answer_nll", None)
         if rollouts.old_scores is not None:
             scalars["answer_nll"] = Mean.of(-rollouts.old_scores.logprobs, rollouts.segments.answer_mask)
-    if rollouts.conditioning is not None and method.answer_conditioned is not None:
-        scalars |= conditioning_metrics(rollouts.conditioning, reward.value, method.answer_conditioned.leak_guard.limit)
+    settings = method.answer_conditioned
+    if settings is not None:  # also at a share of 0, since a name that is missing keeps its last value
+        scalars |= conditioning_metrics(rollouts.conditioning, reward.value, settings.leak_guard.limit)
+        if settings.correction is not None:
+            scalars.setdefault("importance_mean", Mean(torch.ones((), device=reward.value.device)))
     if rollouts.steps is not None:
         scalars["steps"] = Mean.of(rollouts.steps.mask.sum(dim=1))
     width = rollouts.completion_ids.shape[1]  # a response begins with the same trace, narrower or wider
