@@ -113,6 +113,17 @@ def test_parts_of_weights_are_joined_and_compared(tmp_path: Path) -> None:
         weights.write("gemma-3-270", tmp_path / "new")
 
 
+def test_every_stage_runs_on_the_accelerator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_words = []
+    monkeypatch.setattr(plan, "write", lambda name, directory, wheels: None)
+    monkeypatch.setattr(Stage, "run", lambda stage: run_words.append(stage.words))
+    for accelerator, count in (("cpu", 0), ("gpu", 1)):
+        run_words.clear()
+        comparison = plan.Comparison(tmp_path, accelerator=accelerator)
+        comparison.trained("sft", 0, comparison.base(), [])
+        assert [words.count("--trainer.accelerator=gpu") for words in run_words] == [count] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_all_stages_of_a_tiny_base(
