@@ -113,6 +113,10 @@ def base_knobs(measures: Measures, can_start: str) -> list[str]:
             "model.policy.model: take a base that sometimes solves such questions step by step, or fine-tune this one "
             "on a few hundred worked traces first"
         )
+        knobs.append(
+            "model.answer_conditioned=AnswerConditioned: a base that can write the steps of an answer that it is told "
+            "may learn from traces that see the answer; watch train/conditioned_reward and train/own_reward"
+        )
     if measures.checked and measures.useful.value and measures.useful_groups < 0.2:
         enough = math.ceil(math.log(0.8) / math.log(1 - measures.useful.value))  # 20 % of such groups have one
         knobs.append(

@@ -58,7 +58,10 @@ def test_about_one_trace_in_200_must_be_useful(useful, can_start):
 def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
     unchecked = replace(GOOD, checked=False, after_trace=Answers(0.4, 0.0), after_best_trace=Answers(0.8, 0.0))
     assert verdict(unchecked).can_start == "yes"
-    assert verdict(replace(unchecked, specific_gain_z=0.3)).can_start == "no"
+    nothing = verdict(replace(unchecked, specific_gain_z=0.3))
+    assert nothing.can_start == "no"
+    assert any(knob.startswith("model.answer_conditioned") for knob in nothing.knobs)
+    assert not any(knob.startswith("model.answer_conditioned") for knob in verdict(unchecked).knobs)
     lucky = replace(GOOD, useful=Fraction(0.001, 0.0002, 0.0049), useful_groups=0.5)  # one answer matched by chance
     assert any("free text" in knob for knob in verdict(lucky).knobs)
     assert not any("free text" in knob for knob in verdict(replace(lucky, specific_gain_z=0.3)).knobs)
