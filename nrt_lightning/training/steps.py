@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.scoring.after_steps import answers_after_steps
 from nrt_lightning.rollouts.segmentation import EveryTokens, Segmentation
 from nrt_lightning.structures import Rollouts, Steps
+
+log = logging.getLogger(__name__)
+WARNED: WeakSet[Policy] = WeakSet()  # policies of which it was said that their traces are one step each
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,14 @@ class StepGains:
         ends = [self.cut(row[kept].tolist(), policy) for row, kept in zip(ids, mask, strict=True)]
         found = answers_after_steps(policy, rollouts, [[0, *each] for each in ends])
         width, device = max(1, *(len(each) for each in ends)), ids.device
+        if width == 1 and policy not in WARNED:
+            WARNED.add(policy)
+            log.warning(
+                "step_credit: %s cuts none of %d traces, so each is one step. If train/steps stays at "
+                "1, choose another segmentation: the credit is that of whole traces.",
+                self.segmentation,
+                len(ends),
+            )
         lengths = rollouts.answer_mask.sum(dim=1)[rollouts.group_ids].tolist() if self.average else [1] * len(ends)
         values = [[value / max(length, 1) for value in row] for row, length in zip(found, lengths, strict=True)]
 

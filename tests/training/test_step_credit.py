@@ -122,6 +122,15 @@ def test_segmentations(policy):
     assert many.cut(ids, policy) == [3, 6, 10]
 
 
+def test_it_is_said_once_that_no_trace_is_cut(policy, caplog):
+    rollouts = sampled(policy, group_size=4)
+    for segmentation in (EveryTokens(2), EveryTokens(1000), EveryTokens(1000)):
+        StepGains(segmentation).measure(policy, rollouts)
+    (said,) = [record.getMessage() for record in caplog.records]
+    for word in ("step_credit", "EveryTokens(n=1000)", "12 traces", "train/steps", "segmentation"):
+        assert word in said
+
+
 def test_a_text_that_the_tokenizer_cannot_write_is_refused_before_training():
     with pytest.raises(InputError, match=r"segmentation.*'%'"):
         nrt_module(step_credit=StepGains(AtText(["%"])))
