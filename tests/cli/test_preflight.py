@@ -176,8 +176,8 @@ def test_how_long_it_takes_is_said_before_and_on_the_way(capsys: pytest.CaptureF
         progress.looked(8)
     first, *others = capsys.readouterr().out.splitlines()
     seconds = 10 * 100 * 16  # of a token, tokens, batches
-    assert first.startswith(f"10000 ms a token: sampling for all 128 questions takes at most about {span(seconds)}; ")
-    assert first.endswith("known after the first 8")
+    assert first.startswith(f"10000 ms a token: sampling for all 128 questions takes at most about {span(seconds)}, ")
+    assert first.endswith("scoring and answers come on top")
     assert "0 of 128 questions, traces at 4 of 100 tokens, 32 not ended" in others
     assert others[-1].startswith("8 of 128 questions, 0:0")
     assert others[-1].endswith(" left")

@@ -49,8 +49,8 @@ class Progress:
             each = seconds / tokens
             passes = max(1.0, self.batch * self.traces / max(unfinished, 1))
             total = each * limit * passes * math.ceil(self.rows / self.batch)
-            first = f"{1000 * each:.0f} ms a token: sampling for all {self.rows} questions takes at most about "
-            self.say(f"{first}{span(total)}; the time with scoring and answers is known after the first {self.batch}")
+            most = f"sampling for all {self.rows} questions takes at most about {span(total)}"
+            self.say(f"{1000 * each:.0f} ms a token: {most}, and scoring and answers come on top")
         at = f"traces at {done} of {limit} tokens, {unfinished} not ended"
         if self.bar.disable:
             if self.lines and now - self.last >= EVERY:

@@ -16,6 +16,8 @@ ENDED = 0.3  # confidence in the end of a right answer below which the reward is
 KNOWN = ("\nAnswer:", " =>", "\n####")  # texts that many bases write before an answer
 SPECIFIC = 2.0  # standard errors by which the best trace of a group must exceed the best of another row
 
+UNSPECIFIC = "traces help the answer to their question no more than traces of another question do"
+
 
 @dataclass
 class Verdict:
@@ -48,11 +50,14 @@ def answer(measures: Measures) -> tuple[Literal["yes", "no", "unclear"], str]:
     found = f"{percent(useful.value)} of the traces are useful ({bounds})"
     if measures.without_trace.right is not None and measures.without_trace.right > 0.9:
         return "no", "There is nothing to learn: the base answers these questions without a trace."
-    if not measures.checked and measures.specific_gain_z < SPECIFIC:
+    specific = measures.specific_gain_z >= SPECIFIC
+    if not measures.checked and not specific:
         return "no", (
-            "No answer is right after any trace, and traces help the answer to their question no more than traces of "
-            "another question do: either they contain nothing useful, or the base cannot use it."
+            f"No answer is right after any trace, and {UNSPECIFIC}: either they contain nothing useful, or the base "
+            "cannot use it."
         )
+    if measures.checked and not specific and useful.value < NEEDED:  # some answers are right by chance
+        return "no", f"Only {found}, and {UNSPECIFIC}. Below about {percent(NEEDED)} nothing is learned."
     how = "the answer after them is right, and is not without" if measures.checked else (
         "they raise the answer's confidence beyond what traces of other questions do"
     )  # fmt: skip

@@ -55,6 +55,17 @@ def test_about_one_trace_in_200_must_be_useful(useful, can_start):
     assert any(knob.startswith("model.sampling.group_size") for knob in found.knobs)
 
 
+def test_an_answer_that_is_right_by_chance_makes_no_base_ready():
+    lucky = replace(GOOD, useful=Fraction(0.0013, 0.0002, 0.0074), useful_groups=0.01)
+    assert verdict(lucky).can_start == "unclear"
+    chance = verdict(replace(lucky, specific_gain_z=-0.5))
+    assert chance.can_start == "no"
+    assert "0.1 % of the traces are useful" in chance.reason
+    assert "no more than traces of another question" in chance.reason
+    enough = replace(lucky, useful=Fraction(0.013, 0.0074, 0.022), specific_gain_z=-0.5)
+    assert verdict(enough).can_start == "yes", "useful traces are enough where there are some"
+
+
 def test_free_text_is_judged_by_what_traces_tell_of_their_own_question():
     unchecked = replace(GOOD, checked=False, after_trace=Answers(0.4, 0.0), after_best_trace=Answers(0.8, 0.0))
     assert verdict(unchecked).can_start == "yes"
