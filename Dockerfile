@@ -11,7 +11,7 @@ ARG EXTRAS=qlora,plot
 
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/nrt-lightning
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
 COPY nrt_lightning ./nrt_lightning
 RUN python -m pip install --constraint constraints.txt \
         --index-url "https://download.pytorch.org/whl/${TORCH}" --extra-index-url https://pypi.org/simple torch \

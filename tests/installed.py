@@ -15,7 +15,7 @@ def build_wheel(folder: Path) -> Path:
     """Built from a copy, so that nothing is left in the checkout."""
     source, target = folder / "source", folder / "wheel"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "nrt_lightning", source / "nrt_lightning", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]

@@ -109,6 +109,15 @@ def test_the_wheel_has_all_files_of_the_package(wheel: Path) -> None:
     assert {str(path.relative_to(ROOT)) for path in files} - packed == set()
 
 
+def test_every_link_of_the_description_works_outside_of_the_checkout(wheel: Path) -> None:
+    (metadata,) = (name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".dist-info/METADATA"))
+    description = zipfile.ZipFile(wheel).read(metadata).decode()
+    targets = re.findall(r"\]\(([^)]*)\)", description)
+    assert targets
+    assert [target for target in targets if not target.startswith("https://")] == []
+    assert "Your first hour (`docs/first_hour.md`)" in description
+
+
 @pytest.mark.slow
 def test_the_wheel_works_outside_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
     commands, site = install(wheel, tmp_path / "venv")
