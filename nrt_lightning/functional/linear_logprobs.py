@@ -9,12 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.frozen_head import FrozenLinearLogprobs
+from nrt_lightning.functional.logits import (
+    block_logits,
+    block_rows,
+    chunk_logits,
+    chunks,
+    own_column,
+    probabilities_,
+    rows_in_cache,
+    statistics,
+)
 from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.products import add_product, product, rounded_product
 
 CHUNK = 512  # positions; fewer read the head more often than they compute. 256 MiB of logits for 128k tokens
-IN_CACHE = 2**19  # logits that a CPU handles at a time: passes over 2 MiB take half as long as over 16
-BLOCK = 2**26  # weights of a 16-bit head that are handled in float32 at a time: 256 MiB
 
 
 @dataclass
@@ -40,9 +49,9 @@ def linear_logprobs(
     """Compute log-probs and entropies under the logits `hidden @ weight.T + bias`, chunk by chunk.
 
     Values and gradients equal those from dense logits. The backward pass recomputes the logits (one matrix product in
-    four), so that peak memory does not grow with M; with `keep` the probabilities are stored instead. Logits are in
-    float32 and gradients are summed over positions in float32 also for 16-bit weights: a block of tokens of the
-    vocabulary at a time.
+    four), so that peak memory does not grow with M; with `keep` the probabilities are stored instead. Under a frozen
+    head it needs neither (`FrozenLinearLogprobs`). Logits are in float32 and gradients are summed over positions in
+    float32 also for 16-bit weights: a block of tokens of the vocabulary at a time.
 
     Args:
         hidden: `[M, H]`, one row per position.
@@ -69,7 +78,11 @@ def linear_logprobs(
         hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     index, row = (0, None) if own is None else (own.index, own.value.to(weight.dtype))
     rows = rows or block_rows(weight)
+    frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    trained = torch.is_grad_enabled() and (hidden.requires_grad or (row is not None and row.requires_grad))
     with torch.autocast(hidden.device.type, enabled=False):
+        if frozen and trained and not entropy_gradient:
+            return FrozenLinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, rows)
         return LinearLogprobs.apply(hidden, weight, ids, bias, row, index, chunk, rows, keep, entropy_gradient)
 
 
@@ -96,7 +109,8 @@ class LinearLogprobs(torch.autograd.Function):
         head = weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)  # once for all chunks
         for h, i in chunks(hidden, ids, chunk):
             logits = chunk_logits(h, head, bias, row, index, rows)
-            found += [statistics(part, j, keep=keep) for part, j in chunks(logits, i, rows_in_cache(logits))]
+            parts = chunks(logits, i, rows_in_cache(logits))
+            found += [statistics(part, j, part if keep else None) for part, j in parts]
             probs += [logits] if keep else []
         logprobs, entropies, log_normalizer = (torch.cat(part) for part in zip(*found, strict=True))
         ctx.save_for_backward(hidden, weight, ids, bias, row, log_normalizer, entropies, *probs)
@@ -182,68 +196,3 @@ def slopes(
         place = ids[where].unsqueeze(-1) - block.start  # [c, 1]
         inside = (place >= 0) & (place < len(part))
         yield where, slope.scatter_add_(-1, place.clamp(0, len(part) - 1), upstream * inside)
-
-
-def block_rows(weight: Tensor) -> int:
-    """Tokens of the vocabulary that are handled at a time: all of float32 weights, `BLOCK` weights of 16 bits."""
-    return len(weight) if weight.dtype in (torch.float32, torch.float64) else max(1, BLOCK // weight.shape[1])
-
-
-def own_column(row: Tensor | None, index: int, start: int, rows: int) -> int | None:
-    """Number of the separate row in a block that begins at `start`; None if it is not in the block."""
-    return index - start if row is not None and 0 <= index - start < rows else None
-
-
-def chunks(one: Tensor, other: Tensor, rows: int) -> list[tuple[Tensor, Tensor]]:
-    """Split two tensors into chunks of so many rows; one empty chunk if there are none."""
-    return list(zip(one.split(rows), other.split(rows), strict=True))
-
-
-def chunk_logits(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, row: Tensor | None, index: int, rows: int
-) -> Tensor:
-    """Logits `[c, V]` in at least float32, in new memory."""
-    if rows >= len(weight):
-        return block_logits(hidden, weight, bias, row, None if row is None else index)
-    logits = hidden.new_empty(len(hidden), len(weight), dtype=torch.promote_types(weight.dtype, torch.float32))
-    for start in range(0, len(weight), rows):
-        part = slice(start, start + rows)
-        own = own_column(row, index, start, rows)
-        logits[:, part] = block_logits(hidden, weight[part], None if bias is None else bias[part], row, own)
-    return logits
-
-
-def block_logits(hidden: Tensor, part: Tensor, bias: Tensor | None, row: Tensor | None, own: int | None) -> Tensor:
-    """Logits `[c, v]` of a block of the vocabulary in at least float32, in new memory."""
-    logits = product(hidden, part.T)
-    if row is not None and own is not None:
-        logits[:, own] = product(hidden, row.unsqueeze(1)).squeeze(1)
-    return logits if bias is None else logits.add_(bias)
-
-
-def rows_in_cache(logits: Tensor) -> int:
-    """Rows of logits that are handled at a time: all on other devices, and all of tensors without data, as in plans."""
-    whole = logits.device.type != "cpu" or type(logits) is not Tensor
-    return len(logits) if whole else max(1, IN_CACHE // logits.shape[1])
-
-
-def probabilities_(logits: Tensor, log_normalizer: Tensor) -> Tensor:
-    """Probabilities `[c, v]` in the memory of the logits."""
-    for part, own in chunks(logits, log_normalizer, rows_in_cache(logits)):
-        part.sub_(own.unsqueeze(-1)).exp_()
-    return logits
-
-
-def statistics(logits: Tensor, ids: Tensor, *, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probs, entropies and log-normalizers `[c]`; overwrites `logits` `[c, V]`, with probabilities if `keep`."""
-    largest = logits.amax(dim=-1, keepdim=True)
-    shifted = logits.sub_(largest)
-    odds = shifted.exp()  # [c, V]
-    total = odds.sum(dim=-1)
-    log_total = total.log()
-    chosen = shifted.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - log_total
-    finite = shifted.clamp_(min=torch.finfo(logits.dtype).min)  # 0 * -inf would be NaN
-    entropies = log_total - finite.mul_(odds).sum(dim=-1) / total
-    if keep:
-        torch.div(odds, total.unsqueeze(-1), out=logits)
-    return chosen, entropies, log_total + largest.squeeze(-1)
