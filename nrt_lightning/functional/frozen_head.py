@@ -45,12 +45,12 @@ class FrozenLinearLogprobs(torch.autograd.Function):
             found.append((logprobs, entropies))
             # p - 1 at the token, exact also where p is almost 1.
             slope[torch.arange(len(i), device=i.device), i] = logprobs.expm1().to(slope.dtype)
-            if own_logit is not None:
-                own = torch.where(i == index, logprobs.expm1(), (own_logit - log_normalizer).exp())  # [c]
-                slope[:, index] = 0  # the row of the weight is not used
-                through_row.append(own)
-            gradient = rounded_product(slope, weight)  # [c, H]
-            through_hidden.append(gradient if own_logit is None else gradient + own.unsqueeze(-1) * row)
+            if row is None or own_logit is None:
+                through_hidden.append(rounded_product(slope, weight))  # [c, H]
+                continue
+            slope[:, index] = 0  # the row of the weight is not used
+            through_row.append(torch.where(i == index, logprobs.expm1(), (own_logit - log_normalizer).exp()))  # [c]
+            through_hidden.append(rounded_product(slope, weight) + through_row[-1].unsqueeze(-1) * row)
         of_row = [] if row is None else [hidden, row, torch.cat(through_row)]
         ctx.save_for_backward(torch.cat(through_hidden), *of_row)
         ctx.dtype = hidden.dtype

@@ -32,12 +32,12 @@ def decoding_weights(model: nn.Module) -> Iterator[None]:
         model: in eval mode, without gradient.
     """
     changed: list[Any] = []
-    inside: set[nn.Module] = set()  # layers whose product is part of an adapter's
+    inside: set[nn.Module] = set()  # parts of adapted layers, whose product is the adapted layer's
     try:
         for module in model.modules():
             update = low_rank_update(module) if hasattr(module, "lora_A") else None
             if update is not None and "forward" not in vars(module):
-                inside.add(module.base_layer)  # type: ignore[arg-type]
+                inside.update(part for part in module.modules() if part is not module)
                 changed.append(module)
                 module.forward = updated(module, update)
             elif module not in inside and (product := merged(module) or arranged(module)):
@@ -100,27 +100,26 @@ def merged(layer: Any, update: Callable[[], Tensor] | None = None) -> Product | 
 def arranged(layer: Any, down: Tensor | None = None, up: Tensor | None = None) -> Product | None:
     """The product with a copy of a layer's bfloat16 weight as oneDNN arranges it; None if that is not the same.
 
+    An update is part of the product: `[x, down x] [weight, up]`.
+
     Args:
         layer: any module.
-        down: the inner factor of an update, [r, in], which is part of the same product.
+        down: the inner factor of an update, [r, in].
         up: its outer factor, [out, r].
     """
     if not copied(layer, torch.bfloat16) or not arranges() or (down is not None and down.dtype != torch.bfloat16):
         return None
+    arrange = ONEDNN._reorder_linear_weight
     weight, bias = layer.weight.detach().to(torch.bfloat16), layer.bias  # [out, in]
-    size = len(weight)
-    if down is not None:
-        weight = torch.cat([weight, down])  # [out + r, in]
-        bias = None if bias is None else F.pad(bias, (0, len(down)))
-    bias, matrix = None if bias is None else bias.to(torch.bfloat16), ONEDNN._reorder_linear_weight(weight)
-    outer = None if up is None else up.T  # [r, out]
+    bias = None if bias is None else bias.to(torch.bfloat16)
+    if down is None or up is None:
+        matrix = arrange(weight)
+        return lambda x: onednn_linear(x.to(torch.bfloat16), matrix, bias)
+    inner, matrix = arrange(down), arrange(torch.cat([weight, up], dim=1))  # [r, in], [out, in + r]
 
     def product(x: Tensor) -> Tensor:
-        out = onednn_linear(x.to(torch.bfloat16), matrix, bias)
-        if outer is None:
-            return out
-        rows = out.flatten(0, -2)
-        return torch.addmm(rows[:, :size], rows[:, size:], outer).view(*x.shape[:-1], size)
+        x = x.to(torch.bfloat16)
+        return onednn_linear(torch.cat([x, onednn_linear(x, inner)], dim=-1), matrix, bias)
 
     return product
 

@@ -5,6 +5,31 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.logits import chunks, rows_in_cache
+
+
+def sample(
+    logits: Tensor, uniform: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Sample one token per row. -> tokens and their log-probs under the sampling distribution, [A] each
+
+    CPUs take a few rows at a time, whose passes over the vocabulary stay in the cache.
+
+    Args:
+        logits: of the next token, [A, V].
+        uniform: one number in [0, 1) per row, [A].
+        temperature: as in `restrict`.
+        top_p: as in `restrict`.
+        top_k: as in `restrict`.
+    """
+    found = []
+    for some, numbers in chunks(logits, uniform, rows_in_cache(logits)):
+        logprobs = restrict(some, temperature, top_p, top_k)  # [a, V]
+        tokens = draw(logprobs, numbers)
+        found.append((tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)))
+    tokens, values = (torch.cat(part) for part in zip(*found, strict=True))
+    return tokens, values
+
 
 def restrict(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0, top_k: int = 0) -> Tensor:
     """Log-probs of the sampling distribution. [A, V] -> [A, V] float32, -inf for excluded tokens.

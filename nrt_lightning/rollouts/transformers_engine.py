@@ -30,7 +30,7 @@ from nrt_lightning.rollouts.non_finite import check_finite, is_finite
 from nrt_lightning.rollouts.prefill import prefill
 from nrt_lightning.rollouts.recurrent_decoding import equal_lengths, recurrent_decoder
 from nrt_lightning.rollouts.sampled_tokens import SampledTokens
-from nrt_lightning.rollouts.sampling import draw, restrict
+from nrt_lightning.rollouts.sampling import sample
 from nrt_lightning.rollouts.shared_decoding import LEAST_SAVED, SharedDecoder, numbers_saved, sharing_refusal
 
 if TYPE_CHECKING:
@@ -231,8 +231,6 @@ def next_tokens(
     if len(banned_ids):
         logits.index_fill_(-1, banned_ids, -torch.inf)
     if request.temperature == 0:
-        tokens = logits.argmax(dim=-1)
-        return tokens, logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    logprobs = restrict(logits, request.temperature, request.top_p, request.top_k)  # [A, V]
-    tokens = draw(logprobs, uniform)
-    return tokens, logprobs.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+        values, tokens = logits.max(dim=-1)  # argmax takes five times as long in bfloat16 on CPUs
+        return tokens, values
+    return sample(logits, uniform, request.temperature, request.top_p, request.top_k)

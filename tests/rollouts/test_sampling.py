@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nrt_lightning.rollouts.sampling import draw, restrict
+from nrt_lightning.rollouts.sampling import draw, restrict, sample
 
 
 def chi_square_z(counts, probs):
@@ -61,3 +61,16 @@ def test_top_k_one_and_tiny_top_p_are_greedy():
     for settings in ({"top_k": 1}, {"top_p": 1e-6}):
         tokens = draw(restrict(logits, **settings), torch.rand(5))
         assert torch.equal(tokens, logits.argmax(-1))
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_a_few_rows_at_a_time_give_what_all_rows_give(settings, monkeypatch):
+    logits, uniform = torch.randn(23, 300, dtype=torch.bfloat16), torch.rand(23)
+    whole = sample(logits, uniform, **settings)
+    monkeypatch.setattr("nrt_lightning.functional.logits.IN_CACHE", 5 * 300)
+    parts = sample(logits, uniform, **settings)
+    logprobs = restrict(logits, **settings)
+    tokens = draw(logprobs, uniform)
+    for found in (whole, parts):
+        assert torch.equal(found[0], tokens)
+        assert torch.equal(found[1], logprobs[range(23), tokens])
