@@ -14,18 +14,19 @@ from nrt_lightning.functional import at_least_float32, group_logsumexp, group_st
 
 @dataclass(frozen=True)
 class MultiSampleBound(AdvantageEstimator):
-    """`A_k = log(1/K sum_j p_j) - log(1/(K-1) sum_{j != k} p_j)`, with log p_j the rewards; 0 in a group of one.
+    """`K [log(1/K sum_j p_j) - log(1/(K-1) sum_{j != k} p_j)]`, with log p_j the rewards; 0 in a group of one.
 
     The multi-sample bound of JEPO (arXiv 2503.19618, section 4). The first term is the bound of the answer's
-    log-likelihood. The second, the bound without trace k, is a control variate that keeps the gradient unbiased. Use it
-    with the aggregator `LogProb` and, for the answer term of the bound, with `PosteriorTokenWeights`.
+    log-likelihood. The second, the bound without trace k, is a control variate that keeps the gradient unbiased. The
+    gradient of the bound is a sum over the K traces, and the loss is a mean over them: hence the factor K. Use it with
+    the aggregator `LogProb` and, for the answer term of the bound, with `PosteriorTokenWeights`, which have it, too.
 
     Raises:
         InputError: when called, if a reward is above 0 and so not a log-prob.
 
     Example:
         >>> advantages = MultiSampleBound()(torch.tensor([0.6, 0.2]).log(), torch.tensor([0, 0]))
-        >>> advantages.exp()  # 0.4 / 0.2 and 0.4 / 0.6
+        >>> (advantages / 2).exp()  # 0.4 / 0.2 and 0.4 / 0.6
         tensor([2.0000, 0.6667])
     """
 
@@ -44,7 +45,8 @@ class MultiSampleBound(AdvantageEstimator):
         every = group_logsumexp(values, group_ids)  # [N]
         others = log_sum_of_others(values, group_ids)  # [N]
         advantages = every - count.clamp(min=1).log() - (others - (count - 1).clamp(min=1).log())
-        return torch.where(finite & (count > 1), advantages, 0)
+        size = torch.bincount(group_ids)[group_ids]  # [N] with the traces that have no reward
+        return torch.where(finite & (count > 1), size * advantages, 0)
 
 
 def log_sum_of_others(values: Tensor, group_ids: Tensor) -> Tensor:

@@ -85,11 +85,11 @@ class PenalizeOverlong(OverlongTraces):
 
 @dataclass(frozen=True)
 class TwiceTheMean(OverlongTraces):
-    """Gives a trace that the policy did not end itself twice the mean reward of the micro-batch, for log-prob rewards.
+    """Gives a truncated trace twice the mean reward of the micro-batch, for log-prob rewards.
 
     Of LaTRO (arXiv 2411.04282): log-probs are negative, so twice their mean is low. The mean is over the finite rewards
-    of all traces of the micro-batch, unended ones included. Rewards must be log-probs: twice a positive mean would be
-    high.
+    of all traces of the micro-batch, truncated ones included. A trace that an end token ended keeps its reward. Rewards
+    must be log-probs: twice a positive mean would be high.
 
     Example:
         >>> TwiceTheMean.replaced(torch.tensor([-1.0, -2.0, -3.0]), torch.tensor([False, False, True]))
@@ -100,12 +100,12 @@ class TwiceTheMean(OverlongTraces):
     needs_logprobs = True
 
     @staticmethod
-    def replaced(values: Tensor, unended: Tensor) -> Tensor:
-        """The rewards `[N]` with twice their mean for the rows `unended`, `[N]`."""
+    def replaced(values: Tensor, truncated: Tensor) -> Tensor:
+        """The rewards `[N]` with twice their mean for the rows `truncated`, `[N]`."""
         finite = values.isfinite()
         mean = torch.where(finite, values, 0).sum() / finite.sum().clamp(min=1)
-        return torch.where(unended, 2 * mean, values)
+        return torch.where(truncated, 2 * mean, values)
 
     def rewards(self, values: Tensor, rollouts: Rollouts, max_trace_tokens: int) -> Tensor:
-        """Replace the rewards of unended traces. `[N]` -> `[N]`"""
-        return self.replaced(values, ~rollouts.segments.marker_emitted)
+        """Replace the rewards of truncated traces. `[N]` -> `[N]`"""
+        return self.replaced(values, rollouts.truncated)

@@ -14,8 +14,9 @@ def assemble(prompts: Prompts, generations: Generations, markup: Markup) -> Roll
     """Build the completion trace + marker + answer of every generation.
 
     A stop ends the trace and is not part of it. If it is the marker, the policy emitted the marker, and its tokens stay
-    as they were sampled. Otherwise (end token or length limit) the marker is forced. It is forced, too, where a
-    token held the end of a text marker and more: that token and those of the marker before it are left out.
+    as they were sampled. Otherwise (end token or length limit) the marker is forced. An end token is kept apart, for
+    `respond`. The marker is forced, too, where a token held the end of a text marker and more: that token and those of
+    the marker before it are left out.
 
     Args:
         prompts: B prompts with their answers.
@@ -61,6 +62,7 @@ def assemble(prompts: Prompts, generations: Generations, markup: Markup) -> Roll
         sampling_logprobs=sampling_logprobs,
         weights_version=generations.weights_version,
         overrun=None if generations.ending is None else generations.ending == Ending.BEYOND,
+        end_ids=generations.end_ids(markup),
     )
 
 

@@ -74,6 +74,14 @@ class Generations(TensorStruct):
         ids = self.token_ids.gather(1, last.clamp(min=0)).squeeze(1) if self.token_ids.shape[1] else last.squeeze(1)
         return self.stopped & (ids == markup.marker_ids[0]) if markup.marker_token else torch.zeros_like(self.stopped)
 
+    def end_ids(self, markup: Markup) -> Tensor:
+        """The end token that ended a row without the marker, -1 where none did. [N]"""
+        if not self.token_ids.shape[1]:
+            return torch.full_like(self.lengths, -1)
+        last = (self.token_mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)  # [N, 1]
+        by_token = self.stopped if self.ending is None else self.ending == Ending.TOKEN
+        return torch.where(by_token & ~self.emitted(markup), self.token_ids.gather(1, last).squeeze(1), -1)
+
     def select(self, start: int, stop: int) -> Generations:
         """Rows `start` to `stop`."""
         return self.apply(lambda tensor: tensor[start:stop])

@@ -54,7 +54,7 @@ def write_policy_answers(
 def respond(rollouts: Rollouts) -> Rollouts:
     """Build the policy's responses: trace + marker + sampled answer, which are trained as traces are.
 
-    If the policy did not emit the marker, the response ends with the trace.
+    If the policy did not emit the marker, the response ends with the trace and the end token that ended it, if one did.
 
     Args:
         rollouts: N completions with sampled answers.
@@ -69,12 +69,15 @@ def respond(rollouts: Rollouts) -> Rollouts:
     past = column - trace_length  # [N, C] 0 at the first token of the marker
     behind = past - marker_length  # [N, C] 0 at the first token of the answer
     written = (behind >= 0) & (behind < answer_length) & emitted
+    end_ids = torch.full_like(rollouts.group_ids, -1) if rollouts.end_ids is None else rollouts.end_ids  # [N]
+    end = (past == 0) & (end_ids >= 0).unsqueeze(1)  # [N, C]
     ids = torch.where(behind < 0, pick(rollouts.completion_ids, column.expand_as(past)), 0)
+    ids = torch.where(end, end_ids.unsqueeze(1), ids)
     return dataclasses.replace(
         rollouts,
         completion_ids=torch.where(written, pick(own.ids, behind), ids),
         segments=Segments(
-            trace_mask=(past < 0) | written,
+            trace_mask=(past < 0) | written | end,
             marker_mask=(past >= 0) & (behind < 0) & emitted,
             answer_mask=torch.zeros_like(written),
             marker_emitted=segments.marker_emitted,

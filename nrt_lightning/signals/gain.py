@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
@@ -21,6 +22,7 @@ class GainOverBaseline(ScoreSignal):
     Args:
         aggregator: aggregates the confidences in the answer's tokens to one number.
         clip: set negative gains to 0. A gain that is not finite stays so, and its rollout is left out.
+        only_ended: give traces whose marker was forced a gain of 0.
 
     Example:
         >>> from nrt_lightning.rewards import ArithmeticMean
@@ -30,6 +32,7 @@ class GainOverBaseline(ScoreSignal):
 
     aggregator: RewardAggregator
     clip: bool = field(default=False, kw_only=True)
+    only_ended: bool = field(default=False, kw_only=True)
     needs_baseline = True
 
     @property
@@ -44,4 +47,5 @@ class GainOverBaseline(ScoreSignal):
             raise InputError("GainOverBaseline needs baseline_logprobs: score the answers after the empty trace.")
         gain = self.aggregator(evidence.answer_logprobs, mask, baseline).value
         gain = gain - self.aggregator(baseline, mask, baseline).value  # [N]
-        return gain.clamp(min=0).where(gain.isfinite(), gain) if self.clip else gain
+        gain = gain.clamp(min=0).where(gain.isfinite(), gain) if self.clip else gain
+        return torch.where(evidence.rollouts.segments.marker_emitted, gain, 0) if self.only_ended else gain

@@ -16,8 +16,9 @@ from nrt_lightning.structures import Segments
 class NegativeEntropy(RolloutSignal):
     """`-1/n sum_t H(pi(. | x, y_<t))` over the n sampled tokens, in nats: RENT (arXiv 2505.22660).
 
-    With `average` false it is the sum, as in EM-RL by tokens (arXiv 2505.15134). With `train_response` the tokens are
-    those of the response, otherwise those of the trace and an emitted marker. Costs one forward pass without gradient.
+    With `average` false it is the sum, as in EM-RL by tokens (arXiv 2505.15134; its code averages). With
+    `train_response` the tokens are those of the response, otherwise those of the trace and an emitted marker. Costs one
+    forward pass without gradient.
 
     Args:
         average: divide by the number of tokens.
@@ -43,15 +44,21 @@ class OwnLogProb(RolloutSignal):
 
     Its expectation is the negative entropy of whole responses. Costs one forward pass without gradient.
 
+    Args:
+        average: divide by the number of tokens, as the authors' code does.
+
     Example:
         >>> OwnLogProb().minimum
         -inf
     """
 
+    average: bool = field(default=False, kw_only=True)
+
     @override
     def measure(self, evidence: RolloutEvidence) -> Tensor:
         rollouts = evidence.trained
-        return masked_sum(evidence.policy.score(rollouts).logprobs, sampled_tokens(rollouts.segments), dim=1)
+        reduce = masked_mean if self.average else masked_sum
+        return reduce(evidence.policy.score(rollouts).logprobs, sampled_tokens(rollouts.segments), dim=1)
 
 
 def sampled_tokens(segments: Segments) -> Tensor:

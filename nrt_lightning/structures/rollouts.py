@@ -67,6 +67,7 @@ class Rollouts(TensorStruct):
     policy_answers: PolicyAnswers | None = None  # N of them, where signals or training ask for them
     signal_values: dict[str, Tensor] = field(default_factory=dict)  # [N] each: signals measured right after sampling
     overrun: Tensor | None = None  # [N] True where a token reached beyond the marker's text, which was then forced
+    end_ids: Tensor | None = None  # [N] the token that ended a trace without marker, -1 where none did
     old_scores: Scores | None = None  # of the old policy, made before the first optimizer step; None: on-policy
     temperature: float = 1.0  # of the sampling distribution; log-probs of traces and markers are under it
     conditioning: Conditioning | None = None  # of traces drawn with the answer in the prompt; None: none was
@@ -131,6 +132,7 @@ class Rollouts(TensorStruct):
             policy_answers=None if answers is None else answers.apply(lambda tensor: tensor[rows]),
             signal_values={name: value[rows] for name, value in self.signal_values.items()},
             overrun=optional(self.overrun),
+            end_ids=optional(self.end_ids),
             old_scores=scores,
             conditioning=None if conditioning is None else conditioning.select(prompts, rows, completion),
             steps=None if self.steps is None else self.steps.apply(lambda tensor: tensor[rows]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -30,8 +31,23 @@ def test_is_the_bound_minus_the_bound_without_the_trace(groups: list[list[float]
         p = [math.exp(v) for v in group]
         for k in range(len(p)):
             others = p[:k] + p[k + 1 :]
-            expected.append(math.log(sum(p) / len(p)) - math.log(sum(others) / len(others)))
+            expected.append(len(p) * (math.log(sum(p) / len(p)) - math.log(sum(others) / len(others))))
     assert MultiSampleBound()(values, ids).tolist() == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_the_loss_has_the_gradient_of_the_bound() -> None:
+    """Its expectation over all groups of three traces, of two possible ones: that of log(1/K sum_k p_k)."""
+    scores = torch.tensor([0.3, -0.4], dtype=torch.float64, requires_grad=True)
+    values, prob = torch.tensor([0.8, 0.1], dtype=torch.float64).log(), scores.softmax(0)
+    bound, loss = torch.zeros(()), torch.zeros(())
+    for group in itertools.product([0, 1], repeat=3):
+        traces = torch.tensor(group)
+        chance, rewards = prob[traces].prod(), values[traces]
+        bound = bound + chance * (rewards.logsumexp(0) - math.log(3))
+        advantages = MultiSampleBound()(rewards, torch.zeros(3).long())
+        loss = loss - chance.detach() * (advantages * prob[traces].log()).mean()
+    (expected,), (got,) = torch.autograd.grad(bound, scores, retain_graph=True), torch.autograd.grad(loss, scores)
+    torch.testing.assert_close(-got, expected)
 
 
 def test_long_answers_do_not_underflow() -> None:
@@ -45,7 +61,7 @@ def test_long_answers_do_not_underflow() -> None:
 def test_rows_without_a_reward_are_excluded() -> None:
     three = MultiSampleBound()(torch.tensor([-1.0, -INF, -2.0]), torch.zeros(3).long())
     two = MultiSampleBound()(torch.tensor([-1.0, -2.0]), torch.zeros(2).long())
-    assert three.tolist() == pytest.approx([two[0].item(), 0, two[1].item()])
+    assert three.tolist() == pytest.approx([1.5 * two[0].item(), 0, 1.5 * two[1].item()])
     assert MultiSampleBound()(torch.tensor([-1.0, -INF]), torch.zeros(2).long()).tolist() == [0, 0]
 
 

@@ -20,6 +20,7 @@ ANSWERS = ["d3,c0", "d1"]
 OWN = ["d3,c0", "d3", "d3,c0", "c0", "d1", "d2", "d1", "d1"]
 TRACES = ["b*2=3", "c+2", "b*2=3c+2=0", "d", "c+1=2" * 10, "b", "d*3=1", "c+1"]
 EMITTED = [True, True, False, True, True, False, True, True]
+TRUNCATED = [False, False, True, False, False, False, False, False]  # an end token ended the other without marker
 ENDED = [True, False, True, True, True, True, True, False]
 
 
@@ -42,10 +43,12 @@ class Rollout:
     prompt: int
     emitted: bool
     ended: bool
+    truncated: bool
     trace: Tokens
     marker: Tokens
     answer: Tokens
     own: Tokens
+    end: Tokens  # the end token that ended a trace without marker
     baseline: list[float]  # of the reference answer after the empty trace
     trace_ids: list[int]
     own_ids: list[int]
@@ -53,8 +56,15 @@ class Rollout:
 
     def sampled(self, response: bool) -> Tokens:
         """The tokens sampled from the policy."""
-        tokens = self.trace + (self.marker if self.emitted else Tokens([], [], []))
-        return tokens + self.own if response and self.emitted else tokens
+        if not self.emitted:
+            return self.trace + self.end if response else self.trace
+        return self.trace + self.marker + self.own if response else self.trace + self.marker
+
+    def response_ids(self, marker: int, end: int) -> list[int]:
+        """The ids of the sampled tokens of the response."""
+        if self.emitted:
+            return [*self.trace_ids, marker, *self.own_ids]
+        return self.trace_ids if self.truncated else [*self.trace_ids, end]
 
 
 @dataclass
@@ -71,9 +81,10 @@ class HandMade:
         baselines = [[-random.uniform(0.7, 2.5) for _ in ids] for ids in answers]
         for n, text in enumerate(TRACES):
             b, trace, own = n // GROUP, batch.ids(text), batch.ids(OWN[n], end=ENDED[n])
-            parts = [tokens(random, len(ids)) for ids in (trace, [0], answers[b], own)]
-            right = OWN[n] == ANSWERS[b]
-            batch.rollouts.append(Rollout(b, EMITTED[n], ENDED[n], *parts, baselines[b], trace, own, right))
+            end = [0] * (not EMITTED[n] and not TRUNCATED[n])
+            parts = [tokens(random, len(ids)) for ids in (trace, [0], answers[b], own, end)]
+            flags, right = (EMITTED[n], ENDED[n], TRUNCATED[n]), OWN[n] == ANSWERS[b]
+            batch.rollouts.append(Rollout(b, *flags, *parts, baselines[b], trace, own, right))
         return batch
 
     def ids(self, text: str, end: bool = False) -> list[int]:
@@ -102,7 +113,7 @@ class HandMade:
         return prompts
 
     def _rollouts(self, prompts: Prompts, answers: list[list[int]]) -> Rollouts:
-        marker, rows = self.policy.markup.marker_ids[0], self.rollouts
+        marker, end, rows = self.policy.markup.marker_ids[0], self.policy.tokenizer.eos_token_id, self.rollouts
         lengths = [(len(r.trace_ids), 1, len(answers[r.prompt])) for r in rows]
 
         def mask(part: int) -> torch.Tensor:
@@ -116,7 +127,8 @@ class HandMade:
             completion_ids=padded([[*r.trace_ids, marker, *answers[r.prompt]] for r in rows]).long(),
             segments=Segments(mask(0), mask(1), mask(2), torch.tensor([r.emitted for r in rows])),
             group_ids=torch.tensor([r.prompt for r in rows]),
-            truncated=torch.tensor([not r.emitted for r in rows]),
+            truncated=torch.tensor([r.truncated for r in rows]),
+            end_ids=torch.tensor([end if r.end.new else -1 for r in rows]),
             marker_ids=(marker,),
             old_scores=old_scores(
                 [(r.trace + r.marker + r.answer).old for r in rows], padded([rows[0].baseline, rows[GROUP].baseline])

@@ -90,7 +90,7 @@ def leave_one_out(rewards: list[float]) -> list[float]:
 def multi_sample(rewards: list[float]) -> list[float]:
     p = [math.exp(r) for r in rewards if math.isfinite(r)]
     return [
-        math.log(mean(p)) - math.log((sum(p) - math.exp(r)) / (len(p) - 1)) if math.isfinite(r) else 0.0
+        len(p) * (math.log(mean(p)) - math.log((sum(p) - math.exp(r)) / (len(p) - 1))) if math.isfinite(r) else 0.0
         for r in rewards
     ]
 

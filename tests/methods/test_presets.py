@@ -121,7 +121,7 @@ def log_prob_reward(mean: bool) -> Callable[[list[Rollout]], Expected]:
 def policy_gradient(rows: list[Rollout], rewards: list[float], advantages: list[float], clip: tuple[float, float],
                     reduce: Callable, kl: float = 0.0, truncated: bool = True) -> Expected:  # fmt: skip
     """PPO on whole responses with a KL term; without truncated traces unless `truncated`."""
-    sampled = [r.sampled(True) if r.emitted or truncated else Tokens([], [], []) for r in rows]
+    sampled = [Tokens([], [], []) if r.truncated and not truncated else r.sampled(True) for r in rows]
     loss = plain.trace_loss(sampled, advantages, plain.ppo(*clip), reduce)
     return Expected(rewards, advantages, loss + kl * plain.kl_loss(sampled, plain.k3, reduce))
 
@@ -129,7 +129,7 @@ def policy_gradient(rows: list[Rollout], rewards: list[float], advantages: list[
 def rlpr(rows: list[Rollout]) -> Expected:
     rewards = []
     for r in rows:
-        gain = max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r)))
+        gain = max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r))) if r.emitted else 0.0
         grams = [tuple(r.trace_ids[i : i + 10]) for i in range(len(r.trace_ids) - 9)]
         repeated = any(grams.count(gram) >= 10 for gram in grams)
         rewards.append(0.9 * gain + 0.1 * (r.emitted and r.ended) - repeated)
@@ -190,14 +190,14 @@ def intuitor(kl: float) -> Callable[[list[Rollout]], Expected]:
     def expected(rows: list[Rollout]) -> Expected:
         rewards = [certainty(r) for r in rows]
         advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
-        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=kl)
+        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.token_mean, kl=kl)
 
     return expected
 
 
 def latro(rows: list[Rollout]) -> Expected:
     values = [plain.log_prob(confidences(r), []) for r in rows]
-    values = [v if r.emitted else 2 * plain.mean(values) for r, v in zip(rows, values)]
+    values = [2 * plain.mean(values) if r.truncated else v for r, v in zip(rows, values)]
     sampled = [r.sampled(False) for r in rows]
     rewards = [v - 0.05 * (sum(s.old) - sum(s.ref)) for v, s in zip(values, sampled)]
     advantages, reduce = by_group(rewards, plain.leave_one_out), plain.sums_over(1)
@@ -227,7 +227,7 @@ def gspo(rows: list[Rollout]) -> Expected:
 
 
 def gdpo(rows: list[Rollout]) -> Expected:
-    gains = [max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r))) for r in rows]
+    gains = [max(0.0, plain.mean(confidences(r)) - plain.mean(baselines(r))) if r.emitted else 0.0 for r in rows]
     formats = [float(r.emitted and r.ended) for r in rows]
     gains, formats = by_group(gains, plain.normalized), by_group(formats, plain.normalized)
     rewards = [0.9 * gain + 0.1 * form for gain, form in zip(gains, formats)]
@@ -252,7 +252,7 @@ def agreement(majority: bool) -> Callable[[list[Rollout]], Expected]:
         rewards = by_group(answers, winners if majority else shares)
         advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
         reduce = plain.token_mean if majority else plain.sequence_mean
-        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), reduce)
+        return policy_gradient(rows, rewards, advantages, (0.2, 0.2), reduce, kl=0.001 if majority else 0.0)
 
     return expected
 
@@ -269,7 +269,7 @@ def shares(answers: list[str | None]) -> list[float]:
 def rent(rows: list[Rollout]) -> Expected:
     rewards = [-plain.mean(entropies) for entropies, _ in map(own, rows)]
     advantages = by_group(rewards, lambda group: plain.normalized(group, 1e-6))
-    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.sequence_mean, kl=0.001)
+    return policy_gradient(rows, rewards, advantages, (0.2, 0.2), plain.token_mean, kl=0.001)
 
 
 def em_rl(sequence: bool) -> Callable[[list[Rollout]], Expected]:
@@ -288,7 +288,7 @@ def own(r: Rollout) -> tuple[list[float], list[float]]:
 
     policy = base()
     prompt = policy.tokenizer(QUESTIONS[r.prompt])["input_ids"]
-    response = r.trace_ids + ([policy.markup.marker_ids[0], *r.own_ids] if r.emitted else [])
+    response = r.response_ids(policy.markup.marker_ids[0], policy.tokenizer.eos_token_id)
     with policy.evaluating():
         logits = policy.network(torch.tensor([prompt + response])).logits[0].double().tolist()
     entropies, logprobs = [], []
@@ -305,7 +305,7 @@ def certainty(r: Rollout) -> float:
 
     policy = base()
     prompt = policy.tokenizer(QUESTIONS[r.prompt])["input_ids"]
-    response = r.trace_ids + ([policy.markup.marker_ids[0], *r.own_ids] if r.emitted else [])
+    response = r.response_ids(policy.markup.marker_ids[0], policy.tokenizer.eos_token_id)
     with policy.evaluating():
         logits = policy.network(torch.tensor([prompt + response])).logits[0].double().tolist()
     values = []

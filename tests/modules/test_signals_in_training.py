@@ -128,7 +128,7 @@ def test_own_answers_go_on_from_their_trace_and_marker(trainer) -> None:
 def test_a_response_is_trace_marker_and_own_answer(trainer) -> None:
     module = nrt_module(train_response=True, sampling=Sampling(**SAMPLING))
     _, recorder = fit(trainer, module, max_steps=4)
-    seen = set()
+    seen, ended = set(), set()
     for batch in recorder.batches:
         response, rollouts = batch.responses, batch.rollouts
         for n in range(len(response)):
@@ -136,14 +136,17 @@ def test_a_response_is_trace_marker_and_own_answer(trainer) -> None:
             seen.add(emitted)
             own = rollouts.policy_answers.ids[n][rollouts.policy_answers.mask[n]].tolist()
             trace = rollouts.completion_ids[n][rollouts.segments.trace_mask[n]].tolist()
-            expected = [*trace, *rollouts.marker_ids, *own] if emitted else trace
+            end = [int(rollouts.end_ids[n])] * int(rollouts.end_ids[n] >= 0)
+            assert end in ([], [module.policy.tokenizer.eos_token_id])
+            ended.add(bool(end))
+            expected = [*trace, *rollouts.marker_ids, *own] if emitted else [*trace, *end]
             assert response.completion_ids[n][response.segments.completion_mask[n]].tolist() == expected
         assert not response.segments.answer_mask.any()
         assert response.old_scores is None  # on-policy
     assert recorder.ratios == [1.0] * 4
     assert all(m["train/loss_answer"] == 0 for m in recorder.metrics)
     assert all(m["rollout/trace_tokens"] <= 12 for m in recorder.metrics)
-    assert len(seen) == 2
+    assert len(seen) == len(ended) == 2
 
 
 @pytest.mark.parametrize("train_response", [False, True])
