@@ -35,9 +35,11 @@ class FrozenLinearLogprobs(torch.autograd.Function):
         """Log-probs and entropies; stores the gradients of the log-probs."""
         whole = weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)  # once for all chunks
         found, through_hidden, through_row = [], [], []
-        slopes = weight.new_empty(min(chunk, len(hidden)), len(weight))  # new memory for every chunk takes longer
+        narrow = weight.dtype in (torch.bfloat16, torch.float16)
+        memory = weight.new_empty(min(chunk, len(hidden)), len(weight) if narrow else 0)  # for the slopes of all chunks
         for h, i in chunks(hidden, ids, chunk):
-            logits, slope = chunk_logits(h, whole, bias, row, index, rows), slopes[: len(h)]  # [c, V]
+            logits = chunk_logits(h, whole, bias, row, index, rows)  # [c, V]
+            slope = memory[: len(h)] if narrow else logits  # [c, V]
             own_logit = None if row is None else logits[:, index].clone()  # [c]
             size = rows_in_cache(logits)
             parts = [statistics(*x) for x in zip(logits.split(size), i.split(size), slope.split(size), strict=True)]
@@ -45,12 +47,12 @@ class FrozenLinearLogprobs(torch.autograd.Function):
             found.append((logprobs, entropies))
             # p - 1 at the token, exact also where p is almost 1.
             slope[torch.arange(len(i), device=i.device), i] = logprobs.expm1().to(slope.dtype)
-            if row is None or own_logit is None:
-                through_hidden.append(rounded_product(slope, weight))  # [c, H]
-                continue
-            slope[:, index] = 0  # the row of the weight is not used
-            through_row.append(torch.where(i == index, logprobs.expm1(), (own_logit - log_normalizer).exp()))  # [c]
-            through_hidden.append(rounded_product(slope, weight) + through_row[-1].unsqueeze(-1) * row)
+            if own_logit is not None:
+                slope[:, index] = 0  # the row of the weight is not used
+                through_row.append(torch.where(i == index, logprobs.expm1(), (own_logit - log_normalizer).exp()))  # [c]
+            gradient = rounded_product(slope, weight)  # [c, H]
+            through_hidden.append(gradient if row is None else gradient + through_row[-1].unsqueeze(-1) * row)
+            del logits, slope  # before the next chunk's are made
         of_row = [] if row is None else [hidden, row, torch.cat(through_row)]
         ctx.save_for_backward(torch.cat(through_hidden), *of_row)
         ctx.dtype = hidden.dtype
