@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+IN_CACHE = 2**18  # scores that the gradient handles at a time: 1 MiB; more take up to twice as long each
 LARGEST = 2**24  # scores that are held at once in float32; above, torch's kernel takes less memory
 
 
@@ -52,18 +53,31 @@ class Products(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
         """[n, heads, L, size]"""
         out = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-        ctx.save_for_backward(query, key, value, mask, out)
+        ctx.save_for_backward(query, key, value, mask)
         ctx.scale = scale
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        """Gradients of queries, keys and values. As in torch, scores and gradients of weights are float32 products."""
-        query, key, value, mask, out = ctx.saved_tensors
-        scores = (query.float() @ key.float().mT).mul_(ctx.scale).add_(mask)  # [n, heads, L, S]
-        weights = scores.softmax(dim=-1)
-        of_weights = grad.float() @ value.float().mT
-        of_weights -= (grad.float() * out).sum(dim=-1, keepdim=True)
-        of_scores = of_weights.mul_(weights).mul_(ctx.scale).to(query.dtype)
-        return of_scores @ key, of_scores.mT @ query, weights.to(value.dtype).mT @ grad, None, None
+        """Gradients of queries, keys and values.
+
+        Scores are a float32 product, as in torch. The gradient of the weights is a product in 16 bits, four times
+        faster. Its weighted mean is that of the rounded values, so that it cancels where one weight is almost 1.
+        """
+        query, key, value, mask = ctx.saved_tensors
+        size = max(1, IN_CACHE * len(query) // max(1, math.prod(query.shape[:3]) * key.shape[2]))
+        parts = zip(*(x.split(size) for x in (query, key, value, mask, grad)), strict=True)
+        found = zip(*(gradients(*part, ctx.scale) for part in parts), strict=True)
+        return *(torch.cat(part) for part in found), None, None
+
+
+def gradients(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, grad: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values by products."""
+    weights = (query.float() @ key.float().mT).mul_(scale).add_(mask).softmax(dim=-1)  # [n, heads, L, S]
+    of_weights = (grad @ value.mT).float()
+    of_weights -= (of_weights * weights).sum(dim=-1, keepdim=True)
+    of_scores = of_weights.mul_(weights).mul_(scale).to(query.dtype)
+    return of_scores @ key, of_scores.mT @ query, weights.to(value.dtype).mT @ grad

@@ -98,13 +98,13 @@ class Seen:
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
-        self.by_type: dict[torch.dtype, Tensor] = {}
+        self.made: dict[tuple[torch.dtype, int], Tensor] = {}
 
-    def additive(self, dtype: torch.dtype) -> Tensor:
-        """The additive mask, made once."""
-        if dtype not in self.by_type:
-            self.by_type[dtype] = additive(self.mask, dtype)
-        return self.by_type[dtype]
+    def additive(self, dtype: torch.dtype, times: int = 1) -> Tensor:
+        """The additive mask, made once; its queries so many times, one after the other."""
+        if (dtype, times) not in self.made:
+            self.made[dtype, times] = additive(self.mask, dtype).repeat(1, 1, times, 1)
+        return self.made[dtype, times]
 
 
 @dataclass

@@ -196,8 +196,15 @@ def attend_prompts(
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Seen, scale: float | None, dropout_p: float) -> Tensor:
-    """Attention with repeated heads of keys and values if there are fewer than of queries."""
+    """Attention with fewer heads of keys and values than of queries, if the model has fewer.
+
+    On CPUs the queries that share a head are further queries of it. On other devices the keys and values are repeated.
+    """
     fewer = query.shape[1] // key.shape[1]
+    if fewer > 1 and query.device.type == "cpu":
+        queries = query.unflatten(1, (-1, fewer)).flatten(2, 3)  # [n, heads of keys, fewer * c, size]
+        out = attention(queries, key, value, mask.additive(query.dtype, fewer), dropout_p, scale)
+        return out.unflatten(2, (fewer, -1)).flatten(1, 2)
     if fewer > 1:
         key, value = key.repeat_interleave(fewer, dim=1), value.repeat_interleave(fewer, dim=1)
     return attention(query, key, value, mask.additive(query.dtype), dropout_p, scale)

@@ -139,7 +139,7 @@ def test_additive_masks_give_what_boolean_ones_give(llama_dir, monkeypatch):
     policy = Policy(llama_dir).load()
     rollouts = sampled(policy, 4)
     scores, grads = gradients(policy, PackedGroups(), rollouts)
-    monkeypatch.setattr(Seen, "additive", lambda self, dtype: self.mask)
+    monkeypatch.setattr(Seen, "additive", lambda self, dtype, times: self.mask.repeat(1, 1, times, 1))
     expected, expected_grads = gradients(policy, PackedGroups(), rollouts)
     assert torch.equal(scores.logprobs, expected.logprobs)
     assert all(torch.equal(grads[name], expected_grads[name]) for name in grads)
