@@ -41,7 +41,7 @@ class PlainParser(ArgumentParser):
     takes_classes = False  # for `--data` and `--model`; their values may then be files of settings
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        defaults: dict[str, Any] = {"allow_abbrev": False, "logger": SILENT}
+        defaults: dict[str, Any] = {"prog": "nrt-lightning", "allow_abbrev": False, "logger": SILENT}
         super().__init__(*args, **defaults | settings)
         self.words: list[str] = []  # that are parsed
 

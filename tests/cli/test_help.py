@@ -46,6 +46,14 @@ def test_a_class_and_all_options_can_be_seen(capsys: pytest.CaptureFixture[str])
     assert "--trainer.limit_train_batches" not in shown(capsys, "fit", "--help")
 
 
+@pytest.mark.parametrize("option", ["--model.help=NRTModule", "--trainer.callbacks.help=ResultsFile"])
+def test_help_of_a_class_names_the_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["nrt_lightning/__main__.py", "fit", option])
+    assert shown(capsys, "fit", option).startswith("usage: nrt-lightning ")
+
+
 def test_options_of_the_help_are_accepted(capsys: pytest.CaptureFixture[str]) -> None:
     values = {"NAME": "auto", "N": "3", "PATH": "here.jsonl", "RATE": "0.1", "CLASS": ""}
     classes = {"model": "NRTModule", "model.aggregator": "GeometricMean", "trainer.callbacks+": "TraceSamples"}
