@@ -89,7 +89,7 @@ print(sorted(path.name for path in directory.iterdir()))
 # %%
 shown = io.StringIO()
 answerer = Answerer(read_speaker("trained"), ChatSettings(), Display(shown))
-reply = answerer.ask("b1c+1d*3?dc:")
+reply = answerer.ask("a4b*2c+2d+3?dc:")
 print(shown.getvalue())
 
 # %% [markdown]

@@ -50,7 +50,7 @@ def test_a_class_and_all_options_can_be_seen(capsys: pytest.CaptureFixture[str])
 def test_help_of_a_class_names_the_command(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    monkeypatch.setattr("sys.argv", ["nrt_lightning/__main__.py", "fit", option])
+    monkeypatch.setattr("sys.argv", ["nrt_lightning/__main__.py"])
     assert shown(capsys, "fit", option).startswith("usage: nrt-lightning ")
 
 
