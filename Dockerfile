@@ -2,7 +2,7 @@
 # docker build --tag nrt-lightning --build-arg TORCH=cu128 .  for CUDA 12.8; run with --gpus all
 # docker run --rm --volume "$PWD:/work" nrt-lightning fit --config run.yaml
 #
-# This file has not been built where the tests run.
+# This file has not been tested.
 FROM python:3.11-slim
 
 # The build of torch: cpu, or cu126, cu128, ... as https://download.pytorch.org/whl lists them.

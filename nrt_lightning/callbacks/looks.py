@@ -23,8 +23,8 @@ class Looks:
 
     Args:
         name: of the callback, for errors.
-        every_n_steps: optimizer steps between two looks at least.
-        rows: of a look.
+        every_n_steps: optimizer steps between two measurements at least.
+        rows: of a measurement.
 
     Raises:
         InputError: a number is below 1.
@@ -34,8 +34,8 @@ class Looks:
         check_at_least(f"{name}.every_n_steps", every_n_steps, 1)
         check_at_least(f"{name}.rows", rows, 1)
         self.every_n_steps, self.rows = every_n_steps, rows
-        self.last: int | None = None  # step of the last look
-        self.done = self.left = 0  # rows of this process in this look
+        self.last: int | None = None  # step of the last measurement
+        self.done = self.left = 0  # rows of this process in this measurement
         self.processes, self.rank = 1, 0
 
     def begin(self, trainer: Any) -> bool:

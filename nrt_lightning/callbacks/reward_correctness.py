@@ -1,4 +1,4 @@
-"""Whether the reward means anything: held against the correctness of the answers."""
+"""Compares the rewards of traces with the correctness of the answers after them."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 class RewardCorrectness(LookingCallback):
     """Logs in validation how the reward of traces follows the correctness of the answers given after them.
 
-    For some validation rows the policy writes K traces as in training and an answer after each, greedily. Each trace's
-    reward is then held against whether that answer is right: it is the reference answer or, for rows with `Row.checks`,
-    holds their pieces. Kendall's tau and AUROC over all traces and within groups come under `correctness/`;
-    `nrt_lightning.metrics.reward_correctness` says what each means. Where no answer is right there is no order to
-    measure, and a warning says so.
+    For some validation rows the policy writes K traces as in training and an answer after each, greedily. The reward of
+    each trace is then compared with the correctness of its answer. An answer is right if it is the reference answer or,
+    for rows with `Row.checks`, contains their pieces. Kendall's tau and AUROC over all traces and within groups come
+    under `correctness/`; `nrt_lightning.metrics.reward_correctness` says what each means. Where no answer is right
+    there is no order to measure, and a warning says so.
 
-    A look costs `rows` * K traces, scored completions and answers: with as many rows as a batch, one training step
-    without its backward pass, and the answers.
+    A measurement costs `rows` * K traces, scored completions and answers: with as many rows as a batch, one training
+    step without its backward pass, and the answers.
 
     Args:
-        every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
-        rows: validation rows looked at, the first ones of all processes together.
+        every_n_steps: optimizer steps between two measurements at least; a measurement is part of a validation.
+        rows: validation rows of a measurement, the first ones of all processes together.
         sampling: how traces are drawn; null for the module's own `sampling`.
 
     Raises:
@@ -60,7 +60,7 @@ class RewardCorrectness(LookingCallback):
             raise InputError("RewardCorrectness compares the traces of a group: set sampling.group_size to 2 or more.")
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether a look is due."""
+        """See whether a measurement is due."""
         if self.looks.begin(trainer):
             self.metric.to(pl_module.device).reset()
 
@@ -89,7 +89,7 @@ class RewardCorrectness(LookingCallback):
         self.metric.update(reward.value[counted], seen.right[counted], (groups + unique)[counted])
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the look."""
+        """Log the measurement."""
         if not self.metric.update_called:
             return
         values = self.metric.compute()

@@ -33,10 +33,10 @@ class SelfAssessment(LookingCallback):
     what each figure means. The rows are added to `self_assessment.jsonl` in the folder of the
     run's log, which `nrt-lightning report` draws calibration and risk-coverage curves from.
 
-    A look costs `rows` * K traces and answers, without a backward pass.
+    A measurement costs `rows` * K traces and answers, without a backward pass.
 
     Args:
-        every_n_steps: optimizer steps between two looks at least; a look is part of a validation.
+        every_n_steps: optimizer steps between two measurements at least; a measurement is part of a validation.
         rows: validation rows looked at, the first ones of all processes together.
         sampling: how traces and answers are drawn; null for the module's own `sampling`.
 
@@ -52,7 +52,7 @@ class SelfAssessment(LookingCallback):
         self.looks = Looks(type(self).__name__, every_n_steps, rows)
         self.rows, self.sampling = rows, sampling
         self.looking = False
-        self.seen: list[dict[str, Any]] = []  # rows of this look and process
+        self.seen: list[dict[str, Any]] = []  # rows of this measurement and process
         self.before: str | None = None  # the file of the run that is resumed
 
     @override
@@ -75,12 +75,12 @@ class SelfAssessment(LookingCallback):
         self.before = str(file.path.absolute())
         if trainer.global_step == 0:
             set_aside(file.path)
-        else:  # looks after the checkpoint are done again
+        else:  # measurements after the checkpoint are done again
             file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= last, before)
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether a look is due."""
+        """See whether a measurement is due."""
         self.seen = []
         self.looking = self.looks.begin(trainer)
 
@@ -107,7 +107,7 @@ class SelfAssessment(LookingCallback):
 
     @override
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the look."""
+        """Log the measurement."""
         if not self.looking:
             return
         rows, self.seen = gather_in_order(self.seen), []
@@ -122,7 +122,7 @@ class SelfAssessment(LookingCallback):
             self.file(trainer).add([{"format": 1, "step": steps_taken(trainer), "rows": rows}])
 
     def file(self, trainer: Trainer) -> RunLines:
-        """The file of the looks; right on rank zero."""
+        """The file of the measurements; right on rank zero."""
         return RunLines(log_folder(trainer) / FILE)
 
     @override

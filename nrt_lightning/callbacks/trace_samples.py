@@ -30,18 +30,18 @@ class TraceSamples(ValSamples):
 
     Each has its reward, its gain, the policy's own answer, the confidence in the reference answer, and whether the
     marker was emitted and the trace cut. They go to `samples.jsonl` in the folder of the run's log (one object for each
-    question and look), to TEXT in TensorBoard, and to one growing table in Weights & Biases. The rows of validation are
-    the same at every look. Of a module without traces, the answers are shown.
+    question and measurement), to TEXT in TensorBoard, and to one growing table in Weights & Biases. The rows of
+    validation are the same at every measurement. Of a module without traces, the answers are shown.
 
     In training the own answer is decoded greedily after the optimizer step, for the shown traces only. Where another
     process or thread uses the weights it is left out, and the sample says so.
 
     Args:
-        every_n_steps: optimizer steps between two looks in training. Every validation is a look.
+        every_n_steps: optimizer steps between two measurements in training. Every validation is a measurement, too.
         questions: questions of a batch that are shown.
         val_rows: validation rows that are shown, the first ones; 0 for none.
         print_samples: also print them on the terminal.
-        max_mib: size of the file, in MiB. Above it, looks are thinned evenly.
+        max_mib: size of the file, in MiB. Above it, measurements are thinned evenly.
 
     Example:
         >>> TraceSamples(every_n_steps=20).val_rows
@@ -63,7 +63,7 @@ class TraceSamples(ValSamples):
         self.last = -1
         self.file: RunLines | None = None
         self.before: str | None = None  # the file of the run that is resumed
-        self.done: set[tuple[int, str]] = set()  # step and split of looks that the file has
+        self.done: set[tuple[int, str]] = set()  # step and split of measurements that the file has
         self.tables: dict[int, GrowingTable] = {}
 
     @override

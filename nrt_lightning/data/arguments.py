@@ -18,10 +18,11 @@ CLASS_NAME = re.compile(r"([^\W\d]\w*\.)*[A-Z]\w*")  # others may be given as `c
 
 
 class DataPath(os.PathLike[str]):
-    """In annotations: a text that is a path, so that the parser neither reads nor imports it.
+    """Type annotation of a path that the parser neither reads as a config file nor imports.
 
-    A union with a path type is never read as a config file. Its text is still tried as an import path: `train.csv`
-    would import `train.py`. So this type stands first in the union and takes every text that can be no class.
+    The parser does not read config files for a union that contains a path type. It still tries to import the text:
+    `train.csv` would import `train.py`. Therefore this type is the first of the union, and accepts every text that
+    cannot be the name of a class.
     """
 
 

@@ -108,9 +108,9 @@ def answer_limits(prompts: Prompts) -> Tensor:
 
 
 def within(answers: Generations, limits: Tensor) -> Generations:
-    """Answers as they would be with a limit of their own, `limits` [B]: a longer one is cut and did not end.
+    """Cut each answer at its own limit, `limits` [B]. An answer that is cut counts as not ended.
 
-    A batch is decoded to its largest limit. What a row's answer is must not depend on the rows beside it.
+    A batch is decoded up to its largest limit. The answer of a row must not depend on the other rows of the batch.
     """
     column = torch.arange(answers.token_mask.shape[1], device=limits.device)
     return dataclasses.replace(

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -121,8 +120,6 @@ def test_plain_names_can_be_kept_and_steps_counted_in_rollouts(quiet_trainer, tm
 
 
 def test_wandb_has_the_groups_one_growing_table_and_the_figures(quiet_trainer, tmp_path, monkeypatch):
-    if Path("/tmp/wandb_pkgs/wandb").exists():  # where it is installed beside the environment
-        monkeypatch.setattr(sys, "path", [*sys.path, "/tmp/wandb_pkgs"])
     pytest.importorskip("wandb", reason="wandb is not installed: pip install wandb")
     from lightning.pytorch.loggers import WandbLogger
 

@@ -1,4 +1,4 @@
-"""Records of sampled traces: one for each question and look."""
+"""Records of sampled traces: one for each question and measurement."""
 
 from __future__ import annotations
 

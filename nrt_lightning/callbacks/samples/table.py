@@ -39,7 +39,7 @@ class GrowingTable:
 
         Args:
             logger: a `WandbLogger`.
-            records: of one look.
+            records: of one measurement.
             step: that the logger counts in.
         """
         import wandb

@@ -77,7 +77,7 @@ def read_speaker(model: str, marker: str | None = None) -> Speaker:
 
 
 def template_for(policy: Policy, given: PromptTemplate | None) -> PromptTemplate:
-    """The template of the run, or the default one, which is said."""
+    """The template of the run, or the default template with a warning."""
     if given is not None:
         return given.with_markup(policy.markup)
     template = fit_together(None, policy.tokenizer, policy)
