@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nrt_lightning.data.compression import check_compressed
 from nrt_lightning.data.readers import READERS
 from nrt_lightning.errors import InputError, nearest
 
@@ -37,7 +36,7 @@ def checked_path(name: str) -> Path:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse pipes, devices and sockets, which a reader could wait for without end, and files that decompress far.
+    """Refuse pipes, devices and sockets, which a reader could wait for without end.
 
     Raises:
         InputError: names the file, which may be inside of the directory.
@@ -45,8 +44,6 @@ def check_regular(path: Path) -> None:
     for found in [path, *(sorted(path.rglob("*")) if path.is_dir() else ())]:
         if found.exists() and not found.is_file() and not found.is_dir():
             raise InputError(f"{found}: not a regular file or directory. Write the rows into a file.")
-        if found is not path and found.is_file():
-            check_compressed(found)
 
 
 def check_local(path: Path, name: str, *, of_the_hub: bool) -> None:

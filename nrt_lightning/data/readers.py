@@ -14,7 +14,7 @@ from typing import Any
 
 from nrt_lightning.data.parquet import read_parquet
 from nrt_lightning.data.records import Records, Repeated, WrittenFloat, from_pairs, twice
-from nrt_lightning.errors import InputError
+from nrt_lightning.errors import InputError, nearest
 
 DECODER = json.JSONDecoder(parse_float=WrittenFloat, object_pairs_hook=from_pairs)
 UNREADABLE = (RecursionError, ValueError)  # too many brackets; too many digits
@@ -115,6 +115,30 @@ READERS: dict[str, Callable[[Path], Records]] = {
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
+
+
+def read_file(path: Path) -> Records:
+    """Records of a data file of any known type.
+
+    Raises:
+        InputError: the type is not known, a record is not valid, or the operating system refuses to read the file.
+    """
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: unknown file type '{path.suffix}'.{nearest(path.suffix, READERS)}")
+    return _readable(reader(path), path)
+
+
+def _readable(records: Records, path: Path) -> Records:
+    """The records of a file. Raises `InputError` where the operating system refuses to read it."""
+    origin = str(path)
+    try:
+        for origin, record in records:
+            yield origin, record
+    except OSError as error:
+        raise InputError(
+            f"{origin}: cannot be read ({error.strerror or error}). Check the file's permissions."
+        ) from None
 
 
 def _check_delimiter(columns: list[str], record: dict[str, Any], delimiter: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Sources of rows: files, directories of the `datasets` library and hub datasets."""
+"""Sources of rows: files, directories and hub datasets."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from typing import Any
 from typing_extensions import override
 
 from nrt_lightning.data.arrow import with_written_numbers
+from nrt_lightning.data.directories import read_directory
 from nrt_lightning.data.formats import QuestionAnswer, RowFormat
 from nrt_lightning.data.paths import check_local, checked_path
-from nrt_lightning.data.readers import READERS
+from nrt_lightning.data.readers import read_file
 from nrt_lightning.data.records import Records, repeated_columns
 from nrt_lightning.data.values import check_row
 from nrt_lightning.errors import InputError, nearest
@@ -40,11 +41,11 @@ class QASource(ABC):
 
 @dataclass
 class FileSource(QASource):
-    """Rows of a file, of a directory of the `datasets` library, or of a hub dataset.
+    """Rows of a file, of a directory, or of a hub dataset.
 
     Args:
         path: a `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet` file, a directory (written by `save_to_disk`,
-            or with data files), or a hub name such as `allenai/tulu-3-sft-mixture`.
+            or with such files, whose names say their split), or a hub name such as `allenai/tulu-3-sft-mixture`.
         format: which columns hold question and answer; null for `data.format` in a `QADataModule`, and otherwise for
             `QuestionAnswer()`.
         split: split to read from a directory or hub dataset.
@@ -99,12 +100,10 @@ class FileSource(QASource):
         name = str(self.path)
         path = checked_path(name)
         if path.is_dir():
-            return self._enumerate(_load_directory(path, self.split))
+            saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
+            return self._enumerate(_load_saved(path, self.split)) if saved else read_directory(path, self.split)
         if path.is_file():
-            reader = READERS.get(path.suffix.lower())
-            if reader is None:
-                raise InputError(f"{path}: unknown file type '{path.suffix}'.{nearest(path.suffix, READERS)}")
-            return _readable(reader(path), path)
+            return read_file(path)
         check_local(path, name, of_the_hub=bool(self.revision or self.name))
         _check_no_class(name)
         return self._enumerate(self._load_hub(name))
@@ -195,18 +194,6 @@ def parsed(
     return rows
 
 
-def _readable(records: Records, path: Path) -> Records:
-    """The records of a file. Raises `InputError` where the operating system refuses to read it."""
-    origin = str(path)
-    try:
-        for origin, record in records:
-            yield origin, record
-    except OSError as error:
-        raise InputError(
-            f"{origin}: cannot be read ({error.strerror or error}). Check the file's permissions."
-        ) from None
-
-
 def schema_of(records: Any) -> Any:
     """The Arrow schema of a `datasets.Dataset`; None for other records."""
     return getattr(getattr(records, "features", None), "arrow_schema", None)
@@ -222,13 +209,12 @@ def _check_no_class(name: str) -> None:
         raise InputError(f"{name!r} is neither a file nor the name of a source.{similar}")
 
 
-def _load_directory(path: Path, split: str) -> Any:
-    """A split of a dataset directory, as an iterable of records."""
+def _load_saved(path: Path, split: str) -> Any:
+    """A split of a directory that `save_to_disk` wrote, as an iterable of records."""
     import datasets
 
     try:
-        saved = (path / "dataset_dict.json").exists() or (path / "state.json").exists()
-        loaded = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
+        loaded = datasets.load_from_disk(str(path))
     except Exception as error:  # the library raises many kinds
         raise InputError(
             f"{path}: not a readable dataset directory ({type(error).__name__}: {error}). "
