@@ -36,7 +36,7 @@ class ClippedAdvantages(AdvantageEstimator):
     bound: float = 1.0
 
     def __post_init__(self) -> None:
-        check_at_least("bound", self.bound, 0, above=True)
+        check_at_least("bound", self.bound, 0, above=True, infinite=True)
 
     @property
     def needs_baseline(self) -> bool:

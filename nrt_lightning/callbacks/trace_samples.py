@@ -55,7 +55,7 @@ class TraceSamples(ValSamples):
         check_at_least("TraceSamples.every_n_steps", every_n_steps, 1)
         check_at_least("TraceSamples.questions", questions, 0)
         check_at_least("TraceSamples.val_rows", val_rows, 0)
-        check_at_least("TraceSamples.max_mib", max_mib, 0, above=True)
+        check_at_least("TraceSamples.max_mib", max_mib, 0, above=True, infinite=True)
         super().__init__(val_rows)
         self.every_n_steps, self.questions = every_n_steps, questions
         self.print_samples = print_samples

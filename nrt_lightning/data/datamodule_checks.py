@@ -11,13 +11,13 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.functional.validation import check_at_least, check_fraction
 from nrt_lightning.structures import Row
 
 log = logging.getLogger(__name__)
 
 LEAST = dict.fromkeys(("batch_size", "window", "window_epochs", "eval_batch_size", "passes"), 1)
-LEAST["num_workers"] = 0
+LEAST |= {"num_workers": 0, "max_prompt_tokens": 1, "max_answer_tokens": 2}
 
 
 def check_settings(settings: Mapping[str, Any], max_rows: Mapping[str, int | None]) -> None:
@@ -32,6 +32,7 @@ def check_settings(settings: Mapping[str, Any], max_rows: Mapping[str, int | Non
     """
     for name, least in LEAST.items():
         check_at_least(f"data.{name}", settings[name], least)
+    check_fraction("data.max_dropped_share", settings["max_dropped_share"])
     for split, rows in max_rows.items():
         if rows is not None:
             check_at_least(f"data.max_{split}_rows", rows, 1)

@@ -20,7 +20,7 @@ from nrt_lightning.data.values import check_row
 from nrt_lightning.errors import InputError
 from nrt_lightning.functional.continuation import continuations, token_ids
 from nrt_lightning.functional.padding import pad_rows
-from nrt_lightning.functional.validation import check_at_least, check_tokenizer
+from nrt_lightning.functional.validation import check_at_least, check_fraction, check_tokenizer
 from nrt_lightning.structures import Prompts, Row, WindowStep
 
 ALONE = WindowStep()  # a batch that is not part of a larger window
@@ -130,8 +130,7 @@ class PromptEncoder:
     def __post_init__(self) -> None:
         check_at_least("max_prompt_tokens", self.max_prompt_tokens, 1)
         check_at_least("max_answer_tokens", self.max_answer_tokens, 2)  # one token and the end token
-        if not 0 <= self.max_dropped_share <= 1:
-            raise InputError(f"max_dropped_share={self.max_dropped_share} is out of range. Give a number from 0 to 1.")
+        check_fraction("max_dropped_share", self.max_dropped_share)
         check_tokenizer(self.tokenizer)
         self.control = ControlText.of(self.tokenizer, self.template.markup)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 from torch import Tensor
@@ -35,7 +36,29 @@ def check_choice(field: str, value: object, known: Iterable[str]) -> None:
         raise InputError(f"{field}={value!r} is not known. Use one of: {', '.join(map(repr, known))}.")
 
 
-def check_at_least(field: str, value: float, bound: float, *, above: bool = False) -> None:
+def check_number(field: str, value: object, *, infinite: bool = False) -> None:
+    """Raise `InputError` unless `value` is a finite number. A bool is none, nor is null or a text.
+
+    Args:
+        field: name of the setting, for the message.
+        value: its value.
+        infinite: allow infinity.
+
+    Raises:
+        InputError: if the value is no such number, or NaN.
+
+    Example:
+        >>> check_number("cap", float("inf"), infinite=True)
+        >>> check_number("rows", None)
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: rows=None is not a finite number. Set it to one.
+    """
+    number = isinstance(value, Real) and not isinstance(value, bool) and value == value  # NaN is not itself
+    if not number or (not infinite and value in (math.inf, -math.inf)):
+        raise InputError(f"{field}={value!r} is not a {'' if infinite else 'finite '}number. Set it to one.")
+
+
+def check_at_least(field: str, value: float, bound: float, *, above: bool = False, infinite: bool = False) -> None:
     """Raise `InputError` unless `value >= bound`.
 
     Args:
@@ -43,9 +66,10 @@ def check_at_least(field: str, value: float, bound: float, *, above: bool = Fals
         value: its value.
         bound: the lower bound.
         above: refuse `bound` itself too.
+        infinite: allow infinity.
 
     Raises:
-        InputError: if the value is out of range or NaN.
+        InputError: if the value is out of range or no number.
 
     Example:
         >>> check_at_least("eps", 0.0, 0)
@@ -53,21 +77,23 @@ def check_at_least(field: str, value: float, bound: float, *, above: bool = Fals
         Traceback (most recent call last):
         nrt_lightning.errors.InputError: divisor=0.0 is out of range. Use a number above 0.
     """
-    if math.isnan(value) or value < bound or (above and value == bound):
+    check_number(field, value, infinite=infinite)
+    if value < bound or (above and value == bound):
         raise InputError(
             f"{field}={value!r} is out of range. Use a number {'above' if above else 'of at least'} {bound}."
         )
 
 
-def check_fraction(field: str, value: float) -> None:
+def check_fraction(field: str, value: float, *, above: bool = False) -> None:
     """Raise `InputError` unless `0 <= value <= 1`.
 
     Args:
         field: name of the setting, for the message.
         value: its value.
+        above: refuse 0 itself too.
 
     Raises:
-        InputError: if the value is out of range or NaN.
+        InputError: if the value is out of range or no number.
 
     Example:
         >>> check_fraction("momentum", 0.99)
@@ -75,8 +101,11 @@ def check_fraction(field: str, value: float) -> None:
         Traceback (most recent call last):
         nrt_lightning.errors.InputError: momentum=99 is out of range. Use a number from 0 to 1.
     """
-    if not 0 <= value <= 1:
-        raise InputError(f"{field}={value!r} is out of range. Use a number from 0 to 1.")
+    check_number(field, value)
+    if not 0 <= value <= 1 or (above and value == 0):
+        raise InputError(
+            f"{field}={value!r} is out of range. Use a number {'above 0, at most' if above else 'from 0 to'} 1."
+        )
 
 
 def check_interval(low_field: str, low: float, high_field: str, high: float) -> None:
@@ -89,7 +118,7 @@ def check_interval(low_field: str, low: float, high_field: str, high: float) -> 
         high: the upper bound, possibly infinite.
 
     Raises:
-        InputError: if the bounds are out of order, or NaN.
+        InputError: if the bounds are out of order, or no numbers.
 
     Example:
         >>> check_interval("ratio_low", 0.8, "ratio_high", 1.28)
@@ -98,6 +127,7 @@ def check_interval(low_field: str, low: float, high_field: str, high: float) -> 
         nrt_lightning.errors.InputError: ratio_high=1.28 is below ratio_low=2.0. Use 0 <= ratio_low <= ratio_high.
     """
     check_at_least(low_field, low, 0)
+    check_number(high_field, high, infinite=True)
     if not high >= low:
         raise InputError(f"{high_field}={high!r} is below {low_field}={low!r}. Use 0 <= {low_field} <= {high_field}.")
 

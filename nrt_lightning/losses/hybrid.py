@@ -35,7 +35,7 @@ class HybridImportance:
     cap: float = 2.0
 
     def __post_init__(self) -> None:
-        check_at_least("answer_conditioned.correction.cap", self.cap, 0, above=True)
+        check_at_least("answer_conditioned.correction.cap", self.cap, 0, above=True, infinite=True)
 
     def __call__(self, logprobs: Tensor, conditioned: Tensor, share: Tensor, sampled: Tensor) -> Tensor:
         """Compute the weights.

@@ -97,7 +97,7 @@ class TruncatedImportance(SamplerCorrection):
     cap: float = 2.0
 
     def __post_init__(self) -> None:
-        check_at_least("sampler_correction.cap", self.cap, 0, above=True)
+        check_at_least("sampler_correction.cap", self.cap, 0, above=True, infinite=True)
 
     def bounded(self, ratio: Tensor) -> Tensor:
         """The ratios, at most `cap`. `[N, C]`"""

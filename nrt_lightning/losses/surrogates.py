@@ -142,7 +142,7 @@ class ClippedRatio(Surrogate):
 
     def __post_init__(self) -> None:
         check_at_least("clip_low", self.clip_low, 0)
-        check_at_least("clip_high", self.clip_high, 0)
+        check_at_least("clip_high", self.clip_high, 0, infinite=True)
 
     def __call__(
         self, logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor | None = None

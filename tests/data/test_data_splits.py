@@ -177,3 +177,17 @@ def test_an_example_shows_every_line(char_tokenizer):
 
 def test_memory_source_reads_only_the_first_rows():
     assert len(MemorySource(RECORDS, max_rows=2).rows()) == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"val_rows": None}, {"val_rows": "3"}, {"test_rows": float("inf")}, {"batch_size": None}, {"window": "2"},
+        {"max_prompt_tokens": None}, {"max_answer_tokens": 1}, {"max_dropped_share": None}, {"max_train_rows": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_are_no_numbers_are_refused_by_name(settings):
+    [(name, value)] = settings.items()
+    with pytest.raises(InputError, match=rf"^data\.{name}={value!r} is "):
+        QADataModule(train=RECORDS, **settings)
