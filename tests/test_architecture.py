@@ -14,9 +14,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # In import order: a part may import itself and the parts above it. CONTRIBUTING.md shows the same list.
 ORDER = """
-    errors files randomness structures assets
+    errors files randomness assets
     configs
     functional
+    structures
     rewards advantages filters losses metrics
     data
     tasks

@@ -17,7 +17,7 @@ from nrt_lightning.evaluation.answered import AnsweredQuestion, SampledAnswer
 from nrt_lightning.evaluation.evaluate import texts_of
 from nrt_lightning.evaluation.probe import repeat
 from nrt_lightning.functional import pack_segment
-from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.functional.validation import check_at_least, check_fraction
 from nrt_lightning.models import Policy
 from nrt_lightning.rollouts import Generations, RolloutEngine, assemble, direct_answers, write_answers
 from nrt_lightning.rollouts.answering import write_directly
@@ -61,8 +61,7 @@ class AnswerSettings:
                             ("max_answer_tokens", 1)):  # fmt: skip
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, least)
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p={self.top_p} is out of range. Give a number above 0, at most 1.")
+        check_fraction("top_p", self.top_p, above=True)
         if self.samples > 1 and self.temperature == 0:
             raise InputError(f"samples={self.samples} with temperature=0.0: all answers to a question would be equal. "
                              "Set temperature above 0, or samples=1.")  # fmt: skip

@@ -17,6 +17,7 @@ from nrt_lightning.data.batches import TextBatches
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate
 from nrt_lightning.filters import GroupFilter
+from nrt_lightning.functional.validation import check_at_least
 from nrt_lightning.losses import NRTLoss
 from nrt_lightning.models import BaselineScorer, NoReference, Policy, PolicyBaseline, Reference
 from nrt_lightning.modules.schedules import Schedule
@@ -114,6 +115,7 @@ class NRTModule(TrainingLog):
         step_credit: StepGains | None = None,
     ) -> None:
         super().__init__(policy, engine, optimizer, schedule, metrics, text_batches, max_tokens_per_micro_batch)
+        check_at_least("predict_temperature", predict_temperature, 0)
         self.predict_temperature = predict_temperature
         self.method = Method(
             policy=policy,

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from nrt_lightning.functional.validation import check_at_least, check_fraction
+
+LEAST = {
+    "group_size": 1,
+    "max_trace_tokens": 0,  # models that write no traces
+    "max_answer_tokens": 1,
+    "temperature": 0,
+    "top_k": 0,
+    "refill_rounds": 0,
+}
+
 
 @dataclass
 class Sampling:
@@ -24,6 +35,9 @@ class Sampling:
         refill_rounds: how often groups that were filtered are replaced by those of further rows, at most; 0 leaves
             them without a loss.
         keep_surplus: keep the questions of groups that were left over from a replacement for the next one.
+
+    Raises:
+        InputError: a number is out of range.
     """
 
     group_size: int = 8
@@ -36,3 +50,10 @@ class Sampling:
     answer_temperature: float | None = None
     refill_rounds: int = 0
     keep_surplus: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            check_at_least(f"sampling.{name}", getattr(self, name), least)
+        check_fraction("sampling.top_p", self.top_p, above=True)
+        if self.answer_temperature is not None:
+            check_at_least("sampling.answer_temperature", self.answer_temperature, 0)

@@ -150,9 +150,11 @@ def check_sampled(method: Method) -> None:
     """Refuse to train on traces of another distribution than the one whose log-probs are trained.
 
     Raises:
-        InputError: the temperature is 0, or top_p or top_k cuts the distribution and nothing corrects for it.
+        InputError: the temperature or the length is 0, or top_p or top_k cuts the distribution and nothing corrects
+            for it.
     """
     sampling = method.sampling
+    check_at_least("sampling.max_trace_tokens", sampling.max_trace_tokens, 1)
     if sampling.temperature == 0:
         raise InputError(
             "sampling.temperature is 0, which is for evaluation: all traces of a group would be the same. Set it above "
@@ -174,7 +176,6 @@ def check_filters(filters: list[GroupFilter], sampling: Sampling) -> None:
                 f"sampling.group_size is {sampling.group_size}, but {filter_} compares the traces of a group: it would "
                 "drop them all. Set group_size to 2 or more."
             )
-    check_at_least("sampling.refill_rounds", sampling.refill_rounds, 0)
     if sampling.refill_rounds and not filters:
         raise InputError(
             f"sampling.refill_rounds is {sampling.refill_rounds}, but nothing filters groups. Give filters, or "

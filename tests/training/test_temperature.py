@@ -144,3 +144,9 @@ def test_greedy_traces_are_for_evaluation(quiet_trainer):
     quiet_trainer(limit_val_batches=1).validate(module, registers(), verbose=False)
     with pytest.raises(InputError, match=r"sampling\.temperature is 0.*evaluation"):
         quiet_trainer(max_steps=1).fit(module, registers())
+
+
+def test_traces_without_tokens_are_for_evaluation(quiet_trainer):
+    module = nrt_module(sampling=Sampling(group_size=2, max_trace_tokens=0))
+    with pytest.raises(InputError, match=r"sampling\.max_trace_tokens=0"):
+        quiet_trainer(max_steps=1).fit(module, registers())

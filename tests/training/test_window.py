@@ -191,7 +191,6 @@ def test_further_rows_do_not_depend_on_anything_but_their_place(trainer):
     [
         ({"filters": [ZeroVarianceFilter()], "sampling": Sampling(group_size=1)}, "ZeroVarianceFilter.*drop them all"),
         ({"sampling": sampling(refill_rounds=1)}, "refill_rounds is 1, but nothing filters"),
-        ({"filters": [ZeroVarianceFilter()], "sampling": sampling(refill_rounds=-1)}, "refill_rounds=-1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(settings, message):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nrt_lightning.data.encoding import PromptEncoder
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.record import LIMITS
-from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.functional.validation import check_at_least, check_fraction
 from nrt_lightning.models.policy.texts import decode, decode_answers
 from nrt_lightning.randomness import counter_seed
 from nrt_lightning.rollouts import Generations, write_answers
@@ -43,10 +43,8 @@ class ChatSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:
-            raise InputError(f"temperature={self.temperature} is out of range. Give 0 (greedy) or more.")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"top_p={self.top_p} is out of range. Give a number above 0, at most 1.")
+        check_at_least("temperature", self.temperature, 0)
+        check_fraction("top_p", self.top_p, above=True)
         for name, least in (("max_trace_tokens", 0), ("max_answer_tokens", 1)):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, least)
