@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from nrt_lightning.errors import InputError
 from nrt_lightning.functional.continuation import continuations, token_ids
 from nrt_lightning.structures import Markup, Row
 
@@ -80,15 +81,18 @@ class ControlText:
         texts = [turn["content"] for turn in row.messages]
         used = set("".join(texts))
         free = (chr(code) for code in PRIVATE if chr(code) not in used)
-        hidden: dict[str, str] = {}
+        characters: dict[str, str] = {}  # by control text
 
         def replaced(match: re.Match[str]) -> str:
-            character = next(free)
-            hidden[character] = match[0]
-            return character
+            if match[0] not in characters:
+                character = next(free, None)
+                if character is None:
+                    raise InputError(f"{row.origin}: no private character is left for {match[0]!r}. Remove the row.")
+                characters[match[0]] = character
+            return characters[match[0]]
 
         messages = [turn | {"content": self.pattern.sub(replaced, turn["content"])} for turn in row.messages]
-        return dataclasses.replace(row, messages=messages), Hidden(self, hidden)
+        return dataclasses.replace(row, messages=messages), Hidden(self, {c: text for text, c in characters.items()})
 
 
 @lru_cache(maxsize=4)

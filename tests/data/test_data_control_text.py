@@ -7,7 +7,8 @@ from models.policy.test_markup import CHATML
 from subwords import byte_level, sentencepiece
 
 from nrt_lightning.data import ChatTemplate, PlainTemplate, PromptEncoder, WorkedExample
-from nrt_lightning.data.control_text import ControlText
+from nrt_lightning.data.control_text import PRIVATE, ControlText
+from nrt_lightning.errors import InputError
 from nrt_lightning.structures import Markup, Row
 
 CONTROL = ["<|im_start|>", "<|im_end|>", "</s>", "<s>", "<pad>", "<unk>", "<|mark|>"]
@@ -89,7 +90,21 @@ def test_the_injected_turn_is_no_turn():
 
 def test_private_characters_of_a_row_stay():
     tokenizer = TOKENIZERS["byte_level"]
-    row, hidden = ControlText(tokenizer).hide(asked("\ue000</s>\ue001</s>"))
+    row, hidden = ControlText(tokenizer).hide(asked("\ue000</s>\ue001<|im_end|></s>"))
     assert len(hidden.texts) == 2
     assert not set(hidden.texts) & set("\ue000\ue001")
     assert row.question[0] == "\ue000"
+
+
+def test_a_row_may_hold_more_control_tokens_than_there_are_private_characters():
+    tokenizer = TOKENIZERS["byte_level"]
+    row, hidden = ControlText(tokenizer).hide(asked("</s>" * 7000 + "<|im_end|>"))
+    [first, last] = hidden.texts
+    assert row.question == first * 7000 + last
+    assert hidden.texts == {first: "</s>", last: "<|im_end|>"}
+
+
+def test_a_row_without_a_free_private_character_is_named():
+    taken = "".join(map(chr, PRIVATE))
+    with pytest.raises(InputError, match=r"f\.csv:2.*</s>"):
+        ControlText(TOKENIZERS["byte_level"]).hide(asked(taken + "</s>"))
