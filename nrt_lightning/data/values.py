@@ -64,15 +64,17 @@ def check_row(row: Row) -> None:
 
 
 def number_text(value: Any) -> Any:
-    """The text of an integer or finite float; any other value unchanged.
+    """The text of an integer, a finite float or a decimal; any other value unchanged.
 
-    >>> number_text(7), number_text(3.0), number_text(True), number_text(float("nan"))
-    ('7', '3.0', True, nan)
+    >>> number_text(7), number_text(3.0), number_text(Decimal("1E+2")), number_text(True), number_text(float("nan"))
+    ('7', '3.0', '100', True, nan)
     """
     if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return value
     try:
-        return str(value) if isinstance(value, Integral) or math.isfinite(value) else value
+        if not isinstance(value, Integral) and not math.isfinite(value):
+            return value
+        return format(value, "f") if isinstance(value, Decimal) else str(value)
     except ValueError:  # an integer of thousands of digits
         return value
 

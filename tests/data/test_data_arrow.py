@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -48,3 +49,13 @@ def test_datasets_in_memory_and_on_disk(tmp_path: Path) -> None:
     assert [row.answer for row in MemorySource(rows).rows()] == TEXTS
     rows.save_to_disk(str(tmp_path / "saved"))
     assert [row.answer for row in FileSource(str(tmp_path / "saved")).rows()] == TEXTS
+
+
+def test_decimals_are_written_out(tmp_path: Path) -> None:
+    numbers = [Decimal("100000.00"), Decimal("0.00"), Decimal("-2.50"), Decimal("0.0000000001")]
+    answers = pa.array(numbers, type=pa.decimal128(20, 10))
+    pq.write_table(pa.table({"question": ["q"] * 4, "answer": answers}), tmp_path / "rows.parquet")
+    expected = ["100000.0000000000", "0.0000000000", "-2.5000000000", "0.0000000001"]
+    assert [row.answer for row in FileSource(str(tmp_path / "rows.parquet")).rows()] == expected
+    thousands = pa.array([Decimal("1E+5")], type=pa.decimal128(10, -3))
+    assert MemorySource([{"question": "q", "answer": thousands[0].as_py()}]).rows()[0].answer == "100000"
