@@ -131,6 +131,15 @@ def test_columns_are_found_by_name_or_named() -> None:
     assert data_of(init("--data=two.csv", output="two.yaml"))["format"]["init_args"]["question"] == "text"
 
 
+def test_an_instruction_with_an_input_is_no_question_by_itself() -> None:
+    rows = [{"Instruction": f"Repeat {n}.", "input": "" if n < 6 else "Twice.", "output": str(n)} for n in range(12)]
+    Path("alpaca.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InputError, match=r"'Instruction' and 'input'.*--question"):
+        init(MODEL, "--data=alpaca.jsonl")
+    written = init(MODEL, "--data=alpaca.jsonl", "--question=Instruction")
+    assert data_of(written)["format"]["init_args"]["question"] == "Instruction"
+
+
 def test_names_that_yaml_would_read_otherwise() -> None:
     question, answer = "no", "a: b # c"
     write_csv("x\n- y #.csv", (question, answer), [("1 + 1?", "2")] * 20)

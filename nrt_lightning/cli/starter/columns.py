@@ -9,7 +9,7 @@ from nrt_lightning.data import Messages, PromptCompletion, QuestionAnswer
 from nrt_lightning.data.formats import RowFormat
 from nrt_lightning.errors import InputError, nearest
 
-QUESTION = ("question", "questions", "query", "problem", "prompt", "input", "instruction", "task", "q", "frage")
+QUESTION = ("question", "questions", "query", "problem", "prompt", "instruction", "input", "task", "q", "frage")
 ANSWER = (
     "answer", "answers", "final_answer", "solution", "response", "output", "completion", "target", "label", "result",
     "a", "antwort",
@@ -27,7 +27,8 @@ def find_format(record: Mapping[str, Any], question: str | None, answer: str | N
         origin: file and line of the record, for errors.
 
     Raises:
-        InputError: a named column is missing, or no column has a name that says what it contains.
+        InputError: a named column is missing, no column has a name that says what it contains, or two together are the
+            question.
 
     Example:
         >>> find_format({"id": 1, "Problem": "1 + 1?", "Answer": "2"}, None, None, "sums.csv:2")
@@ -43,6 +44,8 @@ def find_format(record: Mapping[str, Any], question: str | None, answer: str | N
                 return Messages(column=name)
         if is_turns(record.get("prompt")) and is_turns(record.get("completion")):
             return PromptCompletion()
+    if question is None:
+        check_instruction(columns, origin)
     question = question or named(columns, QUESTION, {answer})
     answer = answer or named(columns, ANSWER, {question})
     rest = [column for column in columns if column not in (question, answer) and column.lower() not in ("id", "")]
@@ -59,6 +62,16 @@ def find_format(record: Mapping[str, Any], question: str | None, answer: str | N
     if question == answer:
         raise InputError(f"--question and --answer are both {question!r}. Name two columns.")
     return QuestionAnswer(question=question, answer=answer)
+
+
+def check_instruction(columns: Sequence[str], origin: str) -> None:
+    """Refuse to choose between an instruction and its input, as in Alpaca's rows: neither is the whole question."""
+    instruction, text = (named(columns, (name,), set()) for name in ("instruction", "input"))
+    if instruction is not None and text is not None:
+        raise InputError(
+            f"{origin}: the columns {instruction!r} and {text!r} may be one question in two parts. Give "
+            "--question=COLUMN: one of them, or a new column with both texts."
+        )
 
 
 def named(columns: Sequence[str], names: Sequence[str], taken: set[str | None]) -> str | None:
