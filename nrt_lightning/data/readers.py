@@ -5,15 +5,16 @@ JSON lines, JSON and CSV are read with the standard library, so that errors can 
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nrt_lightning.data.csv_reader import read_csv
+from nrt_lightning.data.decoding import decode
 from nrt_lightning.data.parquet import read_parquet
-from nrt_lightning.data.records import Records, Repeated, WrittenFloat, from_pairs, twice
+from nrt_lightning.data.records import Records, WrittenFloat, from_pairs
 from nrt_lightning.errors import InputError, nearest
 
 DECODER = json.JSONDecoder(parse_float=WrittenFloat, object_pairs_hook=from_pairs)
@@ -25,7 +26,7 @@ def read_json_lines(path: Path) -> Records:
     with path.open("rb") as file:  # bytes split at line feeds only: a text may contain other line separators
         for number, line in enumerate(file, start=1):
             origin = f"{path}:{number}"
-            text = _decode(line, path, number).strip()
+            text = decode(line, path, number).strip()
             if not text:
                 continue
             try:
@@ -42,9 +43,10 @@ def read_json_lines(path: Path) -> Records:
 
 def read_json(path: Path) -> Records:
     """Records of a JSON file: a list of objects, or one object per line."""
-    text = _decode(path.read_bytes(), path, 1)
+    text = decode(path.read_bytes(), path, 1)
     position, line = _skip_space(text, 0), 1
     if text[position : position + 1] == "{":
+        _check_one_line(text, position, path)
         yield from read_json_lines(path)
         return
     if text[position : position + 1] != "[":
@@ -71,35 +73,6 @@ def read_json(path: Path) -> Records:
         raise InputError(f"{path}:{line}: expected ',' or ']' after the record. Check that the file is complete.")
     if text[position + 1 :].strip():
         raise InputError(f"{path}:{line}: text after the end of the list. Put all records into one list.")
-
-
-def read_csv(path: Path, delimiter: str = ",") -> Records:
-    """Records of a CSV file with a header. Quoted texts may span lines; the origin is the first line."""
-    line = 1  # first line of the record
-    limit = csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is too short for long answers
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-            columns, line = list(reader.fieldnames or ()), reader.line_num + 1
-            repeated = twice(columns)
-            for record in reader:
-                origin = f"{path}:{line}"
-                _check_delimiter(columns, record, delimiter, path)
-                if None in record or None in record.values():
-                    many = "more" if None in record else "fewer"
-                    raise InputError(
-                        f"{origin}: {many} fields than the header's {len(columns)} columns. "
-                        "Put texts with delimiters, quotes or line breaks in double quotes."
-                    )
-                yield origin, Repeated(record, repeated) if repeated else record
-                line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"{path}:{line}: not valid CSV ({error}). Check the quotes of this record.") from None
-    except UnicodeDecodeError:
-        _decode(path.read_bytes(), path, 1)  # raises an error that names the line
-        raise
-    finally:
-        csv.field_size_limit(limit)
 
 
 def read_tsv(path: Path) -> Records:
@@ -141,26 +114,21 @@ def _readable(records: Records, path: Path) -> Records:
         ) from None
 
 
-def _check_delimiter(columns: list[str], record: dict[str, Any], delimiter: str, path: Path) -> None:
-    """Refuse a file of one column whose header and texts are divided by another delimiter."""
-    if len(columns) != 1:
-        return
-    first = "".join(map(str, [record.get(columns[0]), *(record.get(None, ()))]))  # type: ignore[call-overload]
-    other = next((d for d in (",", ";", "\t") if d != delimiter and d in columns[0] and d in first), None)
-    if other is not None:
-        kind = "a .tsv file with tabs" if delimiter == "\t" else "a .csv file with commas, or a .tsv file with tabs"
-        raise InputError(f"{path}:1: the columns seem to be divided by {other!r}. Save them as {kind}.")
-
-
-def _decode(data: bytes, path: Path, line: int) -> str:
-    """Decode the bytes that begin at `line`."""
+def _check_one_line(text: str, position: int, path: Path) -> None:
+    """Refuse a JSON file whose first object spans lines, so that it is no record of a line."""
     try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line += data.count(b"\n", 0, error.start)
-        raise InputError(
-            f"{path}:{line}: not UTF-8 text (byte {data[error.start]:#x}). Save the file as UTF-8."
-        ) from None
+        found, end = DECODER.raw_decode(text, position)
+    except UNREADABLE:  # the reader of lines names the line
+        return
+    if "\n" not in text[position:end]:
+        return
+    lists = [name for name, value in found.items() if isinstance(value, list)]
+    what = (
+        f"an object with a list in {lists[0]!r}. Write that list alone"
+        if lists
+        else "an object of several lines. Write"
+    )
+    raise InputError(f"{path}:{1 + text.count(chr(10), 0, position)}: {what}: [{{...}}, {{...}}].")
 
 
 def _object(record: Any, origin: str) -> dict[str, Any]:

@@ -137,6 +137,13 @@ GOOD = '{"question": "q", "answer": "a"}\n'
         ("d.csv", 'question,answer\na,b\nc,"d\n', [":3", "CSV", "quotes"]),
         ("d.csv", "question,answer\na,b\nc,\n", [":3, column 'answer'", "empty"]),
         ("d.csv", b"question,answer\na,b\n\xff,c\n", [":3", "UTF-8"]),
+        ("d.csv", "\n\nquestion,answer\n\n\n\na,b\n\nc\n", [":9", "fewer fields", "2 columns"]),
+        ("d.csv", 'question,answer\n\n\na,b\n\nc,"d\n', [":6", "CSV", "quotes"]),
+        ("d.csv", "question,answer\na,b\n".encode("utf-16-le"), [":1", "UTF-16", "UTF-8"]),
+        ("d.jsonl", GOOD.encode("utf-16-le"), [":1", "UTF-16", "UTF-8"]),
+        ("d.json", GOOD.encode("utf-16-be"), [":1", "UTF-16", "UTF-8"]),
+        ("d.json", '\n{\n "data": [\n' + GOOD + "]\n}\n", [":2", "a list in 'data'", "list alone"]),
+        ("d.json", '{\n"question": "q",\n"answer": "a"\n}\n{\n}', [":1", "several lines", "[{"]),
         ("d.csv", "question,answer,question\na,b,c\n", [":2", "column 'question' stands twice"]),
         ("d.csv", "question;answer\na, or b;c\n", [":1", "';'", "commas"]),
         ("d.csv", "question\tanswer\na\tc\n", [":1", "'\\t'", ".tsv"]),
@@ -214,3 +221,40 @@ def test_a_number_of_too_many_digits_names_its_line(tmp_path):
     path.write_text('{"question": "q", "answer": ' + "1" * 5000 + "}\n")
     with pytest.raises(InputError, match=r"d\.jsonl:1.*digits"):
         FileSource(str(path)).rows()
+
+
+def test_empty_lines_of_csv_are_no_records(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("\n\nquestion,answer\n\na,b\n\n\nc,d\n")
+    assert [(row.answer, row.origin) for row in FileSource(str(path)).rows()] == [
+        ("b", f"{path}:5"),
+        ("d", f"{path}:8"),
+    ]
+
+
+def test_white_space_around_names_of_csv_columns(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("question , answer\na?,b\n")
+    assert FileSource(str(path)).rows()[0].answer == "b"
+    path.write_text("question,answer, answer\na?,b,c\n")  # would make two of one name
+    assert FileSource(str(path), QuestionAnswer(answer=" answer")).rows()[0].answer == "c"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.tsv", 'question\tanswer\na?\t1\n"b?\t2\nc?\t3\nend"\t4\n'),
+        ("d.csv", 'question,answer\na?,1\nb?,"2\nc?,3"\n'),
+    ],
+)
+def test_rows_that_a_quote_joined_are_counted(tmp_path, caplog, name, content):
+    (tmp_path / name).write_text(content)
+    assert len(FileSource(str(tmp_path / name)).rows()) == 2
+    assert f"{name}: 1 records hold a text of several lines that read like records, first: line 3" in caplog.text
+
+
+def test_texts_of_several_lines_are_not_taken_for_joined_rows(tmp_path, caplog):
+    path = tmp_path / "d.csv"
+    path.write_text('question,answer\n"a?\nb, or c?","First, d, then e:\nf.\n"\n')
+    assert FileSource(str(path)).rows()[0].question == "a?\nb, or c?"
+    assert not caplog.records
