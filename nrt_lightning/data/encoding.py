@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
 import torch
@@ -141,7 +141,7 @@ class PromptEncoder:
         encoded = self.fitting(rows)
         limits = (self.max_prompt_tokens, self.max_answer_tokens)
         check_dropped(encoded.report, name, limits, self.max_dropped_share)
-        log_kept(rows, encoded.report, name)
+        log_kept(encoded.rows, encoded.report, name)
         return encoded
 
     def fitting(self, rows: Sequence[Row]) -> EncodedRows:
@@ -149,7 +149,7 @@ class PromptEncoder:
         report, kept = EncodingReport(len(rows)), list[Row]()
         prompts, answers = TokenLists(), TokenLists()
         for start in range(0, len(rows), CHUNK):
-            chunk = rows[start : start + CHUNK]
+            chunk = [trimmed(row) for row in rows[start : start + CHUNK]]
             for row in chunk:
                 check_row(row)
             fits = [
@@ -160,7 +160,7 @@ class PromptEncoder:
                 if self._fits(row, prompt, answer, report)
             ]
             report.unknown_texts += [row.origin for row, *ids in fits if self._unknown(row, *ids)]
-            report.control_texts += [row.origin for row in chunk if self.control.in_row(row)]
+            report.control_texts += [row.origin for row, *_ in fits if self.control.in_row(row)]
             kept += [row for row, _, _ in fits]
             prompts.extend([prompt for _, prompt, _ in fits])
             answers.extend([answer for _, _, answer in fits])
@@ -207,7 +207,14 @@ class PromptEncoder:
     def _holds_end(self, row: Row) -> bool:
         """True if the answer would be cut where it holds the end of answers."""
         end = None if self.template.markup is None else self.template.markup.end_text
-        return end is not None and end in (row.answer or "").strip()
+        return end is not None and end in (row.answer or "")
+
+
+def trimmed(row: Row) -> Row:
+    """The row without white space around its answer, which would change the tokens of the answer and of its end."""
+    if row.answer is None or row.answer == row.answer.strip():
+        return row
+    return replace(row, answer=row.answer.strip())
 
 
 def unknown_id(tokenizer: Any) -> int | None:

@@ -86,7 +86,7 @@ def log_kept(rows: Sequence[Row], report: EncodingReport, name: str) -> None:
     """Log the rows that are kept but probably meant otherwise, each kind with its number and its first rows.
 
     Args:
-        rows: all rows of the split.
+        rows: of the split, without the dropped ones.
         report: of the encoding.
         name: of the split.
     """

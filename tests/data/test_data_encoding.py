@@ -177,3 +177,21 @@ def test_an_answer_that_holds_its_end_is_counted_or_refused(char_tokenizer, capl
     assert "f.csv:0" in caplog.text
     with pytest.raises(InputError, match=r"2 of 2 rows .*2 answers hold .*policy\.answer_end.*f\.csv:0"):
         PromptEncoder(char_tokenizer, template).encode([rows[0], rows[0]])
+
+
+@pytest.mark.parametrize("end", ["</s>", "\n"])
+def test_white_space_around_an_answer_changes_no_token(char_tokenizer, end):
+    markup = Markup("=", (char_tokenizer.convert_tokens_to_ids("="),), True, " ", end, (2,), end_token=end == "</s>")
+    rows = [make_row(n, answer=answer) for n, answer in enumerate(("42", "42\n", "42 ", " 42", "\t42\r\n"))]
+    for template in (PlainTemplate(), PlainTemplate().with_markup(markup)):
+        encoded = PromptEncoder(char_tokenizer, template).encode(rows)
+        assert len({tuple(item.answer_ids.tolist()) for item in encoded}) == 1
+        assert {row.answer for row in encoded.rows} == {"42"}
+
+
+def test_warnings_of_kept_rows_leave_dropped_rows_out(char_tokenizer, caplog):
+    rows = [make_row(0), make_row(1, question="1</s>" * 9), make_row(2, answer="9" * 20), make_row(2, answer="9" * 20)]
+    settings = {"max_prompt_tokens": 9, "max_answer_tokens": 9, "max_dropped_share": 0.9}
+    encoded = PromptEncoder(char_tokenizer, PlainTemplate(), **settings).encode(rows)
+    assert (len(encoded), encoded.report.control_texts) == (1, [])
+    assert len(caplog.records) == 1, "of the dropped rows"
