@@ -51,11 +51,11 @@ def check_number(field: str, value: object, *, infinite: bool = False) -> None:
         >>> check_number("cap", float("inf"), infinite=True)
         >>> check_number("rows", None)
         Traceback (most recent call last):
-        nrt_lightning.errors.InputError: rows=None is not a finite number. Set it to one.
+        nrt_lightning.errors.InputError: rows=None is not a finite number. Give a number.
     """
     number = isinstance(value, Real) and not isinstance(value, bool) and value == value  # NaN is not itself
     if not number or (not infinite and value in (math.inf, -math.inf)):
-        raise InputError(f"{field}={value!r} is not a {'' if infinite else 'finite '}number. Set it to one.")
+        raise InputError(f"{field}={value!r} is not a {'' if infinite else 'finite '}number. Give a number.")
 
 
 def check_at_least(field: str, value: float, bound: float, *, above: bool = False, infinite: bool = False) -> None:
