@@ -122,13 +122,12 @@ def _check_one_line(text: str, position: int, path: Path) -> None:
         return
     if "\n" not in text[position:end]:
         return
-    lists = [name for name, value in found.items() if isinstance(value, list)]
-    what = (
-        f"an object with a list in {lists[0]!r}. Write that list alone"
-        if lists
-        else "an object of several lines. Write"
+    names = [name for name, value in found.items() if isinstance(value, list) and isinstance((value or [0])[0], dict)]
+    inside = (
+        f", with a list of objects in {names[0]!r}. If they are the records, write that list alone" if names else ""
     )
-    raise InputError(f"{path}:{1 + text.count(chr(10), 0, position)}: {what}: [{{...}}, {{...}}].")
+    line = 1 + text.count("\n", 0, position)
+    raise InputError(f"{path}:{line}: an object of several lines{inside}. Write the records as [{{...}}, {{...}}].")
 
 
 def _object(record: Any, origin: str) -> dict[str, Any]:
