@@ -1,11 +1,18 @@
-"""The base's own dropout is off, unless asked for."""
+"""The base's own dropout and jitter are off, unless asked for."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from tiny import BASE, sampled, tiny_config
-from transformers import AutoModelForCausalLM, AutoTokenizer, OPTConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    FalconConfig,
+    MixtralConfig,
+    OPTConfig,
+    PhimoeConfig,
+)
 
 from nrt_lightning import LoRA, Policy, export_policy
 
@@ -60,3 +67,35 @@ def test_the_configuration_keeps_its_dropout(with_dropout, tmp_path):
     after = Policy(str(export_policy(policy, tmp_path / "m"))).config
     for name in ("resid_pdrop", "attention_dropout", "dropout"):
         assert getattr(after, name, None) == getattr(before, name, None)
+
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "initializer_range": 0.3, **VOCAB}
+EXPERTS = {"intermediate_size": 48, "num_key_value_heads": 2, "num_local_experts": 4, **SHAPE}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        MixtralConfig(router_jitter_noise=0.1, **EXPERTS),
+        PhimoeConfig(router_jitter_noise=0.01, input_jitter_noise=0.1, **EXPERTS),  # samples experts in train mode
+        FalconConfig(hidden_dropout=0.3, **SHAPE),  # read from the configuration
+    ],
+    ids=["mixtral", "phimoe", "falcon"],
+)
+def test_train_mode_scores_as_eval_mode(config, checkpointing):
+    torch.manual_seed(0)
+    model, tokenizer = AutoModelForCausalLM.from_config(config), AutoTokenizer.from_pretrained(BASE)
+    policy = Policy(model, tokenizer=tokenizer, activation_checkpointing=checkpointing).load().train()
+    first, second = twice(policy)
+    assert all(module.training for module in policy.network.modules())
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    policy.eval()
+    torch.testing.assert_close(first, twice(policy)[0])
+
+
+def test_jitter_that_is_asked_for_stays():
+    config = MixtralConfig(router_jitter_noise=0.1, **EXPERTS)
+    model, tokenizer = AutoModelForCausalLM.from_config(config), AutoTokenizer.from_pretrained(BASE)
+    first, second = twice(Policy(model, tokenizer=tokenizer, dropout=True).load().train())
+    assert not torch.allclose(first, second)
