@@ -26,7 +26,7 @@ class ChatTemplate(PromptTemplate):
 
     Raises:
         InputError: the tokenizer has no chat template, or the template raises an error for a conversation, or it drops
-            the traces of the examples.
+            the question or the traces of the examples.
     """
 
     system_prompt: str | None = None
@@ -53,6 +53,11 @@ class ChatTemplate(PromptTemplate):
                 f"{row.origin}: the chat template failed for this conversation ({type(error).__name__}: {error}). "
                 "Correct or remove the row, or check system_prompt and kwargs of ChatTemplate."
             ) from error
+        if row.question.strip() not in text and without_space(row.question) not in without_space(text):
+            raise InputError(
+                f"{row.origin}: the chat template drops or changes the question. It may expect `content` to be a list "
+                "of parts. Give one that takes texts: `template` of ChatTemplate."
+            )
         if any(self.completion(example).strip() not in text for example in self.examples):
             raise InputError(
                 "The chat template drops or changes the worked examples of ChatTemplate, as templates of thinking "
@@ -121,3 +126,8 @@ class ChatTemplate(PromptTemplate):
 def when(condition: str, name: str, value: str) -> str:
     """Jinja that sets a variable under a condition."""
     return f"{{%- if {condition} %}}{{%- set {name} = {value} %}}{{%- endif %}}"
+
+
+def without_space(text: str) -> str:
+    """The text without white space, which templates may change."""
+    return "".join(text.split())

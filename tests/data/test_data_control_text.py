@@ -108,3 +108,11 @@ def test_a_row_without_a_free_private_character_is_named():
     taken = "".join(map(chr, PRIVATE))
     with pytest.raises(InputError, match=r"f\.csv:2.*</s>"):
         ControlText(TOKENIZERS["byte_level"]).hide(asked(taken + "</s>"))
+
+
+def test_a_question_with_control_text_is_not_dropped():
+    tokenizer = TOKENIZERS["byte_level"]
+    template = ChatTemplate(template="{% for m in messages %}{{ m.content | trim }}|{% endfor %}")
+    assert "a <s> b|" in tokenizer.decode(template.encode(asked(" a <s> b\n"), tokenizer))
+    with pytest.raises(InputError, match="drops or changes the question"):
+        ChatTemplate(template="{{ messages[0].text }}|").encode(asked("</s>"), tokenizer)

@@ -136,6 +136,21 @@ def test_a_chat_template_that_drops_the_traces_is_refused(chat_tokenizer):
         template.render(row(QUESTION), chat_tokenizer)
 
 
+PARTS = "{% for m in messages %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endfor %}go"
+
+
+@pytest.mark.parametrize("drops", [PARTS, "{{ messages[0].text }}<user>", "{{ messages[0].content }}</s>"])
+def test_a_chat_template_that_drops_the_question_is_refused(chat_tokenizer, drops):
+    with pytest.raises(InputError, match=r"f.jsonl:4: .*drops.*question.*list of parts.*`template`"):
+        ChatTemplate(template=drops).render(row(LONGER), chat_tokenizer)
+
+
+@pytest.mark.parametrize("change", ["trim", "replace('\\n', ' ')", "indent(4)"])
+def test_a_chat_template_may_change_white_space(chat_tokenizer, change):
+    template = ChatTemplate(template="{{ messages[0].content | " + change + " }} go")
+    assert template.render(row([{"role": "user", "content": " a\n\nb </s>c\n"}]), chat_tokenizer).endswith("go")
+
+
 @pytest.mark.parametrize(
     "template",
     [
