@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.functional import group_statistics
-from nrt_lightning.functional.validation import declared_logprobs
+from nrt_lightning.functional.validation import check_returned, declared_logprobs
 from nrt_lightning.structures import TensorStruct
 
 
@@ -65,7 +65,8 @@ class GroupFilter(ABC):
     @property
     def name(self) -> str:
         """The name in logs, such as `zero_variance`."""
-        return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()[:-7]
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", type(self).__name__).lower()
+        return words.removesuffix("_filter")
 
     @abstractmethod
     def measure(self, groups: Groups) -> Tensor:
@@ -86,6 +87,30 @@ class GroupFilter(ABC):
         """Restore the state from a checkpoint."""
 
 
+def measure_groups(filter_: GroupFilter, groups: Groups) -> Tensor:
+    """The values by which a filter keeps groups or drops them. -> `[G]`
+
+    Raises:
+        InputError: they are not one for each group.
+    """
+    values = filter_.measure(groups)
+    count = len(groups.per_group(groups.group_ids))
+    check_returned(f"{type(filter_).__name__}.measure", values, [count], "one value for each group")
+    return values
+
+
+def names_of(filters: Sequence[GroupFilter]) -> list[str]:
+    """The names of filters in logs; those of the same name are numbered.
+
+    >>> from nrt_lightning.filters import DifficultyBandFilter
+    >>> names_of([DifficultyBandFilter(low=0.2), DifficultyBandFilter(high=0.5)])
+    ['difficulty_band', 'difficulty_band_2']
+    """
+    names = [filter_.name for filter_ in filters]
+    counts = [names[: index + 1].count(name) for index, name in enumerate(names)]
+    return [name if count == 1 else f"{name}_{count}" for name, count in zip(names, counts, strict=True)]
+
+
 def apply_filters(filters: Sequence[GroupFilter], values: Sequence[Tensor]) -> list[Tensor]:
     """Apply filters to the groups of a batch.
 
@@ -96,6 +121,9 @@ def apply_filters(filters: Sequence[GroupFilter], values: Sequence[Tensor]) -> l
     Returns:
         `[G]` bool for each filter, True for the groups that it drops and no earlier filter does.
 
+    Raises:
+        InputError: a filter does not decide on each group.
+
     Example:
         >>> from nrt_lightning.filters import DifficultyBandFilter, ZeroVarianceFilter
         >>> filters = [ZeroVarianceFilter(), DifficultyBandFilter(low=0.2)]
@@ -103,7 +131,10 @@ def apply_filters(filters: Sequence[GroupFilter], values: Sequence[Tensor]) -> l
         [tensor([ True, False, False]), tensor([False,  True, False])]
     """
     dropped: list[Tensor] = []
-    for filter_, measured in zip(filters, values, strict=True):
-        drops = ~filter_.keep(measured)
+    for filter_, of_groups in zip(filters, values, strict=True):
+        keeps = filter_.keep(of_groups)
+        name = f"{type(filter_).__name__}.keep"
+        check_returned(name, keeps, [len(of_groups)], "True for the groups to keep", boolean=True)
+        drops = ~keeps
         dropped.append(drops & ~torch.stack(dropped).any(0) if dropped else drops)
     return dropped

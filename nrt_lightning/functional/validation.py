@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from nrt_lightning.errors import InputError
@@ -154,6 +155,34 @@ def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, fi
     if tensor.shape != like.shape:
         message = f"{name} has shape {list(tensor.shape)} but {like_name} has {list(like.shape)}."
         raise InputError(f"{message} {fix}".rstrip())
+
+
+def check_returned(source: str, value: object, shape: Sequence[int], meaning: str, *, boolean: bool = False) -> None:
+    """Raise `InputError` unless a part of the user's returned a tensor of the right shape.
+
+    Args:
+        source: name of the part and its method, for the message.
+        value: that it returned.
+        shape: that it should have.
+        meaning: what the tensor holds, for the message.
+        boolean: it must be of dtype bool.
+
+    Raises:
+        InputError: if it is something else.
+
+    Example:
+        >>> check_returned("MyFilter.keep", torch.ones(3), [3], "whether to keep each group", boolean=True)
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: MyFilter.keep returned a float32 tensor of shape [3]. Return a bool tensor ...
+    """
+    if isinstance(value, Tensor):
+        if list(value.shape) == list(shape) and (not boolean or value.dtype == torch.bool):
+            return
+        got = f"a {str(value.dtype).removeprefix('torch.')} tensor of shape {list(value.shape)}"
+    else:
+        got = f"a {type(value).__name__}"
+    kind = "bool tensor" if boolean else "tensor"
+    raise InputError(f"{source} returned {got}. Return a {kind} of shape {list(shape)}: {meaning}.")
 
 
 def check_tokenizer(tokenizer: Any) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.filters import Groups, apply_filters
+from nrt_lightning.filters.base import measure_groups, names_of
 from nrt_lightning.functional import pack_segment
 from nrt_lightning.rollouts.joining import concat_groups, singles
 from nrt_lightning.strategies import Processes
@@ -111,7 +112,7 @@ class WindowFilter:
         """Whether to keep each group of these micro-batches."""
         seen = [groups_of(batch) for batch in window]
         gather = self.processes.gather
-        values = [gather(torch.cat([filter_.measure(groups) for groups in seen])) for filter_ in self.filters]
+        values = [gather(torch.cat([measure_groups(filter_, groups) for groups in seen])) for filter_ in self.filters]
         dropped = apply_filters(self.filters, [of_all.flatten() for of_all in values])
         self.values.append([of_all.flatten() for of_all in values])
         self.dropped.append(dropped)
@@ -122,10 +123,10 @@ class WindowFilter:
         """Show all groups to the filters; return the fraction that each dropped, to log."""
         logs = {}
         total = torch.zeros(())
-        for number, filter_ in enumerate(self.filters):
+        for number, (name, filter_) in enumerate(zip(names_of(self.filters), self.filters, strict=True)):
             filter_.observe(torch.cat([values[number] for values in self.values]))
             fraction = torch.cat([dropped[number] for dropped in self.dropped]).float().mean()
-            logs[f"filtered_{filter_.name}"], total = fraction, total.to(fraction) + fraction
+            logs[f"filtered_{name}"], total = fraction, total.to(fraction) + fraction
         return logs | {"filtered_groups": total}
 
 

@@ -11,11 +11,13 @@ from nrt_lightning.errors import InputError
 from nrt_lightning.filters import (
     DifficultyBandFilter,
     EMADeviationFilter,
+    GroupFilter,
     Groups,
     MinimumSpreadFilter,
     ZeroVarianceFilter,
     apply_filters,
 )
+from nrt_lightning.filters.base import measure_groups, names_of
 
 
 def groups(rewards, ids, confidence=None, baseline=None, mask=None) -> Groups:
@@ -141,6 +143,55 @@ def test_every_dropped_group_is_counted_for_one_filter(values, low, tolerance) -
 def test_names_in_logs() -> None:
     filters = [ZeroVarianceFilter(), EMADeviationFilter(), DifficultyBandFilter(), MinimumSpreadFilter()]
     assert [f.name for f in filters] == ["zero_variance", "ema_deviation", "difficulty_band", "minimum_spread"]
+
+
+class Easy(GroupFilter):
+    """Of a user, with a name and results that a test chooses."""
+
+    def __init__(self, keeps=None, measures=None):
+        self.keeps, self.measures = keeps, measures
+
+    def measure(self, groups):
+        return self.measures(groups)
+
+    def keep(self, values):
+        return self.keeps(values)
+
+
+class FilterOfMine(Easy):
+    pass
+
+
+def test_names_of_other_classes_are_whole_and_differ() -> None:
+    assert names_of([Easy(), FilterOfMine(), Easy()]) == ["easy", "filter_of_mine", "easy_2"]
+
+
+@pytest.mark.parametrize(
+    ("keeps", "got"),
+    [
+        (lambda values: (values > 0).long(), r"int64 tensor of shape \[2\]"),
+        (lambda values: values > values.new_zeros(2, 1), r"bool tensor of shape \[2, 2\]"),
+        (lambda values: (values > 0).tolist(), "list"),
+        (lambda values: (values > 0).all(), r"bool tensor of shape \[\]"),
+    ],
+)
+def test_a_filter_decides_on_each_group(keeps, got) -> None:
+    with pytest.raises(InputError, match=rf"Easy\.keep returned a {got}\. Return a bool tensor of shape \[2\]"):
+        apply_filters([Easy(keeps)], [torch.tensor([0.0, 0.1])])
+
+
+@pytest.mark.parametrize(
+    ("measures", "got"),
+    [
+        (lambda batch: batch.rewards, r"float32 tensor of shape \[4\]"),
+        (lambda batch: batch.deviation().unsqueeze(1), r"float32 tensor of shape \[2, 1\]"),
+        (lambda batch: batch.deviation().tolist(), "list"),
+    ],
+)
+def test_a_filter_measures_each_group(measures, got) -> None:
+    batch = groups([0.0, 0.1, 0.2, 0.3], [0, 0, 1, 1], [[0.5]] * 4)
+    with pytest.raises(InputError, match=rf"Easy\.measure returned a {got}\. Return a tensor of shape \[2\]"):
+        measure_groups(Easy(measures=measures), batch)
 
 
 @pytest.mark.parametrize(
