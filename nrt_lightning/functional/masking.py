@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional.validation import check_same_shape
+from nrt_lightning.functional.validation import check_mask
 
 
 def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
@@ -23,10 +23,14 @@ def masked_sum(values: Tensor, mask: Tensor, dim: int | None = None) -> Tensor:
     Returns:
         The sum; 0 with a zero gradient where the mask is empty.
 
+    Raises:
+        InputError: if the shapes differ or the mask is not bool.
+
     Example:
         >>> masked_sum(torch.tensor([1.0, float("nan"), 2.0]), torch.tensor([True, False, True]))
         tensor(3.)
     """
+    check_mask(mask, values)
     kept = torch.where(mask, values, 0)  # not values * mask: NaN * 0 is NaN
     return kept.sum() if dim is None else kept.sum(dim)
 
@@ -62,7 +66,7 @@ def pack_segment(values: Tensor, mask: Tensor, width: int | None = None) -> Tens
         `[N, T]`, 0 after each segment. Differentiable.
 
     Raises:
-        InputError: if a segment is longer than `width` or the shapes differ.
+        InputError: if a segment is longer than `width`, the shapes differ or the mask is not bool.
 
     Example:
         >>> values = torch.tensor([[9, 1, 2, 9], [9, 9, 9, 3]])
@@ -71,7 +75,7 @@ def pack_segment(values: Tensor, mask: Tensor, width: int | None = None) -> Tens
         tensor([[1, 2],
                 [3, 0]])
     """
-    check_same_shape("mask", mask, "values", values)
+    check_mask(mask, values)
     longest = int(mask.sum(1).max()) if mask.numel() else 0
     if width is None:
         width = longest

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nrt_lightning.functional.masking import masked_sum
-from nrt_lightning.functional.validation import check_at_least
+from nrt_lightning.functional.validation import check_at_least, check_mask
 
 
 class Reduction(ABC):
@@ -34,7 +34,11 @@ class Reduction(ABC):
             values: `[N, C]`; values outside the mask are ignored.
             mask: `[N, C]` bool.
             weights: `[N, C]` weights of these tokens in a larger batch; None if these sequences are the whole batch.
+
+        Raises:
+            InputError: if the shapes differ or the mask is not bool.
         """
+        check_mask(mask, values)
         return masked_sum(values * (self.weights(mask, values.dtype) if weights is None else weights), mask)
 
     def count(self, mask: Tensor) -> Tensor:

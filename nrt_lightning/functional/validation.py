@@ -157,6 +157,23 @@ def check_same_shape(name: str, tensor: Tensor, like_name: str, like: Tensor, fi
         raise InputError(f"{message} {fix}".rstrip())
 
 
+def check_mask(mask: Tensor, values: Tensor) -> None:
+    """Raise `InputError` unless a mask is bool and has the shape of the values.
+
+    Raises:
+        InputError: if it has another shape or dtype.
+
+    Example:
+        >>> import torch
+        >>> check_mask(torch.tensor([1, 0]), torch.ones(2))
+        Traceback (most recent call last):
+        nrt_lightning.errors.InputError: mask has dtype torch.int64. Give a bool tensor, such as mask.bool().
+    """
+    check_same_shape("mask", mask, "values", values)
+    if mask.dtype != torch.bool:
+        raise InputError(f"mask has dtype {mask.dtype}. Give a bool tensor, such as mask.bool().")
+
+
 def check_returned(source: str, value: object, shape: Sequence[int], meaning: str, *, boolean: bool = False) -> None:
     """Raise `InputError` unless a part of the user's returned a tensor of the right shape.
 

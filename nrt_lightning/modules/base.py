@@ -28,13 +28,20 @@ from nrt_lightning.models.policy.policy import Policy
 from nrt_lightning.models.policy.texts import with_rows
 from nrt_lightning.modules.gradients import GradientsOfOneStep
 from nrt_lightning.modules.positions import check_positions
-from nrt_lightning.modules.schedules import LinearSchedule, Schedule, default_optimizer
+from nrt_lightning.modules.schedules import (
+    LinearSchedule,
+    Schedule,
+    check_optimizer,
+    default_optimizer,
+    optimizer_of,
+)
 from nrt_lightning.modules.trusted_loading import TrustedLoading
 from nrt_lightning.randomness import counter_seed, run_seed, seed_all
 from nrt_lightning.rollouts.engine import RolloutEngine
 from nrt_lightning.strategies import Processes, check_run, layout_of, micro_batches_done
 from nrt_lightning.strategies.refused import check_one_dataloader, check_parts
 from nrt_lightning.structures import Prompts
+from nrt_lightning.training.parts import check_type
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +63,13 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
             self.save_hyperparameters(logger=False)
         self.policy, self.engine = policy, engine
         self.optimizer, self.schedule = optimizer or default_optimizer, schedule or LinearSchedule()
+        check_type("model.policy", policy, (Policy,))
+        check_type("model.engine", engine, (RolloutEngine,))
+        check_type("model.schedule", self.schedule, (Schedule,))
+        check_optimizer(self.optimizer)
         self.metrics = EvaluationMetrics(metrics)
         self.text_batches = text_batches or TextBatches()
+        check_type("model.text_batches", self.text_batches, (TextBatches,))
         self._gathered = ExitStack()  # the full weights, during evaluation
 
     @override
@@ -88,7 +100,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
         make = self.optimizer
         if make is default_optimizer:  # Lightning clips no fused optimizer in mixed precision
             make = partial(make, fused=not isinstance(self.trainer.precision_plugin, MixedPrecision))
-        optimizer = make([p for p in self.policy.parameters() if p.requires_grad])
+        optimizer = optimizer_of(make, self.policy.parameters())
         scheduler = self.schedule(optimizer, self.trainer.estimated_stepping_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from torch.nn import Parameter
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from nrt_lightning.errors import InputError
+from nrt_lightning.training.parts import shown
 
 
 def default_optimizer(params: Any, *, fused: bool = True) -> Optimizer:
@@ -24,6 +27,37 @@ def default_optimizer(params: Any, *, fused: bool = True) -> Optimizer:
     params = list(params)
     fused = fused and all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in params)
     return AdamW(params, lr=2e-6, betas=(0.9, 0.95), eps=1e-15, weight_decay=0.01, fused=fused)
+
+
+def check_optimizer(make: object) -> None:
+    """Check that the optimizer is a function, before any weights are read.
+
+    Raises:
+        InputError: it is an optimizer, or its settings.
+    """
+    if not callable(make):
+        raise InputError(
+            f"model.optimizer is {shown(make)}, not a function of the parameters. Give one, such as "
+            "lambda parameters: AdamW(parameters, lr=2e-6)."
+        )
+
+
+def optimizer_of(make: Callable[..., Any], weights: Iterable[Parameter]) -> Any:
+    """The optimizer of the weights that require a gradient.
+
+    Raises:
+        InputError: none does, or the function returns no optimizer.
+    """
+    trained = [parameter for parameter in weights if parameter.requires_grad]
+    if not trained:
+        raise InputError(
+            "No weight of model.policy requires a gradient, so nothing would be trained. Set policy.adapter, for "
+            "instance to LoRA, or requires_grad of the weights to train."
+        )
+    optimizer = make(trained)
+    if not isinstance(optimizer, Optimizer):
+        raise InputError(f"model.optimizer returned {shown(optimizer)}. Return an optimizer of torch.")
+    return optimizer
 
 
 class Schedule(ABC):

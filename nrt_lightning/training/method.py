@@ -29,6 +29,7 @@ from nrt_lightning.signals import ScoreEvidence, SignalCombiner
 from nrt_lightning.structures import Credit, LossOutput, Prompts, Rollouts, Sampling, Scores, TraceReward
 from nrt_lightning.training.conditioned import AnswerConditioned
 from nrt_lightning.training.needs import Needs
+from nrt_lightning.training.parts import advantages_by, check_types, reward_by
 from nrt_lightning.training.steps import StepGains
 
 
@@ -70,6 +71,7 @@ class Method(Needs):
     step_credit: StepGains | None = None
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.loss.sampler_correction is None and self.engine.sampler_correction is not None:
             self.loss = dataclasses.replace(self.loss, sampler_correction=self.engine.sampler_correction)
 
@@ -166,7 +168,7 @@ class Method(Needs):
                 weights = self.aggregator(logprobs, mask, baseline).token_weights
             return TraceReward(self.signals.combine(values, rollouts.group_ids), weights, values)
         assert logprobs is not None, "score the answers first"
-        reward = self.aggregator(logprobs, mask, baseline)
+        reward = reward_by(self.aggregator, logprobs, mask, baseline, rows)
         if found is not None and found.baseline_logprobs is not None:
             empty = self.aggregator(found.baseline_logprobs, rollouts.answer_mask, found.baseline_logprobs).value  # [B]
             reward.baseline = empty[rows]
@@ -183,7 +185,7 @@ class Method(Needs):
         if trained.credit is not None:
             return trained.credit
         reward = self.compute_rewards(batch, scores)
-        advantages = self.advantage(reward.value, rollouts.group_ids, reward.baseline)  # [N]
+        advantages = advantages_by(self.advantage, reward.value, rollouts.group_ids, reward.baseline)  # [N]
         advantages = self.by_step(advantages, batch)
         answers = rollouts.answer_mask[rollouts.group_ids]  # [N, T]
         weights = self.token_weights(reward.token_weights, answers, rollouts.group_ids, reward.value)  # [N, T]

@@ -15,6 +15,7 @@ from nrt_lightning.rollouts.joining import concat_groups, singles
 from nrt_lightning.strategies import Processes
 from nrt_lightning.structures import Credit, Prompts
 from nrt_lightning.training.method import Method
+from nrt_lightning.training.parts import advantages_by
 
 MoreRows = Callable[[Prompts, int, int], list[Prompts]]  # rows like this micro-batch, their number, the round
 
@@ -143,7 +144,8 @@ def normalize_over_batch(method: Method, window: list[Prompts], processes: Proce
     all_ids = processes.gather(ids)  # [processes, N]
     all_ids = all_ids + torch.arange(len(all_ids), device=ids.device).unsqueeze(1) * (int(ids.max()) + 1)
     baseline = processes.gather(torch.cat(baselines)).flatten() if baselines else None
-    advantages = method.advantage(processes.gather(values).flatten(), all_ids.flatten(), baseline)
+    everyone = processes.gather(values).flatten()  # [N of all processes]
+    advantages = advantages_by(method.advantage, everyone, all_ids.flatten(), baseline)
     here = advantages.view_as(all_ids)[processes.rank]  # [N]
     parts = here.split([len(batch.trained) for batch in window])
     for batch, credit, part in zip(window, found, parts, strict=True):

@@ -65,8 +65,7 @@ class Policy(FloatFrequencies):
         scoring: the forward pass that computes log-probs; by default the cheapest that the model allows.
         adapter: train these few new weights and freeze the base; null trains all weights.
         quantization: how the frozen base is stored; null for `dtype`.
-        dropout: keep the base's own in training, and the jitter of its routers, also in the forward pass that gives
-            rewards; adapters have their own.
+        dropout: keep the base's own, and jitter, in training and the rewards that it gives; adapters have their own.
         tokenizer: of a live model.
 
     Raises:
