@@ -59,7 +59,8 @@ def check_type(name: str, value: object, kinds: tuple[type, ...]) -> None:
         raise InputError(f"{name} is the class {value.__name__}. Give an instance, {value.__name__}().")
     fix = f"Give an instance of {kind}." if kinds[0].__module__ != "builtins" else f"Give a {kind}."
     if isinstance(value, str):
-        fix += nearest(value, [f"{other.__name__}()" for other in kinds[0].__subclasses__()])
+        subclasses: list[type] = kinds[0].__subclasses__()
+        fix += nearest(value, [f"{other.__name__}()" for other in subclasses])
     raise InputError(f"{name} is {shown(value)}, which is no {kind}. {fix}")
 
 

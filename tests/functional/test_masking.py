@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nrt_lightning.errors import InputError
-from nrt_lightning.functional import masked_mean, masked_sum, pack_segment, unpack_segment
+from nrt_lightning.functional import (
+    SequenceSumConstant,
+    TokenMean,
+    masked_mean,
+    masked_sum,
+    pack_segment,
+    unpack_segment,
+)
 
 GARBAGE = st.sampled_from([float("nan"), float("inf"), float("-inf"), 1e38])
 
@@ -91,3 +98,13 @@ def test_a_segment_that_does_not_fit_is_refused_not_cut() -> None:
         unpack_segment(torch.ones(1, 2), mask)
     with pytest.raises(InputError, match=r"mask.*\[1, 2\].*values.*\[1, 3\]"):
         pack_segment(torch.ones(1, 3), mask[:, :2])
+
+
+WRONG_MASKS = [torch.ones(2, 1, dtype=torch.bool), torch.ones(3, dtype=torch.bool), torch.ones(2, 3, dtype=torch.long)]
+
+
+@pytest.mark.parametrize("mask", WRONG_MASKS, ids=["column", "row", "integers"])
+@pytest.mark.parametrize("function", [masked_sum, masked_mean, pack_segment, TokenMean(), SequenceSumConstant()])
+def test_a_mask_that_would_be_broadcast_is_refused(function, mask) -> None:
+    with pytest.raises(InputError, match=r"mask has (shape \[.*values has \[2, 3\]|dtype torch\.int64)"):
+        function(torch.ones(2, 3), mask)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from nrt_lightning.errors import InputError, nearest
@@ -19,7 +19,7 @@ from nrt_lightning.models.adapters.linear_layers import left_out, linear_weights
 from nrt_lightning.randomness import forked_rng
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
 
     from nrt_lightning.models.adapters.quantization import Quantization
 
@@ -82,7 +82,11 @@ def read(auto: Any, what: str, source: str, **kwargs: Any) -> Any:
 
 
 def check_live(model: Any, tokenizer: PreTrainedTokenizerBase | None, settings: dict, defaults: dict) -> None:
-    """Raise `InputError` unless a live model is plain, has a tokenizer and no settings that only files can have."""
+    """Check that a live model is a whole language model with its tokenizer.
+
+    Raises:
+        InputError: it has an adapter, no output head or no values, no tokenizer, or settings that only files can have.
+    """
     name = f"policy.model is a {type(model).__name__}"
     if isinstance(model, torch.nn.Module) and any(hasattr(module, "base_layer") for module in model.modules()):
         raise InputError(
@@ -93,6 +97,13 @@ def check_live(model: Any, tokenizer: PreTrainedTokenizerBase | None, settings: 
         raise InputError(f"{name}. Give a directory, a hub id or a PreTrainedModel.")
     if tokenizer is None:
         raise InputError(f"{name} without a tokenizer. Give it: Policy(model, tokenizer=tokenizer).")
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        fix = f"Give AutoTokenizer.from_pretrained({tokenizer!r})." if isinstance(tokenizer, str) else "Give one."
+        raise InputError(f"policy.tokenizer is a {type(tokenizer).__name__}, which is no tokenizer. {fix}")
+    if not model.can_generate() and model.get_output_embeddings() is None:
+        raise InputError(f"{name} without an output head for tokens. Give a model of AutoModelForCausalLM.")
+    if any(weight.is_meta for weight in model.parameters()):
+        raise InputError(f"{name} whose weights are on the meta device and have no values. Load them, or give a path.")
     given = [f"policy.{key}={settings[key]!r}" for key in FILES_ONLY if settings[key] != defaults[key]]
     if given:
         raise InputError(f"{name}, to which {', '.join(given)} cannot apply. Remove the setting or give a path.")

@@ -45,6 +45,20 @@ def test_model_and_tokenizer_are_used_themselves():
     assert policy.network is model
 
 
+@pytest.mark.parametrize(
+    ("model", "tokenizer", "said"),
+    [
+        (lambda: live().model, None, r"LlamaModel without an output head.*AutoModelForCausalLM"),
+        (lambda: live().to("meta"), None, r"LlamaForCausalLM .*meta device"),
+        (live, "gpt2", r"policy\.tokenizer is a str.*AutoTokenizer\.from_pretrained\('gpt2'\)"),
+        (live, torch.nn.Identity(), r"policy\.tokenizer is a Identity"),
+    ],
+)
+def test_a_live_model_is_whole_and_has_a_tokenizer(model, tokenizer, said):
+    with pytest.raises(InputError, match=said):
+        Policy(model(), tokenizer=tokenizer or AutoTokenizer.from_pretrained(BASE))
+
+
 def test_the_model_keeps_its_dtype():
     policy = around(live(dtype=torch.bfloat16))
     assert policy.dtype == torch.bfloat16
