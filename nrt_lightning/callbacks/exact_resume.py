@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.kept_metrics import begin, go_back, history_file, keep_metrics, unlogged
 from nrt_lightning.callbacks.non_finite_guard import NonFiniteGuard
+from nrt_lightning.callbacks.nothing_trained import NothingTrained
 from nrt_lightning.callbacks.out_of_memory import NameOutOfMemory
 from nrt_lightning.callbacks.run_folder import check_parent
 from nrt_lightning.callbacks.run_settings import report_changed, settings_of
@@ -240,6 +241,6 @@ def add_exact_resume(trainer: Any) -> None:
         if not any(isinstance(callback, kind) for callback in callbacks):
             first = (number for number, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
             callbacks.insert(next(first, len(callbacks)), kind())
-    for kind in (SaveOnSignal, NameOutOfMemory, StepAxis):
+    for kind in (SaveOnSignal, NameOutOfMemory, StepAxis, NothingTrained):
         if not any(isinstance(callback, kind) for callback in callbacks):
             callbacks.append(kind())

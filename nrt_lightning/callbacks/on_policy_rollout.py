@@ -15,6 +15,7 @@ from nrt_lightning.callbacks.answers_in_prompts import check_answers, share_at
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.generation_progress import generation_progress
 from nrt_lightning.callbacks.surplus import Surplus, joined
+from nrt_lightning.data.batches import check_batch
 from nrt_lightning.errors import InputError
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.randomness import counter_seed, run_seed
@@ -80,11 +81,7 @@ class OnPolicyRollout(Callback):
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if not isinstance(batch, Prompts):
-            raise InputError(
-                f"OnPolicyRollout got a batch of type {type(batch).__name__}; it needs Prompts. Yield them from the "
-                "dataloader (QADataModule does), or make them in on_before_batch_transfer with a PromptEncoder."
-            )
+        check_batch(batch)
         remember_prompts(pl_module, batch)
         place = batch.window
         if place.first or len(self.window) != place.size:  # resumed inside a window: sample it anew

@@ -101,6 +101,19 @@ class TextBatchEncoder:
         )  # fmt: skip
 
 
+def check_batch(batch: object) -> None:
+    """Check that a batch has been encoded.
+
+    Raises:
+        InputError: it is something else, and no mapping, which would have been encoded.
+    """
+    if not isinstance(batch, Prompts):
+        raise InputError(
+            f"The dataloader yields a batch of type {type(batch).__name__}. Yield a mapping of lists, "
+            "{'question': [...], 'answer': [...]}, or Prompts, as QADataModule does."
+        )
+
+
 def rows_of(batch: Mapping[str, Any], start: int = 0, *, require_answers: bool = True) -> Iterator[Row]:
     """The rows of a batch of plain texts.
 

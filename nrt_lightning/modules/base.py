@@ -19,7 +19,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.exact_resume import add_exact_resume
 from nrt_lightning.callbacks.output import output_callbacks
-from nrt_lightning.data.batches import TextBatchEncoder, TextBatches
+from nrt_lightning.data.batches import TextBatchEncoder, TextBatches, check_batch
 from nrt_lightning.evaluation import Evaluation, EvaluationMetrics, TextMetric
 from nrt_lightning.export.prompts import remember_prompts
 from nrt_lightning.export.record import RunRecord
@@ -168,6 +168,7 @@ class PolicyModule(GradientsOfOneStep, TrustedLoading):
 
     def evaluate(self, prompts: Prompts) -> Evaluation:
         """Evaluate the policy on questions, and add the results to the metrics."""
+        check_batch(prompts)
         prompts = with_rows(prompts, self.policy)
         with self.policy.evaluating():
             found = self.answer(prompts)

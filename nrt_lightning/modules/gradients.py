@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,17 +15,21 @@ from nrt_lightning.modules.logged import LoggedModule
 from nrt_lightning.structures import LossOutput
 from nrt_lightning.training.accumulation import OpenStep
 
+log = logging.getLogger(__name__)
+
 
 class GradientsOfOneStep(LoggedModule):
     """A step has the gradients of its own micro-batches alone, added up as if these were one batch.
 
     They are cleared where the first of them is taken, each time that the optimizer calls its closure (LBFGS calls it
-    often), and after the step, so that they take no memory during sampling.
+    often), and after the step, so that they take no memory during sampling. Lightning takes no step where the last
+    micro-batch of an accumulation is skipped (no row fits). Its other micro-batches then belong to the next step.
     """
 
+    _first = True  # this is the first micro-batch of its step
     _cleared = False  # in this training step, before the gradient of its first part
     _open: OpenStep | None = None
-    _place: tuple[int, int, int] | None = None  # trainer, optimizer step and micro-batch that `_open` is at
+    _place: tuple[int, int, int] | None = None  # trainer, optimizer steps and micro-batches that `_open` is at
     _counted: tuple[int, int] | None = None  # trainer and optimizer step that `after_optimizer_step` was called for
     _noticed: Sequence[Any] = ()  # hooks of the optimizers
 
@@ -34,16 +39,17 @@ class GradientsOfOneStep(LoggedModule):
         Raises:
             InputError: the optimizer asks for the gradients of an accumulation again.
         """
+        self._first, self._cleared = True, False
         if self._trainer is None or self.trainer.accumulate_grad_batches == 1:
             self._open = None
             return
-        count, loop = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.epoch_loop
-        begun = loop.batch_progress.total.ready - 1 - loop.batch_idx % count
-        before, self._place = self._place, (id(self.trainer), begun, loop.batch_idx)
+        count, ready = self.trainer.accumulate_grad_batches, self.trainer.fit_loop.epoch_loop.batch_progress.total.ready
+        before, self._place = self._place, (id(self.trainer), self.trainer.global_step, ready)
         if self._open is None or before is None or before[:2] != self._place[:2]:
             policy: Any = self.policy
             trained = [parameter for parameter in policy.parameters() if parameter.requires_grad]
             self._open = OpenStep(trained, count, policy.sharding.active)
+            self.clear_earlier()
         elif before == self._place:
             raise InputError(
                 f"trainer.accumulate_grad_batches is {count}, and the optimizer "
@@ -52,6 +58,7 @@ class GradientsOfOneStep(LoggedModule):
                 "data.batch_size."
             )
         else:
+            self._first = False
             self._open.go_on()
 
     def accumulated(self) -> OpenStep | None:
@@ -87,8 +94,7 @@ class GradientsOfOneStep(LoggedModule):
 
     def clear_earlier(self) -> None:
         """Clear the gradients of an earlier step, before the first of this one is taken."""
-        first = self.trainer.fit_loop.epoch_loop.batch_idx % self.trainer.accumulate_grad_batches == 0
-        if first and not self._cleared:
+        if self._first and not self._cleared:
             self.trainer.optimizers[0].zero_grad()
             self._cleared = True
 
@@ -118,7 +124,9 @@ class GradientsOfOneStep(LoggedModule):
 
     @override
     def on_train_end(self) -> None:
-        """Leave the optimizer as it was."""
+        """Leave the optimizer as it was, and say what it did not step with."""
+        if self._open is not None and self._place and self._place[:2] == (id(self.trainer), self.trainer.global_step):
+            log.warning("training ended before the optimizer step that the last micro-batches were accumulated for.")
         for handle in self._noticed:
             handle.remove()
         self._noticed = []
@@ -134,6 +142,6 @@ class GradientsOfOneStep(LoggedModule):
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Clear gradients, unless `backward_part` did. Lightning calls it after the training step, at the first batch
         that is accumulated."""
-        if not self._cleared:
+        if self._first and not self._cleared:
             optimizer.zero_grad()
         self._cleared = False

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from typing_extensions import override
 
-from nrt_lightning.data.batches import TextBatches
+from nrt_lightning.data.batches import TextBatches, check_batch
 from nrt_lightning.evaluation import Evaluation, TextMetric, evaluate_direct_answers
 from nrt_lightning.functional import Reduction, TokenMean
 from nrt_lightning.models import Policy
@@ -58,6 +58,7 @@ class SFTModule(PolicyModule):
     @override
     def training_step(self, batch: Prompts, batch_idx: int) -> Tensor:
         """The cross-entropy of the answers."""
+        check_batch(batch)
         self.begin_micro_batch()
         prompts = batch.micro_batch()
         logprobs = self.policy.score(direct_answers(prompts, self.policy.markup)).logprobs  # [B, T]

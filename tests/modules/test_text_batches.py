@@ -8,6 +8,7 @@ from transformers import AutoTokenizer
 from nrt_lightning import (
     ChatTemplate,
     GeometricMean,
+    InputError,
     Method,
     OnPolicyRollout,
     PlainTemplate,
@@ -44,6 +45,26 @@ def test_long_rows_of_a_dataloader_are_named_and_do_not_stop_the_run(trainer, ca
     assert module.text_encoder.dropped == 4, "in training and validation"
     predicted = run.predict(module, DataLoader(questions(4), batch_size=batch_size))
     assert [row["id"] for batch in predicted for row in batch] == ["q0", "q2", "q3"]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_data_of_which_no_row_fits_ends_the_run(trainer, own):
+    module = OwnModule() if own else nrt_module(text_batches=TextBatches(PlainTemplate(), max_prompt_tokens=2))
+    rows = [{"question": "a" * 100, "answer": "d1"}] * 4
+    with pytest.raises(InputError, match="None of the 2 batches of epoch 0 has a row that fits"):
+        trainer(max_steps=2).fit(module, DataLoader(rows, batch_size=2))
+
+
+def test_empty_batches_end_the_run(trainer):
+    with pytest.raises(InputError, match="None of the 2 batches of epoch 0"):
+        trainer(max_steps=2).fit(nrt_module(), DataLoader([{"question": [], "answer": []}] * 2, batch_size=None))
+
+
+@pytest.mark.parametrize("module", [nrt_module, lambda: SFTModule(Policy("embedded:registers-base"))])
+@pytest.mark.parametrize("batch", [[("a1+1?a:", "a2")], ("a1+1?a:", "a2"), "a1+1?a:", torch.zeros(2, 3)], ids=type)
+def test_batches_of_another_form_are_refused_with_the_simplest_one(trainer, batch, module):
+    with pytest.raises(InputError, match=r"batch of type .*\{'question': \[\.\.\.\], 'answer': \[\.\.\.\]\}"):
+        trainer(max_steps=2).fit(module(), DataLoader([batch], batch_size=None))
 
 
 def test_the_template_of_a_dataloader_is_exported(trainer):

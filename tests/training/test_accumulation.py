@@ -6,8 +6,20 @@ import lightning as L
 import pytest
 import torch
 from short_runs import nrt_module, registers, weights
+from torch.utils.data import DataLoader
 
-from nrt_lightning import CISPO, ConstantSchedule, FrozenReference, InputError, NRTLoss, Policy, SFTModule
+from nrt_lightning import (
+    CISPO,
+    ConstantSchedule,
+    FrozenReference,
+    InputError,
+    NRTLoss,
+    PlainTemplate,
+    Policy,
+    RegisterPrograms,
+    SFTModule,
+)
+from nrt_lightning.data import TextBatches
 from nrt_lightning.functional import SequenceMean, SequenceSum, SequenceSumConstant, TokenMean
 from nrt_lightning.training.micro_batches import loss_segments
 
@@ -157,3 +169,52 @@ def test_equal_micro_batches_change_nothing(trainer):
     fit(trainer, module, registers(window=2), 2)
     assert module._open.divisors == {"loss": 2 * 12.0}
     assert not module._open.apart
+
+
+class LastGradient(Gradient):
+    """For batches of which some are skipped."""
+
+    def on_train_batch_end(self, *_):
+        pass
+
+
+def columns(rows):
+    return {"question": [row.question for row in rows], "answer": [row.answer for row in rows]}
+
+
+TEXTS = RegisterPrograms("train", 4).rows()
+BATCHES = {"0": TEXTS[:1], "1": TEXTS[1:3], "2": TEXTS[3:]}
+TOO_LONG = {"question": ["a" * 100], "answer": ["d1"]}
+LIMITS = TextBatches(PlainTemplate(), max_prompt_tokens=64)
+
+
+class OwnStep(SFTModule):
+    def optimizer_step(self, epoch, batch_idx, optimizer, optimizer_closure=None):
+        optimizer.step(closure=optimizer_closure)
+
+
+@pytest.mark.parametrize("kind", [SFTModule, OwnStep])
+@pytest.mark.parametrize("reduction", [SequenceSumConstant(8), TokenMean()], ids=repr)
+@pytest.mark.parametrize(("order", "stepped"), [("0-12", "012"), ("-012", "12"), ("0--1", "01"), ("01-2", "2")])
+def test_a_skipped_batch_loses_no_gradient(trainer, order, stepped, reduction, kind):
+    """A dash is a batch of which no row fits. The last step is that of one batch."""
+
+    def last(batches, accumulate):
+        module = sft(reduction=reduction, text_batches=LIMITS)
+        module.__class__ = kind
+        module.optimizer = lambda params: torch.optim.SGD(params, lr=0.0)
+        note = LastGradient()
+        settings = {"max_steps": -1, "max_epochs": 1, "limit_val_batches": 0, "accumulate_grad_batches": accumulate}
+        trainer(callbacks=[note], **settings).fit(module, DataLoader(batches, batch_size=None))
+        return note.steps[-1]
+
+    found = last([TOO_LONG if of == "-" else columns(BATCHES[of]) for of in order], 2)
+    close(found, last([columns([row for of in stepped for row in BATCHES[of]])], 1))
+
+
+def test_micro_batches_before_a_skipped_end_of_training_are_named(trainer, caplog):
+    module = sft(text_batches=LIMITS)
+    run = trainer(max_steps=-1, max_epochs=1, limit_val_batches=0, accumulate_grad_batches=2)
+    run.fit(module, DataLoader([columns(BATCHES["0"]), TOO_LONG], batch_size=None))
+    assert run.global_step == 0
+    assert "training ended before the optimizer step that the last micro-batches" in caplog.text
