@@ -12,6 +12,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from typing_extensions import override
 
 from nrt_lightning.callbacks.run_history import add_history, histories
+from nrt_lightning.callbacks.run_lines import Place, place_of, written_before
 from nrt_lightning.callbacks.step_axis import axis_of
 from nrt_lightning.files import replaced, set_aside
 
@@ -87,7 +88,7 @@ def begin(trainer: Any) -> None:
         history.begin()
 
 
-def go_back(trainer: Any, step: int, last: dict[str, float], before: str | None, *, validate: bool) -> None:
+def go_back(trainer: Any, step: int, last: dict[str, float], before: Place | None, *, validate: bool) -> None:
     """Leave the rows from before a checkpoint in the files, and add the last one if it is missing.
 
     Args:
@@ -98,7 +99,7 @@ def go_back(trainer: Any, step: int, last: dict[str, float], before: str | None,
         validate: the validation after the checkpoint is done again.
     """
     for history in histories(trainer) if trainer.is_global_zero else []:
-        history.go_back(trainer.global_step, last, before, validate=validate)
+        history.go_back(trainer.global_step, last, written_before(before, trainer), validate=validate)
     step = axis_of(trainer).step(trainer, step - 1) + 1
 
     def wanted(row: Row) -> bool:
@@ -113,7 +114,7 @@ def go_back(trainer: Any, step: int, last: dict[str, float], before: str | None,
             logger.save()
 
 
-def history_file(trainer: Any) -> str | None:
+def history_file(trainer: Any) -> Place | None:
     """The file of `RunHistory`, for a checkpoint; None without one."""
     found = histories(trainer) if trainer.is_global_zero else []
-    return str(found[0].file.path.absolute()) if found else None
+    return place_of(found[0].file.path, trainer) if found else None

@@ -150,7 +150,7 @@ class RunHistory(Logger):
         set_aside(self.file.path)
         self.counts = {True: 0, False: 0}
 
-    def go_back(self, step: int, last: dict[str, float], before: str | None, *, validate: bool) -> None:
+    def go_back(self, step: int, last: dict[str, float], before: Path | None, *, validate: bool) -> None:
         """Leave the lines from before a checkpoint, and add the last one if it is missing.
 
         Args:

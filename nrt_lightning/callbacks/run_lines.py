@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from nrt_lightning.files import replaced, set_aside
+from nrt_lightning.strategies.checkpoints import remote
 from nrt_lightning.tools.report.lines import read_lines
 
 Line = dict[str, Any]
+Place = dict[str, str]  # of a file, in a checkpoint
 
 
 class RunLines:
@@ -40,7 +42,7 @@ class RunLines:
         with replaced(self.path) as file:
             file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
-    def go_back(self, wanted: Callable[[Line], bool], before: str | None) -> list[Line]:
+    def go_back(self, wanted: Callable[[Line], bool], before: Path | None) -> list[Line]:
         """Keep the wanted lines only, and return them.
 
         Args:
@@ -48,9 +50,9 @@ class RunLines:
             before: the file that the run wrote to before; its lines are taken where this is another one.
         """
         source = self.path
-        if before and Path(before).exists() and not (self.path.exists() and os.path.samefile(before, self.path)):
+        if before and before.exists() and not (self.path.exists() and os.path.samefile(before, self.path)):
             set_aside(self.path)
-            source = Path(before)
+            source = before
         lines = [line for line in read_lines(source)[0] if wanted(line)]
         if source.exists():
             self.replace(lines)
@@ -83,6 +85,33 @@ def log_folder(trainer: Any) -> Path:
                 return Path(directory)
             break
     return root
+
+
+def place_of(path: Path, trainer: Any) -> Place:
+    """A file of a run for its checkpoints, with the run's folder, which may move."""
+    return {"path": os.path.realpath(path), "folder": os.path.realpath(trainer.default_root_dir)}
+
+
+def written_before(place: Place | None, trainer: Any) -> Path | None:
+    """The file of `place_of` for a run that is resumed.
+
+    It lies around the checkpoint as it did when that was saved. In a folder that was renamed or copied it is the one of
+    this folder, because another run may have the old name. The path of before counts for a checkpoint elsewhere.
+
+    Args:
+        place: in the checkpoint; None if there was no file.
+        trainer: that resumes, with `ckpt_path`.
+    """
+    if place is None:
+        return None
+    path, folder = Path(place["path"]), Path(place["folder"])
+    if not trainer.ckpt_path or remote(trainer.ckpt_path) or not path.is_relative_to(folder):
+        return path
+    around = Path(os.path.realpath(trainer.ckpt_path)).parents
+    if near := next((own for parent in around if (own := parent / path.relative_to(folder)).exists()), None):
+        return near
+    moved = folder not in around and Path(os.path.realpath(trainer.default_root_dir)) in around
+    return None if moved else path
 
 
 def thinned(lines: list[Line], steps: int) -> list[Line]:

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from nrt_lightning.callbacks.looks import LookingCallback, Looks
 from nrt_lightning.callbacks.run_folder import leaves_nothing
-from nrt_lightning.callbacks.run_lines import RunLines, log_folder
+from nrt_lightning.callbacks.run_lines import Place, RunLines, log_folder, place_of, written_before
 from nrt_lightning.callbacks.step_axis import steps_taken
 from nrt_lightning.errors import InputError
 from nrt_lightning.evaluation.self_assessment import assess
@@ -53,7 +53,7 @@ class SelfAssessment(LookingCallback):
         self.rows, self.sampling = rows, sampling
         self.looking = False
         self.seen: list[dict[str, Any]] = []  # rows of this measurement and process
-        self.before: str | None = None  # the file of the run that is resumed
+        self.place: Place | None = None  # of the file, in a checkpoint
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -71,8 +71,8 @@ class SelfAssessment(LookingCallback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or leaves_nothing(trainer):
             return
-        file, before, last = self.file(trainer), self.before, -1 if self.looks.last is None else self.looks.last
-        self.before = str(file.path.absolute())
+        file, last = self.file(trainer), -1 if self.looks.last is None else self.looks.last
+        before, self.place = written_before(self.place, trainer), place_of(file.path, trainer)
         if trainer.global_step == 0:
             set_aside(file.path)
         else:  # measurements after the checkpoint are done again
@@ -127,9 +127,9 @@ class SelfAssessment(LookingCallback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"file": self.before}
+        return super().state_dict() | {"file": self.place}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self.before = state_dict["file"]
+        self.place = state_dict["file"]

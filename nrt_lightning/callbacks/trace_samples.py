@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
 from nrt_lightning.callbacks.run_folder import leaves_nothing
-from nrt_lightning.callbacks.run_lines import RunLines, log_folder, thinned
+from nrt_lightning.callbacks.run_lines import Place, RunLines, log_folder, place_of, thinned, written_before
 from nrt_lightning.callbacks.samples.markdown import block
 from nrt_lightning.callbacks.samples.records import Record, train_records
 from nrt_lightning.callbacks.samples.table import GrowingTable
@@ -62,21 +62,23 @@ class TraceSamples(ValSamples):
         self.max_mib = max_mib
         self.last = -1
         self.file: RunLines | None = None
-        self.before: str | None = None  # the file of the run that is resumed
+        self.place: Place | None = None  # of the file, in a checkpoint
         self.done: set[tuple[int, str]] = set()  # step and split of measurements that the file has
         self.tables: dict[int, GrowingTable] = {}
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.file, self.done, step = None, set(), trainer.global_step
+        before, self.place = written_before(self.place, trainer), None
         self.last = step or -1
         if leaves_nothing(trainer) or not trainer.is_global_zero:
             return
         self.file = RunLines(log_folder(trainer) / NAME)
+        self.place = place_of(self.file.path, trainer)
         if step == 0:
             set_aside(self.file.path)
             return
-        kept = self.file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, self.before)
+        kept = self.file.go_back(lambda line: isinstance(line.get("step"), int) and line["step"] <= step, before)
         self.done = {(line["step"], line["split"]) for line in kept}
 
     @override
@@ -133,8 +135,8 @@ class TraceSamples(ValSamples):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"file": None if self.file is None else str(self.file.path.absolute())}
+        return {"file": self.place}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.before = state_dict["file"]
+        self.place = state_dict["file"]

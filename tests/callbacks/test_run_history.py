@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from itertools import pairwise
 
 import lightning as L
@@ -12,7 +13,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from short_runs import fast, nrt_module, registers
 
-from nrt_lightning import ConstantSchedule, InputError, Policy, RunHistory, SFTModule, StepAxis
+from nrt_lightning import (
+    ConstantSchedule,
+    InputError,
+    Policy,
+    RegisterPrograms,
+    RunHistory,
+    SelfAssessment,
+    SFTModule,
+    StepAxis,
+    TraceSamples,
+)  # fmt: skip
 from nrt_lightning.callbacks.run_lines import RunLines, thinned
 
 VALIDATED = {"limit_val_batches": 1, "check_val_every_n_epoch": None, "val_check_interval": 2}
@@ -123,6 +134,42 @@ def test_a_resumed_run_has_the_lines_of_the_uninterrupted_one(quiet_trainer, tmp
             [row["step"], row["train/loss"], row["val/confidence"]] for row in tables[1]
         ]
         assert {int(row["step"]) for row in tables[0]} == {12 * step for step in range(1, 7)}
+
+
+FILES = ("metrics.jsonl", "samples.jsonl", "self_assessment.jsonl")
+
+
+def logged_run(made, folder, steps, version="same", rows=24, **settings):
+    """A run of a folder, and what its files hold."""
+    saves = ModelCheckpoint(folder / "c", every_n_train_steps=3, save_top_k=-1, filename="{step}")
+    trainer = made(
+        logger=CSVLogger(folder, "", version), max_steps=steps, log_every_n_steps=1, default_root_dir=folder,
+        enable_checkpointing=True, callbacks=[saves, TraceSamples(1), SelfAssessment(1)], **VALIDATED,
+    )  # fmt: skip
+    data = registers(train=RegisterPrograms("train", rows))
+    trainer.fit(nrt_module(schedule=ConstantSchedule()), data, **settings)
+    return [without_time(lines(folder / version / name)) for name in FILES]
+
+
+@pytest.mark.parametrize(("move", "version"), [(shutil.move, "same"), (shutil.move, "new"), (shutil.copytree, "same")])
+def test_a_renamed_or_copied_folder_goes_on_with_its_own_lines(quiet_trainer, tmp_path, move, version):
+    whole = logged_run(quiet_trainer, tmp_path / "whole", 6)
+    logged_run(quiet_trainer, tmp_path / "a", 4)
+    move(tmp_path / "a", tmp_path / "b")
+    shutil.rmtree(tmp_path / "a", ignore_errors=True)
+    other = logged_run(quiet_trainer, tmp_path / "a", 6, rows=18)
+    assert other != whole
+    resumed = logged_run(quiet_trainer, tmp_path / "b", 6, version, ckpt_path=tmp_path / "b" / "c" / "step=3.ckpt")
+    assert resumed == whole
+    assert not list((tmp_path / "b").rglob("*-1.jsonl"))
+    assert [without_time(lines(tmp_path / "a" / "same" / name)) for name in FILES] == other
+
+
+def test_the_lines_of_a_checkpoint_elsewhere_are_those_of_its_run(quiet_trainer, tmp_path):
+    whole = logged_run(quiet_trainer, tmp_path / "a", 6)
+    shutil.copy(tmp_path / "a" / "c" / "step=3.ckpt", tmp_path / "kept.ckpt")
+    assert logged_run(quiet_trainer, tmp_path / "b", 6, ckpt_path=tmp_path / "kept.ckpt") == whole
+    assert logged_run(quiet_trainer, tmp_path / "c", 6, ckpt_path=tmp_path / "a" / "c" / "step=3.ckpt") == whole
 
 
 def test_the_file_of_an_earlier_run_is_kept(quiet_trainer, tmp_path):
