@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
+
 from nrt_lightning.errors import InputError
 from nrt_lightning.randomness import run_seed
 
@@ -22,6 +24,9 @@ def settings_of(trainer: Any) -> dict[str, Any]:
         "trainer.precision": str(trainer.precision),
         "trainer.gradient_clip_val": trainer.gradient_clip_val,
     }
+    policy = getattr(trainer.lightning_module, "policy", None)
+    if isinstance(dtype := getattr(policy, "dtype", None), torch.dtype):
+        found["model.policy.dtype"] = str(dtype).removeprefix("torch.")
     for number, optimizer in enumerate(trainer.optimizers):
         name = "optimizer" if number == 0 else f"optimizer {number}"
         found[name] = type(optimizer).__name__

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from short_runs import Recorder, nrt_module, registers, weights
 
-from nrt_lightning import AheadRollout, ConstantSchedule, InputError, NRTLoss, RegisterPrograms
+from nrt_lightning import AheadRollout, ConstantSchedule, InputError, NRTLoss, Policy, RegisterPrograms
 from nrt_lightning.cli.checkpoints import checkpoints_in, to_resume
 from nrt_lightning.losses import CISPO
 from nrt_lightning.strategies.position import read_position, settle
@@ -289,6 +289,10 @@ def test_what_changed_on_resume_is_said(trainer, tmp_path, caplog):
     caplog.clear()
     changed(trainer, path, accumulate_grad_batches=2)
     assert re.search(r"accumulate_grad_batches=1; .* 2", caplog.text)
+    caplog.clear()
+    changed(trainer, path, module={"policy": Policy("embedded:registers-base", dtype="bfloat16")})
+    assert re.search(r"model\.policy\.dtype=float32; .* bfloat16", caplog.text)
+    assert caplog.text.count("continues with") == 1
     caplog.clear()
     changed(trainer, path, data={"train": RegisterPrograms("validation", 24)})
     assert "training rows are not those of the checkpoint" in caplog.text
