@@ -24,6 +24,7 @@ FORMAT = 1
 NAME, RUN = "metrics.jsonl", "run.json"
 PACKAGES = ("nrt-lightning", "torch", "lightning", "transformers")
 EVALUATED = ("val/", "test/")
+COUNTED = frozenset(("step", "prompts", "rollouts", "seconds", "epoch"))  # in a line, besides what is logged
 
 
 class RunHistory(Logger):
@@ -49,6 +50,7 @@ class RunHistory(Logger):
         self.max_rows = max_rows
         self.trainer: Any = None
         self.counts = {True: 0, False: 0}  # lines in the file: of validations, of training
+        self.there: set[tuple[int, frozenset[str]]] = set()  # step and names of lines that a resumed run logs again
 
     def attach(self, trainer: Any) -> None:
         """Let this logger know its trainer."""
@@ -92,7 +94,8 @@ class RunHistory(Logger):
         else:
             epoch = values.pop("epoch", trainer.current_epoch)
             line = axis_of(trainer).counts(trainer) | {"epoch": int(epoch)}
-        if not values:
+        fitting = trainer is not None and trainer.state.fn == "fit"
+        if not values or (fitting and (line["step"], frozenset(values)) in self.there):
             return
         self.file.add([line | {name: rounded(value) for name, value in values.items()}])
         kind = evaluated(values)
@@ -148,7 +151,7 @@ class RunHistory(Logger):
     def begin(self) -> None:
         """Set the file of another run aside."""
         set_aside(self.file.path)
-        self.counts = {True: 0, False: 0}
+        self.counts, self.there = {True: 0, False: 0}, set()
 
     def go_back(self, step: int, last: dict[str, float], before: Path | None, *, validate: bool) -> None:
         """Leave the lines from before a checkpoint, and add the last one if it is missing.
@@ -160,16 +163,20 @@ class RunHistory(Logger):
             validate: the validation after the checkpoint is done again.
         """
 
+        again = False
+
         def wanted(line: Line) -> bool:
+            nonlocal again  # for what follows the validation, too
             number = line.get("step")
-            again = validate and number == step and any(name.startswith("val/") for name in line)
+            again |= validate and number == step and any(name.startswith("val/") for name in line)
             return isinstance(number, int) and number <= step and not again
 
         lines = self.file.go_back(wanted, before)
         self.counts = {kind: sum(evaluated(line) == kind for line in lines) for kind in (True, False)}
-        there = {name for line in lines if line["step"] == step for name in line}
-        if set(last) - {"epoch"} - there:
+        names = [frozenset(line) - COUNTED for line in lines if line["step"] == step]
+        if set(last) - COUNTED - frozenset().union(*names):
             self.log_metrics(last, step)
+        self.there = {(step, found) for found in names}  # a monitor logs before a step, a loop after the save
 
 
 def write_object(path: Path, found: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from short_runs import fast, nrt_module, registers
 
@@ -134,6 +134,22 @@ def test_a_resumed_run_has_the_lines_of_the_uninterrupted_one(quiet_trainer, tmp
             [row["step"], row["train/loss"], row["val/confidence"]] for row in tables[1]
         ]
         assert {int(row["step"]) for row in tables[0]} == {12 * step for step in range(1, 7)}
+
+
+def test_what_a_monitor_logs_before_a_step_is_there_once(quiet_trainer, tmp_path):
+    def fit(steps, folder, ckpt_path=None):
+        saves = ModelCheckpoint(folder, every_n_train_steps=1, save_top_k=-1, filename="{step}")
+        made = quiet_trainer(
+            logger=CSVLogger(folder, "", "x"), max_steps=steps, log_every_n_steps=1, default_root_dir=folder,
+            enable_checkpointing=True, callbacks=[saves, LearningRateMonitor()], **VALIDATED,
+        )  # fmt: skip
+        made.fit(nrt_module(schedule=ConstantSchedule()), registers(), ckpt_path=ckpt_path)
+        return without_time(lines(folder / "x" / "metrics.jsonl"))
+
+    whole = fit(4, tmp_path / "whole")
+    fit(4, tmp_path / "cut")
+    for step in (1, 2, 3):  # after a training step, and before and after a validation
+        assert fit(4, tmp_path / "cut", tmp_path / "cut" / f"step={step}.ckpt") == whole
 
 
 FILES = ("metrics.jsonl", "samples.jsonl", "self_assessment.jsonl")
