@@ -37,6 +37,7 @@ class BestAndLast(ModelCheckpoint):
     ) -> None:
         super().__init__(dirpath, "best", monitor, mode=mode, save_top_k=save_top_k, save_last=True)
         self._kept = 0  # step of the last checkpoint
+        self._warned = False
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -47,7 +48,15 @@ class BestAndLast(ModelCheckpoint):
     @override
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self.save_top_k and not any(trainer.num_val_batches):
+        self._warned = False
+        self.warn_without_rows(trainer)
+
+    def warn_without_rows(self, trainer: Any) -> None:
+        """Say once that nothing can be the best. The rows are loaded before the first epoch that has a validation."""
+        loaded = trainer.fit_loop.epoch_loop.val_loop._combined_loader is not None
+        without = not trainer.enable_validation or (loaded and not any(trainer.num_val_batches))
+        if self.save_top_k and without and not self._warned:
+            self._warned = True
             log.warning("BestAndLast keeps only last.ckpt: there are no validation rows to measure %s.", self.monitor)
 
     @override
@@ -82,6 +91,7 @@ class BestAndLast(ModelCheckpoint):
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
+        self.warn_without_rows(trainer)
         self.keep_last(trainer)
 
     @override

@@ -50,6 +50,34 @@ def test_metrics_that_are_logged_are_taken(tmp_path) -> None:
     assert runner.global_step == 2
 
 
+NO_ROWS = "there are no validation rows"
+
+
+def test_rows_that_are_loaded_later_are_not_missed(quiet_trainer, tmp_path, caplog) -> None:
+    saves = BestAndLast("val/confidence", dirpath=str(tmp_path / "c"))
+    settings = {"max_epochs": 2, "max_steps": -1, "check_val_every_n_epoch": 2, "limit_val_batches": 1}
+    quiet_trainer(callbacks=[saves], enable_checkpointing=True, limit_train_batches=1, **settings).fit(
+        nrt_module(), registers()
+    )
+    assert (tmp_path / "c" / "best.ckpt").exists()
+    assert NO_ROWS not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "data"),
+    [
+        ({"limit_val_batches": 0}, {}),
+        ({"limit_val_batches": 1}, {"val": None}),
+        ({"limit_val_batches": 1, "check_val_every_n_epoch": 2}, {"val": None}),
+    ],
+)
+def test_a_run_without_validation_is_told_once(quiet_trainer, tmp_path, caplog, settings, data) -> None:
+    saves = BestAndLast("val/confidence", dirpath=str(tmp_path / "c"))
+    settings = {"max_epochs": 2, "max_steps": -1, "limit_train_batches": 1} | settings
+    quiet_trainer(callbacks=[saves], enable_checkpointing=True, **settings).fit(nrt_module(), registers(**data))
+    assert caplog.text.count(NO_ROWS) == 1
+
+
 class Mine(L.Callback):
     """Of the user, which may log anything."""
 
