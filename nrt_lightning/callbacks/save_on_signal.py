@@ -68,9 +68,6 @@ class SaveOnSignal(Callback):
         """Note a signal; at the second, leave."""
         name = signal.Signals(number).name
         if self.received is not None:
-            if number == signal.SIGINT:
-                self.restore()
-                raise KeyboardInterrupt
             self.leave(trainer, f"{name} came again")
         self.received = number
         say(f"{name}: the run ends after this window, within {self.grace_seconds:g} seconds, and saves a checkpoint.")
