@@ -23,7 +23,7 @@ class PredictionWriter(BasePredictionWriter):
     each writes a file with its rank before the suffix. Under `fast_dev_run` nothing is written.
 
     Args:
-        path: file to write, relative to the current directory; null for none.
+        path: file to write, relative to the current directory; null for none, which the command `predict` refuses.
         overwrite: replace an existing file.
 
     Raises:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ActionYesNo
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -16,7 +14,6 @@ from typing_extensions import override
 
 import nrt_lightning
 from nrt_lightning.callbacks import CheckLongest, PredictionWriter, ResultsFile, RunReport
-from nrt_lightning.callbacks.run_folder import unwritable
 from nrt_lightning.cli.callbacks import last_of_each, report_replaced
 from nrt_lightning.cli.checkpoints import find_checkpoint, tell_kept
 from nrt_lightning.cli.commands import COMMANDS
@@ -30,11 +27,21 @@ from nrt_lightning.cli.run_folder import (
     move_into_folder,
     temporary_folder,
 )
+from nrt_lightning.cli.setting_checks import (
+    check_accelerator,
+    check_numbers,
+    check_optimizer,
+    check_predictions,
+    check_writable,
+)
 from nrt_lightning.errors import InputError
 from nrt_lightning.strategies.refused import check_launcher, check_parts
 
 # These commands pass their arguments to LightningCLI.
 warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
+
+
+REFUSED = (ValueError, TypeError, RuntimeError, ImportError)  # of settings that fit neither each other nor the machine
 
 
 class Parser(PlainParser, LightningArgumentParser):
@@ -101,9 +108,19 @@ class NRTCLI(LightningCLI):
         return parser
 
     @override
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            seed = self._get(self.config, "seed_everything")
+            raise InputError(f"seed_everything={seed}: {error}. Give another number.") from error
+
+    @override
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint that is meant. No settings are read from it: they would choose the code that runs."""
         command = self.config.get("subcommand")
+        if command == "predict":
+            check_predictions(self.config[command])
         self.ckpt_path = self.config[command].get("ckpt_path") if command else None  # as it is given
         if self.ckpt_path is not None:
             self.config[command].ckpt_path = find_checkpoint(command, self.config[command])
@@ -114,6 +131,8 @@ class NRTCLI(LightningCLI):
         report_replaced(config.get("config") or [])
         config.trainer.callbacks = last_of_each(config.trainer.callbacks)
         check_accelerator(config.trainer.accelerator)
+        check_numbers(config.trainer)
+        check_optimizer(config.get("model"))
         check_writable(config.trainer.default_root_dir or os.getcwd())
         if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
             given = config.clone()
@@ -128,7 +147,7 @@ class NRTCLI(LightningCLI):
     def instantiate_trainer(self, **settings: Any) -> Trainer:
         try:
             return super().instantiate_trainer(**settings)
-        except (ValueError, RuntimeError, ImportError) as error:  # settings do not fit each other or the machine
+        except REFUSED as error:
             raise InputError(f"trainer: {' '.join(str(error).split())}") from error
 
     @override
@@ -168,27 +187,6 @@ class NRTCLI(LightningCLI):
         tell_kept(self.trainer)
         for report in self.reports:
             report.write(self.trainer)
-
-
-def check_accelerator(name: Any) -> None:
-    """Check that the machine has the accelerator.
-
-    Raises:
-        InputError: names the setting.
-    """
-    known = {"gpu": torch.cuda.is_available() or torch.backends.mps.is_available(), "cuda": torch.cuda.is_available()}
-    if not known.get(name, True):
-        raise InputError(f"trainer.accelerator={name}: torch finds no GPU here. Use trainer.accelerator=cpu or auto.")
-
-
-def check_writable(directory: str, option: str = "trainer.default_root_dir") -> None:
-    """Check that a directory, or the nearest parent that exists, can be written.
-
-    Raises:
-        InputError: names the option and the directory.
-    """
-    if (blocked := unwritable(Path(directory).expanduser().absolute())) is not None:
-        raise InputError(f"{option}={directory!r} cannot be written ({blocked}). Give another directory.")
 
 
 def make_cli(kind: type[NRTCLI], args: list[str] | None, **settings: Any) -> NRTCLI:

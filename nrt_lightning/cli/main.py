@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -65,6 +66,9 @@ def main() -> None:
         if message is None:
             raise
         sys.exit(f"error: {message}")
+    except KeyboardInterrupt as stop:
+        sys.stderr.write(": ".join(["interrupted", *map(str, stop.args)]) + "\n")
+        sys.exit(128 + signal.SIGINT)
 
 
 def imported() -> Callable[[], NRTCLI | None]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from nrt_lightning import InputError
-from nrt_lightning.cli.main import run
+from nrt_lightning.cli.main import main, run
 from nrt_lightning.cli.user_errors import input_error
 from nrt_lightning.evaluation import Questionnaire
 from nrt_lightning.tools.evaluation import Results
@@ -89,6 +89,28 @@ FILES: dict[str, tuple[str, str | bytes | list[Any], str]] = {  # name, contents
     "no answers": ("u.jsonl", [{"question": "a4b"}] * 3, "u.jsonl:1 & 'answer' & first of 3"),
     "unknown kind": ("u.txt", "a4b\n", "u.txt & '.txt'"),
 }
+
+
+def test_ctrl_c_says_that_the_same_command_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answer, batches = Questionnaire.answer, []
+
+    def interrupted(self: Questionnaire, *args: Any) -> Any:
+        batches.append(args)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return answer(self, *args)
+
+    monkeypatch.setattr(Questionnaire, "answer", interrupted)
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", "evaluate", *MODEL, "--questions=q.jsonl"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err.splitlines()[-1].startswith("interrupted: the same command goes on")
+    main()
+    assert len(batches) == 3
+    assert len(ROWS.read_text().splitlines()) == 1 + len(GOOD)
 
 
 @pytest.mark.usefixtures("no_answers")

@@ -12,8 +12,9 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from nrt_lightning.cli.files_given import is_file
-from nrt_lightning.cli.lightning_cli import check_writable, import_classes
+from nrt_lightning.cli.lightning_cli import import_classes
 from nrt_lightning.cli.parser import PlainParser
+from nrt_lightning.cli.setting_checks import check_writable
 from nrt_lightning.cli.speakers import add_speaker_options, device_of, speaker_from
 from nrt_lightning.cli.trained import run_config, split_options
 from nrt_lightning.data import FileSource, MemorySource, PromptTemplate, QADataModule, QASource
@@ -91,10 +92,14 @@ def main(args: list[str]) -> None:
     speaker.policy.to(device)
     if given.template is not None:
         speaker.template = given.template.with_markup(speaker.policy.markup)
-    outcome = evaluate_rows(
-        speaker, rows, metrics, settings, given.engine, out, given.batch_size,
-        lambda text: print(text, file=sys.stderr, flush=True), overwrite=given.overwrite,
-    )  # fmt: skip
+    try:
+        outcome = evaluate_rows(
+            speaker, rows, metrics, settings, given.engine, out, given.batch_size,
+            lambda text: print(text, file=sys.stderr, flush=True), overwrite=given.overwrite,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        goes_on = "without --overwrite, the same command" if given.overwrite else "the same command"
+        raise KeyboardInterrupt(f"{goes_on} goes on after the answers that are written") from None
     print(table(outcome.figures))
     if outcome.dropped:
         print(outcome.dropped)

@@ -13,7 +13,8 @@ from transformers.utils import logging
 from typing_extensions import override
 
 from nrt_lightning.callbacks.output import has_terminal
-from nrt_lightning.cli.lightning_cli import NRTCLI, check_writable, make_cli
+from nrt_lightning.cli.lightning_cli import NRTCLI, make_cli
+from nrt_lightning.cli.setting_checks import check_writable
 from nrt_lightning.data import MemorySource, QADataModule
 from nrt_lightning.data.sampler import shuffled
 from nrt_lightning.data.splits import Splits
