@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"  # in the run's folder
 FILES = ("*.ckpt", ".*.ckpt.before")  # and those that were written before under the same name
 WORDS = ("auto", "last", "best")
+REGISTRY = re.compile(r"registry(:|$)", re.IGNORECASE)  # a model of Lightning's registry
 
 
 @dataclass
@@ -62,6 +64,8 @@ def find_checkpoint(command: str, config: Any, setting: str = "ckpt_path") -> st
         InputError: there is none to read.
     """
     word, only = config.get("ckpt_path"), config.get("weights_only") is not False
+    if word == "hpc":
+        check_hpc(config.trainer.get("default_root_dir"), setting)
     if word not in WORDS:
         return whole(word, weights_only=only)
     directories = checkpoint_directories(config.trainer, f"{setting}={word!r}")
@@ -136,11 +140,27 @@ def whole(path: str | None, *, weights_only: bool = True) -> str | None:
     Raises:
         InputError: names the file.
     """
-    if path is None or path == "hpc" or path.startswith("registry") or remote(path):
+    if path is None or path == "hpc" or REGISTRY.match(path) or remote(path):
         return path
+    if not path:
+        raise InputError("ckpt_path is empty. Give a checkpoint, 'auto', 'last' or 'best', or leave it out.")
     if not Path(path).exists() and not before_of(Path(path)).exists():
         raise InputError(f"ckpt_path={path!r}: no such file. Give a checkpoint, 'auto', 'last' or 'best'.")
     return str(undamaged(Path(path), weights_only=weights_only))
+
+
+def check_hpc(folder: str | None, setting: str) -> None:
+    """Check that Lightning finds a checkpoint of a SLURM job that it requeued.
+
+    Raises:
+        InputError: names the folder.
+    """
+    folder = folder or "."
+    if not remote(folder) and not any(Path(folder).glob("hpc_ckpt_*.ckpt")):
+        raise InputError(
+            f"{setting}='hpc': no hpc_ckpt_*.ckpt in {folder}; Lightning writes it as it requeues a SLURM job. Give a "
+            "checkpoint, 'auto', 'last' or 'best'."
+        )
 
 
 def to_resume(found: list[Found]) -> list[Found]:

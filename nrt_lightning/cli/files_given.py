@@ -66,6 +66,8 @@ def check_files(words: Sequence[str], *, classes: bool) -> None:
         InputError: names the option, the file and the option that was probably meant.
     """
     for name, value in given_options(words):
+        if name in CONFIGS and (not value or value.startswith("--")):
+            raise InputError("--config: no file is given. Write --config FILE.")
         if is_rows(value):
             if name in CONFIGS:
                 raise InputError(
@@ -78,7 +80,7 @@ def check_files(words: Sequence[str], *, classes: bool) -> None:
 
 
 def check_config(name: str) -> None:
-    """Refuse a config that is no YAML; the parser would not name the file.
+    """Refuse a config that is no YAML of settings; the parser would not name the file, or take the last of two values.
 
     Raises:
         InputError: names the file and the line.
@@ -88,7 +90,7 @@ def check_config(name: str) -> None:
         if path.is_dir():
             raise InputError(f"--config {name}: a directory. Give a YAML file.")
         if path.is_file() and path.suffix != ".json":  # a pipe can be read only once
-            yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+            check_settings(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), name)
     except UnicodeDecodeError as error:
         raise InputError(
             f"--config {name}: not UTF-8 text (byte {error.object[error.start]:#x}). Save it as UTF-8."
@@ -101,6 +103,45 @@ def check_config(name: str) -> None:
         ) from None
     except (OSError, yaml.YAMLError) as error:
         raise InputError(f"--config {name} cannot be read ({' '.join(str(error).split())}).") from None
+
+
+def check_settings(root: yaml.Node | None, name: str) -> None:
+    """Refuse keys that are given twice in a mapping, and parts without settings.
+
+    Args:
+        root: of the file.
+        name: of the file.
+
+    Raises:
+        InputError: names the file, the line and the key.
+    """
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"--config {name}: {NO_CONFIG}")
+    waiting, seen = [(root, "")], set()
+    while waiting:
+        node, at = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += [(part, f"{at}[{number}]") for number, part in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, setting = key.start_mark.line + 1, f"{at}.{key.value}".lstrip(".")
+            if first := lines.get(key.value):
+                raise InputError(
+                    f"--config {name}:{line}: {setting} is given twice, first on line {first}. Merge the two."
+                )
+            if value.tag == "tag:yaml.org,2002:null" and (setting == "trainer" or key.value == "init_args"):
+                raise InputError(
+                    f"--config {name}:{line}: {setting} has no settings. Indent them below it, or remove the line."
+                )
+            lines[key.value] = line
+            waiting.append((value, setting))
 
 
 def no_settings(name: str, path: str) -> str:

@@ -143,7 +143,10 @@ def in_module(class_path: str) -> str:
         beside = [path.stem for path in Path().glob("*.py")] + [
             path.parent.name for path in Path().glob("*/__init__.py")
         ]
-        close = get_close_matches(root, [*beside, "nrt_lightning", "torch", "lightning"], n=1)
+        known = [*beside, "nrt_lightning", "torch", "lightning"]
+        if root in known:  # a part of the module does not exist
+            return nearest(name, get_close_matches(name, nrt_lightning.__all__ if root == "nrt_lightning" else []))
+        close = get_close_matches(root, known, n=1)
         return f" Did you mean {class_path.replace(root, close[0], 1)!r}?" if close else ""
     names = [n for n, value in vars(loaded).items() if inspect.isclass(value) and not n.startswith("_")]
     names = list(nrt_lightning.__all__) if loaded is nrt_lightning else names

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nrt_lightning.cli.files_given import config_without_settings, files_given, no_settings
+from nrt_lightning.cli.leaves import LEAVES, Leaf, found_in, value_in
 from nrt_lightning.cli.names import (
     arguments,
+    attribute,
     class_names,
     classes_in,
     holders,
@@ -26,38 +27,11 @@ from nrt_lightning.cli.names import (
 from nrt_lightning.configs import same_name
 from nrt_lightning.errors import nearest
 
-KEY = re.compile(r"Parser key \"([\w.]+)\"")
 BASES = ("lightning.LightningModule", "lightning.LightningDataModule")  # stand for a class that is not known yet
-OWNER = re.compile(r"given class_path '([^']+)'")
-NESTED = re.compile(r"NestedArg\(key='([^']+)', val=(?:'(.*)'|(.*))\)$", re.MULTILINE)
-# What is wrong, in the order of how much it says.
-LEAVES = [
-    ("option", re.compile(r"Option '([\w.+-]+)' is not accepted|unrecognized arguments: --([^ =]+)")),
-    ("kind", re.compile(r"Import path ([\w.]+) does not correspond to a subclass of (\w+)")),
-    ("missing", re.compile(r"module '[\w.]+' has no attribute '\w+'|No module named '([\w.]+)'")),
-    ("abstract", re.compile(r"Expected an instantiatable class, but ([\w.]+) is abstract")),
-    ("choice", re.compile(r"Expected a typing.Literal\[(.*?)\]")),
-    ("type", re.compile(r"Expected a <class '(int|float|bool|str|dict)'>")),
-    ("list", re.compile(r"Expected a <class '(list)'>")),
-    ("class", re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (.*)")),
-]
 NOISE = re.compile(
     r"Expected a path but|Expected a <class 'NoneType'>|Subtypes:|Errors:|Given value|Does not validate against|"
     r"Problem with given class_path|Parser key|Type typing.Callable"
 )
-
-
-@dataclass
-class Leaf:
-    """What is wrong with a setting."""
-
-    kind: str
-    text: str  # what the pattern found
-    setting: str  # the whole name of the setting, as model.aggregator
-    owner: str  # import path of the class around it; empty at the top
-    key: str  # name of the setting in that class
-    depth: int  # settings around it
-    kinds: list[type] = field(default_factory=list)  # classes that the setting accepts; empty if unknown
 
 
 def explain(
@@ -111,40 +85,6 @@ def explain(
     return WORDS[leaf.kind](leaf, value)
 
 
-def found_in(message: str) -> list[Leaf]:
-    """All leaves of a message, whose indentation shows which setting each belongs to."""
-    lines, leaves = message.splitlines(), []
-    for number, line in enumerate(lines):
-        kind, found = next(((kind, f) for kind, pattern in LEAVES if (f := pattern.search(line))), ("", None))
-        if found is None:
-            continue
-        indent, owner = len(line) + 1, ""
-        keys: list[str] = []
-        for above in reversed(lines[: number + 1]):
-            own = len(above) - len(above.lstrip())
-            if above.strip() and own < indent:
-                indent = own
-                if key := KEY.search(above):
-                    keys.insert(0, key[1])
-                if not owner and (of := OWNER.search(above)):
-                    owner = of[1]
-        text = next((group for group in found.groups() if group), found[0])
-        leaves.append(Leaf(kind, text, ".".join(keys), owner, keys[-1] if keys else "", len(keys)))
-    return leaves
-
-
-def value_in(message: str, leaf: Leaf) -> str:
-    """The value of the setting, and the setting's whole name from the option, if it was given as one."""
-    nested = NESTED.findall(message)
-    if nested and leaf.kind != "option":
-        key, quoted, plain = nested[-1]
-        leaf.setting = f"{leaf.setting.partition('.')[0]}.{key}" if "." not in key or leaf.depth else leaf.setting
-        return str(quoted or plain)
-    given = re.findall(r"Got value: (\S+)|Given value: (.+)", message)
-    found = next((first or second for first, second in given if (first or second)[:1] not in "{["), "")
-    return found.rstrip(".")
-
-
 def option(leaf: Leaf, value: str) -> str:
     """A class has no such argument."""
     name = leaf.text.split(".")[0].rstrip("+")  # a misspelled name may be followed by its settings
@@ -174,8 +114,11 @@ def kind(leaf: Leaf, value: str) -> str:
 
 
 def abstract(leaf: Leaf, value: str) -> str:
-    """A setting of a part that has no class yet."""
+    """A class that lacks methods, or a setting of a part that has no class yet."""
     setting = leaf.setting[: leaf.setting.rindex(leaf.key) + len(leaf.key)]
+    given = attribute(leaf.text)
+    if given not in leaf.kinds and (lacks := sorted(getattr(given, "__abstractmethods__", ()))):
+        return f"{setting}: {leaf.text} is abstract. Define what it lacks: {', '.join(lacks)}.{choices(leaf, '')}"
     return f"{setting} has no class yet, and so no settings. Give its class first: --{setting}=NAME.{choices(leaf, '')}"
 
 
@@ -192,6 +135,12 @@ def wrong_type(leaf: Leaf, value: str) -> str:
 def listed(leaf: Leaf, value: str) -> str:
     """One value where a list belongs."""
     return f"{leaf.setting} is a list. Add to it: --{leaf.setting}+={value}"
+
+
+def several(leaf: Leaf, value: str) -> str:
+    """A value, or another number of values, where several belong."""
+    wanted = f"{count[0]} values" if (count := re.search(r"\d+", leaf.text)) else "several values"
+    return f"{leaf.setting}={value} is not a list of {wanted}. Write --{leaf.setting}=[A, B]."
 
 
 def unknown_class(leaf: Leaf, value: str) -> str:
@@ -243,5 +192,5 @@ def one_line(message: str) -> str:
 
 WORDS = {
     "option": option, "kind": kind, "missing": missing, "abstract": abstract, "choice": choice, "type": wrong_type,
-    "list": listed, "class": unknown_class,
+    "list": listed, "class": unknown_class, "several": several,
 }  # fmt: skip

@@ -157,8 +157,10 @@ def find_trained(checkpoint: str | None, run: Sequence[str]) -> str | None:
         The path; None if neither a checkpoint nor a run is given.
 
     Raises:
-        InputError: the run has no such checkpoint.
+        InputError: the run has no such checkpoint, or the path is empty.
     """
+    if checkpoint == "":
+        raise InputError("checkpoint is empty. Give a checkpoint, 'auto', 'best' or 'last', or leave it out.")
     if checkpoint not in NAMED and not (checkpoint is None and run):
         return checkpoint
     config = run_config(run) if run else Namespace(trainer=Namespace(), model=None)

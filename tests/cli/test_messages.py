@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nrt_lightning.cli.files_given import check_files
 from nrt_lightning.cli.main import main
 
 MINE = """
@@ -16,6 +17,9 @@ from nrt_lightning import RewardAggregator
 
 class HalfPower(RewardAggregator):
     def __call__(self, *scores): ...
+
+class NoCall(RewardAggregator):
+    pass
 
 class Wrong(RewardAggregator):
     def __init__(self, power: int = 1):
@@ -31,6 +35,11 @@ FILES = {
     "classes.yaml": "model: {init_args: {filters: [{class_path: ZeroVarianceFiltr}]}}",
     "broken.yaml": "trainer: {max_steps: 1\n  a: b: c",
     "tabs.yaml": "trainer:\n\tmax_steps: 1\n",
+    "empty.yaml": "# nothing yet\n",
+    "null.yaml": "data: {}\ntrainer:\n",
+    "args.yaml": "model:\n  init_args:\n",
+    "twice.yaml": "trainer: {max_steps: 1}\nmodel: {}\ntrainer: {max_epochs: 1}\n",
+    "inner.yaml": "data:\n  init_args:\n    train: a.csv\n    val: [{x: 1}]\n    train: b.csv\n",
 }
 QUICK = ["fit", "--config=nrt:quickstart"]
 SFT = [*QUICK, "--config=nrt:methods/sft"]
@@ -42,6 +51,9 @@ def files(monkeypatch: pytest.MonkeyPatch) -> None:
         Path(name).write_text(text)
     Path("latin.yaml").write_bytes("# Größe\n".encode("latin-1"))
     Path("folder").mkdir()
+    Path("sub").mkdir()
+    Path("empty.yaml").rename("sub/empty.yaml")
+    Path("q.csv").write_text("question,answer\n1,2\n")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.syspath_prepend(str(Path.cwd()))
     monkeypatch.delitem(sys.modules, "of_mine", raising=False)
@@ -87,6 +99,30 @@ CASES = [
     ([*QUICK, "--config=classes.yaml"], ["model.filters", "'ZeroVarianceFiltr'", "'ZeroVarianceFilter'"]),
     ([*QUICK, "--config=broken.yaml"], ["--config broken.yaml:2: not valid YAML"]),
     ([*QUICK, "--config=tabs.yaml"], ["--config tabs.yaml:2: not valid YAML", "spaces"]),
+    ([*QUICK, "--config=sub/empty.yaml"], ["--config sub/empty.yaml: the file holds no settings"]),
+    ([*QUICK, "--config=null.yaml"], ["--config null.yaml:2: trainer has no settings"]),
+    ([*QUICK, "--config=args.yaml"], ["--config args.yaml:2: model.init_args has no settings"]),
+    ([*QUICK, "--config=twice.yaml"], ["--config twice.yaml:3: trainer is given twice", "line 1"]),
+    ([*QUICK, "--config=inner.yaml"], ["--config inner.yaml:5: data.init_args.train is given twice", "line 3"]),
+    (["fit", "--config"], ["--config: no file is given"]),
+    ([*QUICK, "--config="], ["--config: no file is given"]),
+    (["fit", "--config", "--data=x"], ["--config: no file is given"]),
+    ([*QUICK, "--model.aggregator=of_mine.NoCall"], ["model.aggregator: of_mine.NoCall is abstract", "__call__"]),
+    ([*QUICK, "--model.aggregator=nrt_lightning.nope.Prob"], ["'nrt_lightning.nope.Prob'", "Did you mean 'Prob'"]),
+    ([*QUICK, "--seed_everything=-1"], ["seed_everything=-1: ", "0 to 4294967295"]),
+    ([*QUICK, "--trainer.devices=-3"], ["trainer.devices=-3 "]),
+    ([*QUICK, "--trainer.val_check_interval=0"], ["trainer.val_check_interval=0 "]),
+    ([*QUICK, "--trainer.accumulate_grad_batches=0"], ["trainer.accumulate_grad_batches=0 "]),
+    ([*QUICK, "--trainer.check_val_every_n_epoch=0"], ["trainer.check_val_every_n_epoch=0 "]),
+    ([*QUICK, "--model.optimizer.lr=-1"], ["model.optimizer.lr=-1", "AdamW"]),
+    ([*QUICK, "--model.optimizer.betas=[2,3]"], ["model.optimizer.betas=", "2"]),
+    ([*QUICK, "--model.optimizer.betas=0.9"], ["model.optimizer.betas=0.9", "[A, B]"]),
+    ([*QUICK, "--model.optimizer.betas=[0.9]"], ["model.optimizer.betas=[0.9]", "2 values"]),
+    ([*QUICK, "--ckpt_path="], ["ckpt_path is empty"]),
+    ([*QUICK, "--ckpt_path=hpc"], ["ckpt_path='hpc'", "hpc_ckpt_"]),
+    ([*QUICK, "--ckpt_path=registry_x/none.ckpt"], ["ckpt_path='registry_x/none.ckpt': no such file"]),
+    (["evaluate", "--checkpoint=", "--questions=q.csv"], ["checkpoint is empty"]),
+    (["predict", *QUICK[1:], "--data.predict=q.csv"], ["--predictions.path=FILE"]),
     ([*QUICK, "--config", "latin.yaml"], ["--config latin.yaml: not UTF-8", "0xf6"]),
     ([*QUICK, "--config=folder"], ["--config folder: a directory"]),
     (["export", "--config=tabs.yaml", "--out=m"], ["--config tabs.yaml:2: not valid YAML"]),
@@ -175,6 +211,29 @@ def test_what_lightning_refuses_is_one_line(
     assert found.startswith("error: ")
     assert "devices" in found
     assert "\n" not in found
+
+
+def test_merge_keys_and_added_parts_are_no_repetition(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text(
+        "trainer: {callbacks: [], callbacks+: [TraceSamples]}\na: &a {x: 1}\nb: &b {y: 1}\nc: {<<: *a, <<: *b, x: 2}\n"
+    )
+    check_files(["--config", str(path)], classes=True)
+
+
+@pytest.mark.parametrize("said", ["", "the same command goes on"])
+def test_a_command_that_is_interrupted_ends_with_one_line(
+    said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(args: list[str]) -> None:
+        raise KeyboardInterrupt(*[said] if said else [])
+
+    monkeypatch.setattr("nrt_lightning.cli.commands.plan.main", stop)
+    monkeypatch.setattr("sys.argv", ["nrt-lightning", "plan"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == f"interrupted: {said}\n" if said else "interrupted\n"
 
 
 def test_an_error_of_the_code_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
