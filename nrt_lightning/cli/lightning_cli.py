@@ -119,8 +119,6 @@ class NRTCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint that is meant. No settings are read from it: they would choose the code that runs."""
         command = self.config.get("subcommand")
-        if command == "predict":
-            check_predictions(self.config[command])
         self.ckpt_path = self.config[command].get("ckpt_path") if command else None  # as it is given
         if self.ckpt_path is not None:
             self.config[command].ckpt_path = find_checkpoint(command, self.config[command])
@@ -133,6 +131,8 @@ class NRTCLI(LightningCLI):
         check_accelerator(config.trainer.accelerator)
         check_numbers(config.trainer)
         check_optimizer(config.get("model"))
+        if self.subcommand == "predict":
+            check_predictions(config)
         check_writable(config.trainer.default_root_dir or os.getcwd())
         if self.subcommand and issubclass(self.save_config_callback or object, SaveRunConfig):
             given = config.clone()
