@@ -45,7 +45,7 @@ class MultiSampleBound(AdvantageEstimator):
         every = group_logsumexp(values, group_ids)  # [N]
         others = log_sum_of_others(values, group_ids)  # [N]
         advantages = every - count.clamp(min=1).log() - (others - (count - 1).clamp(min=1).log())
-        size = torch.bincount(group_ids)[group_ids]  # [N] with the traces that have no reward
+        size = group_statistics(values, group_ids, ~values.isnan()).count  # [N] with the traces of probability 0
         return torch.where(finite & (count > 1), size * advantages, 0)
 
 

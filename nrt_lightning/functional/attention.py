@@ -67,15 +67,15 @@ class Products(torch.autograd.Function):
         """
         query, key, value, mask = ctx.saved_tensors
         size = max(1, IN_CACHE * len(query) // max(1, math.prod(query.shape[:3]) * key.shape[2]))
-        parts = zip(*(x.split(size) for x in (query, key, value, mask, grad)), strict=True)
-        found = zip(*(gradients(*part, ctx.scale) for part in parts), strict=True)
-        return *(torch.cat(part) for part in found), None, None
+        rows = (x.split(size) for x in (query, key, value, mask.expand(len(query), -1, -1, -1), grad))
+        found = [gradients(*part, scale=ctx.scale) for part in zip(*rows, strict=True)]
+        of_query, of_key, of_value = (torch.cat(part) for part in zip(*found, strict=True))
+        return of_query, of_key, of_value, None, None
 
 
-def gradients(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, grad: Tensor, scale: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of queries, keys and values by products."""
+def gradients(*inputs: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of queries, keys and values; `inputs` are these, the mask and the gradient of the output."""
+    query, key, value, mask, grad = inputs
     weights = (query.float() @ key.float().mT).mul_(scale).add_(mask).softmax(dim=-1)  # [n, heads, L, S]
     of_weights = (grad @ value.mT).float()
     of_weights -= (of_weights * weights).sum(dim=-1, keepdim=True)
