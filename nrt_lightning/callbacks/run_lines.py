@@ -102,7 +102,7 @@ def written_before(place: Place | None, trainer: Any) -> Path | None:
         place: in the checkpoint; None if there was no file.
         trainer: that resumes, with `ckpt_path`.
     """
-    if place is None:
+    if not isinstance(place, dict):  # none, or of an earlier version
         return None
     path, folder = Path(place["path"]), Path(place["folder"])
     if not trainer.ckpt_path or remote(trainer.ckpt_path) or not path.is_relative_to(folder):

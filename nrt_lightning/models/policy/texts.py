@@ -21,8 +21,14 @@ def decode(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
 
 
 def decode_answers(policy: Policy, ids: Tensor, mask: Tensor) -> list[str]:
-    """The text of answers, without their end and without white space around them."""
-    return [policy.markup.answer_of(text) for text in decode(policy, ids, mask)]
+    """The text of answers `[N, T]`, without their end and without white space around them.
+
+    Other special tokens stay in the text: an answer that repeats the marker is not the answer without it.
+    """
+    ends = set(policy.eos_ids)
+    rows = [i[m].tolist() for i, m in zip(ids, mask, strict=True)]
+    rows = [row[:-1] if row and row[-1] in ends else row for row in rows]
+    return [policy.markup.answer_of(text) for text in policy.tokenizer.batch_decode(rows, skip_special_tokens=False)]
 
 
 def with_rows(prompts: Prompts, policy: Policy) -> Prompts:
