@@ -1,8 +1,10 @@
 """Checkpoints that are damaged, of another run, or hold what no run has saved: refused, with the file and the part."""
 
 import copy
+import io
 import math
 import pickle
+import struct
 import zipfile
 
 import lightning as L
@@ -39,10 +41,21 @@ def cut(share):
 
 def flip(share):
     def damaged(data):
-        place = int(len(data) * share)
+        place = in_a_record(data, int(len(data) * share))
         return data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
 
     return damaged
+
+
+def in_a_record(data, place):
+    """The first place from there on that is not padding between the records of the archive, which nothing reads."""
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        for entry in sorted(file.infolist(), key=lambda entry: entry.header_offset):
+            name, extra = struct.unpack("<HH", data[entry.header_offset + 26 : entry.header_offset + 30])
+            start = entry.header_offset + 30 + name + extra
+            if place < start + entry.file_size:
+                return max(place, start)
+    return place
 
 
 def zeros(share):
@@ -51,8 +64,6 @@ def zeros(share):
 
 def archive(data):
     """A ZIP file that torch has not written."""
-    import io
-
     with zipfile.ZipFile(made := io.BytesIO(), "w") as file:
         file.writestr("readme.txt", "no checkpoint")
     return made.getvalue()
