@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 from typing_extensions import override
 
 from nrt_lightning.signals.base import ScoreEvidence, ScoreSignal
-from nrt_lightning.structures import Rollouts
+from nrt_lightning.structures import PolicyAnswers, Rollouts
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Format(ScoreSignal):
     """1 if the policy emitted the marker, else 0.
 
     Args:
-        policy_answer: require that the policy's answer ended with the end token, too.
+        policy_answer: require that the policy's answer ended with the end token, too, and does not repeat the marker.
 
     Example:
         >>> Format().minimum, Format().needs_policy_answers, Format(policy_answer=True).needs_policy_answers
@@ -39,6 +40,21 @@ class Format(ScoreSignal):
 
 
 def well_formed(rollouts: Rollouts) -> Tensor:
-    """True where the policy emitted the marker and, if it wrote an answer, ended that. [N]"""
+    """True where the policy emitted the marker, once, and, if it wrote an answer, ended that. [N]"""
     emitted, written = rollouts.segments.marker_emitted, rollouts.policy_answers
-    return emitted if written is None else emitted & written.ended
+    return emitted if written is None else emitted & written.ended & ~repeats(written, rollouts.marker_ids)
+
+
+def repeats(written: PolicyAnswers, marker_ids: tuple[int, ...]) -> Tensor:
+    """True where an answer holds the marker in its usual tokens. [N]
+
+    >>> answers = torch.tensor([[7, 5, 6, 2], [7, 5, 2, 6]])
+    >>> mask = torch.ones_like(answers).bool()
+    >>> repeats(PolicyAnswers(answers, mask, ended=mask[:, 0]), (5, 6))
+    tensor([ True, False])
+    """
+    ids = torch.where(written.mask, written.ids, -1)  # [N, W]
+    if ids.shape[1] < len(marker_ids):
+        return torch.zeros_like(written.ended)
+    windows = ids.unfold(1, len(marker_ids), 1)  # [N, W - M + 1, M]
+    return (windows == torch.tensor(marker_ids, device=ids.device)).all(dim=-1).any(dim=1)

@@ -63,6 +63,12 @@ def test_confidence_is_the_aggregation_and_can_ask_for_an_ended_trace(prompts: P
     assert left_out.isfinite().tolist() == EMITTED
 
 
+def test_a_gain_may_ask_for_an_emitted_marker(prompts: Prompts) -> None:
+    gains = GainOverBaseline(ArithmeticMean())(evidence(prompts))
+    ended = GainOverBaseline(ArithmeticMean(), only_ended=True)
+    assert torch.equal(ended(evidence(prompts)), torch.where(torch.tensor(EMITTED), gains, 0))
+
+
 def test_gain_is_the_difference_to_the_empty_trace(prompts: Prompts, batch: HandMade) -> None:
     gains = GainOverBaseline(ArithmeticMean())(evidence(prompts)).tolist()
     for gain, r in zip(gains, batch.rollouts):
@@ -78,7 +84,12 @@ def test_gain_is_the_difference_to_the_empty_trace(prompts: Prompts, batch: Hand
 
 def test_format_requires_that_the_rollout_ended(prompts: Prompts) -> None:
     assert Format()(evidence(prompts)).tolist() == EMITTED
-    assert Format(policy_answer=True)(evidence(prompts)).tolist() == [m and e for m, e in zip(EMITTED, ENDED)]
+    both = [m and e for m, e in zip(EMITTED, ENDED)]
+    assert Format(policy_answer=True)(evidence(prompts)).tolist() == both
+    rollouts = prompts.rollouts
+    rollouts.policy_answers.ids[0, 1] = rollouts.marker_ids[0]
+    assert both[0]
+    assert Format(policy_answer=True)(evidence(prompts)).tolist() == [False, *both[1:]], "the marker once"
 
 
 def test_length_costs_from_the_target_on(prompts: Prompts, batch: HandMade) -> None:
