@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nrt_lightning.functional.logits import chunk_logits, chunks, rows_in_cache, statistics
-from nrt_lightning.functional.precision import at_least_float32
+from nrt_lightning.functional.logits import chunk_logits, chunks, for_all_chunks, rows_in_cache, statistics
 from nrt_lightning.functional.products import rounded_product
 
 
@@ -33,12 +32,12 @@ class FrozenLinearLogprobs(torch.autograd.Function):
         rows: int,
     ) -> tuple[Tensor, Tensor]:
         """Log-probs and entropies; stores the gradients of the log-probs."""
-        whole = weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)  # once for all chunks
+        head = for_all_chunks(weight, rows)
         found, through_hidden, through_row = [], [], []
         narrow = weight.dtype in (torch.bfloat16, torch.float16)
         memory = weight.new_empty(min(chunk, len(hidden)), len(weight) if narrow else 0)  # for the slopes of all chunks
         for h, i in chunks(hidden, ids, chunk):
-            logits = chunk_logits(h, whole, bias, row, index, rows)  # [c, V]
+            logits = chunk_logits(h, head, bias, row, index, rows)  # [c, V]
             slope = memory[: len(h)] if narrow else logits  # [c, V]
             own_logit = None if row is None else logits[:, index].clone()  # [c]
             size = rows_in_cache(logits)

@@ -15,12 +15,12 @@ from nrt_lightning.functional.logits import (
     block_rows,
     chunk_logits,
     chunks,
+    for_all_chunks,
     own_column,
     probabilities_,
     rows_in_cache,
     statistics,
 )
-from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.products import add_product, product, rounded_product
 
 CHUNK = 512  # positions; fewer read the head more often than they compute. 256 MiB of logits for 128k tokens
@@ -106,7 +106,7 @@ class LinearLogprobs(torch.autograd.Function):
         """Log-probs and entropies; stores log-normalizers for the backward pass, and probabilities if `keep`."""
         found, probs = [], []
         keep = keep and any(ctx.needs_input_grad)
-        head = weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)  # once for all chunks
+        head = for_all_chunks(weight, rows)
         for h, i in chunks(hidden, ids, chunk):
             logits = chunk_logits(h, head, bias, row, index, rows)
             parts = chunks(logits, i, rows_in_cache(logits))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nrt_lightning.functional.precision import at_least_float32
 from nrt_lightning.functional.products import product
 
 IN_CACHE = 2**19  # logits that a CPU handles at a time: passes over 2 MiB take half as long as over 16
@@ -14,6 +15,14 @@ BLOCK = 2**26  # weights of a 16-bit head that are handled in float32 at a time:
 def block_rows(weight: Tensor) -> int:
     """Tokens of the vocabulary that are handled at a time: all of float32 weights, `BLOCK` weights of 16 bits."""
     return len(weight) if weight.dtype in (torch.float32, torch.float64) else max(1, BLOCK // weight.shape[1])
+
+
+def for_all_chunks(weight: Tensor, rows: int) -> Tensor:
+    """The weight of a head for products with many chunks of positions: in at least float32 already, if it is one block.
+
+    GPUs multiply 16-bit operands into float32.
+    """
+    return weight if weight.is_cuda or rows < len(weight) else at_least_float32(weight)
 
 
 def own_column(row: Tensor | None, index: int, start: int, rows: int) -> int | None:
